@@ -1,0 +1,218 @@
+"""The command line over Lightning: ``fedmer fit|validate|test|predict``."""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from rich.console import Console
+
+from fedmer.client import OptimizerCallable
+from fedmer.data.corpus import CorpusShape
+from fedmer.data.datamodule import FederatedDataModule
+from fedmer.errors import InputError
+from fedmer.federated import FederatedModule
+from fedmer.local import LocalTraining
+from fedmer.losses.distillation import SelfDistillation
+from fedmer.plugins import registry
+from fedmer.plugins.aggregators.base import Aggregator
+from fedmer.plugins.executors.base import Executor
+from fedmer.plugins.networks.base import Network
+from fedmer.plugins.partitioners.base import Partitioner
+from fedmer.plugins.selectors.base import Selector
+from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
+from fedmer.report.noise import filter_noise
+from fedmer.report.predictions import write_predictions
+from fedmer.report.progress import RoundProgress
+from fedmer.report.record import RunRecord
+from fedmer.report.tables import part_table
+from fedmer.runs import RunFolder, default_name
+
+DEFAULTS: dict[str, Any] = {
+    "network": {
+        "class_path": "fedmer.plugins.networks.sdt.SDT",
+        "init_args": {"hidden": 96, "heads": 8, "dropout": 0.5, "gates": "learned"},
+    },
+    "aggregator": {"class_path": "fedmer.plugins.aggregators.fed_avg.FedAvg"},
+    "partitioner": {"class_path": "fedmer.plugins.partitioners.virtual_speaker.VirtualSpeaker"},
+    "selector": {"class_path": "fedmer.plugins.selectors.all.All"},
+    "executor": {"class_path": "fedmer.plugins.executors.inline.Inline"},
+    "optimizer": {
+        "class_path": "torch.optim.Adam",
+        "init_args": {"lr": 3e-4, "weight_decay": 1e-5},
+    },
+}
+"""What ``fedmer fit`` does when nothing is said."""
+
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 20,
+    "accelerator": "auto",
+    "devices": 1,
+    "logger": False,
+    "log_every_n_steps": 1,
+    "num_sanity_val_steps": 0,
+    "enable_checkpointing": True,
+    "enable_model_summary": False,
+}
+DESCRIPTION = "Federated multimodal emotion recognition in conversations."
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are one sentence."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        sys.stderr.write(f"fedmer: error: {sentence(message)}\n")
+        sys.exit(2)
+
+
+class CLI(LightningCLI):
+    """LightningCLI with fedmer's swappable parts at the top level."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for kind in registry.KINDS:
+            registry.load(kind)
+        parser.add_argument(
+            "--network", type=Callable[[CorpusShape], Network], help="Network of every client."
+        )
+        parser.add_subclass_arguments(Aggregator, "aggregator", help="Aggregation rule: %s")
+        parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
+        parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
+        parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
+        parser.add_argument("--optimizer", type=OptimizerCallable, help="Optimizer of a client.")
+        parser.add_class_arguments(SelfDistillation, "loss")
+        parser.add_class_arguments(LocalTraining, "local")
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the run folder.")
+        parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where runs are kept.")
+        parser.add_argument(
+            "--overwrite", type=bool, default=False, help="Replace a run folder of this name."
+        )
+        parser.set_defaults(DEFAULTS)
+        for key in ("network", "optimizer"):
+            parser.link_arguments(key, f"model.{key}")
+        for key in ("aggregator", "selector", "executor", "loss", "local"):
+            parser.link_arguments(key, f"model.{key}", apply_on="instantiate")
+        parser.link_arguments("partitioner", "data.partitioner", apply_on="instantiate")
+        for key in ("model.seed", "data.seed"):
+            parser.link_arguments("seed_everything", key, compute_fn=int)
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse a bad checkpoint or run folder before anything is made or written."""
+        config = self.config[self.subcommand]
+        checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
+        if checkpoint is not None:
+            check_checkpoint(checkpoint)
+        elif self.subcommand != "fit":
+            raise InputError(
+                f"'fedmer {self.subcommand}' needs a trained network; name a checkpoint with "
+                "--ckpt_path runs/NAME/checkpoints/last.ckpt."
+            )
+        if config.weights_only is None:
+            config.weights_only = True
+        self.trainer_defaults["callbacks"] = [RoundProgress()]
+        if self.subcommand == "fit":
+            repeatable = self._repeatable_config()
+            parts = [config[key].class_path for key in ("aggregator", "network", "partitioner")]
+            folder = RunFolder.choose(
+                Path(config.runs),
+                config.name,
+                default_name(*(path.rpartition(".")[2] for path in parts)),
+                overwrite=config.overwrite,
+                checkpoint=checkpoint,
+            )
+            config.trainer.default_root_dir = str(folder.path)
+            self.record = RunRecord(folder, repeatable)
+            self.trainer_defaults["callbacks"] += [self.record, BestRound(), LastRound()]
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise InputError(cause(error)) from error
+
+    def after_fit(self) -> None:
+        if not self.record.started and not self.trainer.fast_dev_run:
+            raise InputError(
+                f"The checkpoint has {self.trainer.current_epoch} rounds behind it and "
+                f"--trainer.max_epochs is {self.trainer.max_epochs}; raise it to go on."
+            )
+
+    def after_validate(self) -> None:
+        self._print_scores("val")
+
+    def after_test(self) -> None:
+        self._print_scores("test")
+
+    def predict(self, **arguments: Any) -> None:
+        """Predict the test part, and write the probabilities beside the checkpoint's run."""
+        batches = self.trainer.predict(**arguments)
+        config = self.config["predict"]
+        run = Path(config.ckpt_path).resolve().parent.parent
+        path = write_predictions(run / "predictions.csv", self.datamodule, batches or [])
+        Console().print(f"Predictions are in {path}", soft_wrap=True)
+
+    def _print_scores(self, part: str) -> None:
+        if part not in self.model.scores:
+            raise InputError(f"{self.datamodule.corpus.name} has nothing labelled in {part}.")
+        Console().print(part_table(part, self.model.scores[part], self.datamodule.corpus))
+
+    def _repeatable_config(self) -> str:
+        """The configuration without what names this one run."""
+        whole = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        own = whole[self.subcommand]
+        own |= {"overwrite": False, "ckpt_path": None}
+        return yaml.safe_dump(own, sort_keys=False)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a subcommand of Lightning's; returns the exit code.
+
+    Raises:
+        InputError: Something given cannot be used.
+    """
+    filter_noise()
+    try:
+        CLI(
+            FederatedModule,
+            FederatedDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs={"prog": "fedmer", "description": DESCRIPTION},
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=list(arguments),
+        )
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
+    except SIGTERMException:
+        return 143
+    return 0
+
+
+def cause(error: BaseException) -> str:
+    """The plugin's own sentence, out of the frames that a parser puts around it."""
+    here: BaseException | None = error
+    while here is not None:
+        if isinstance(here, InputError):
+            return str(here)
+        here = here.__cause__ or here.__context__
+    inner = re.findall(r"^  - (?!Expected a <class 'NoneType'>)(.+)$", str(error), re.MULTILINE)
+    return inner[0] if inner else str(error)
+
+
+def sentence(message: str) -> str:
+    """What a parser's message says, as one sentence."""
+    key = re.search(r'Parser key "([\w.]+)"', message)
+    name = re.search(r"Expected a dot import path string: (\S+)", message)
+    if key is not None and name is not None:
+        kind = f"{key[1].rpartition('.')[2]}s"
+        if kind in registry.KINDS:
+            known = [plugin.name for plugin in registry.plugins(kind)]
+            return registry.unknown(kind[:-1], name[1], known)
+    return " ".join(message.split())

@@ -1,0 +1,107 @@
+"""One client: a network, its losses and its metrics. It knows nothing of rounds."""
+
+from collections.abc import Callable, Iterable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from fedmer.data.batch import Batch
+from fedmer.losses.distillation import SelfDistillation
+from fedmer.metrics import EmotionMetrics
+from fedmer.plugins.networks.base import Network, NetworkOutput
+from fedmer.seeds import derive
+
+OptimizerCallable = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
+Regulariser = Callable[[NetworkOutput, Batch], Tensor | None]
+
+
+def adam(parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
+    """Adam as fedmer's defaults have it: learning rate 3e-4, L2 factor 1e-5."""
+    return Adam(parameters, lr=3e-4, weight_decay=1e-5)
+
+
+class EmotionClient(pl.LightningModule):
+    """A network and what it is trained for.
+
+    Under a plain ``Trainer`` it is the centralised baseline; in a federation
+    :class:`~fedmer.local.LocalTrainer` drives the same hooks. Dropout is drawn from (seed, client,
+    epoch), so both ways give the same bits.
+
+    Args:
+        network: Any plugin of kind ``networks``.
+        loss: How predictions are judged.
+        optimizer: Parameters -> optimizer.
+        seed: Where dropout comes from.
+
+    >>> from fedmer.data.corpus import CorpusShape
+    >>> from fedmer.plugins.networks.sdt import SDT
+    >>> shape = CorpusShape({"text": 8}, classes=3, speakers=2)
+    >>> client = EmotionClient(SDT(shape, hidden=8, heads=2), SelfDistillation())
+    >>> type(client.configure_optimizers()).__name__
+    'Adam'
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        network: Network,
+        loss: SelfDistillation,
+        optimizer: OptimizerCallable = adam,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.loss = loss
+        self.optimizer = optimizer
+        self.seed = seed
+        self.class_weights = None
+        self.regulariser: Regulariser | None = None
+        """A term that somebody else adds to the loss, such as an aggregation rule."""
+        self.metrics = EmotionMetrics(network.shape.classes)
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        output: NetworkOutput = self.network(batch)
+        return output
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.optimizer(self.network.parameters())
+
+    def begin_epoch(self, client: int, epoch: int) -> None:
+        """Make this epoch's dropout a function of (seed, client, epoch)."""
+        torch.manual_seed(derive(self.seed, "dropout", client, epoch))
+
+    def on_train_epoch_start(self) -> None:
+        self.begin_epoch(0, self.current_epoch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        output = self(batch)
+        loss: Tensor = self.loss(output, batch, self.class_weights)
+        extra = self.regulariser(output, batch) if self.regulariser is not None else None
+        return loss if extra is None else loss + extra
+
+    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
+        self.log("train_loss", outputs["loss"], prog_bar=True, batch_size=len(batch.context))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metrics.update(self(batch).logits, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.metrics.update(self(batch).logits, batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities, ``(B, L, C)``."""
+        return self(batch).logits.softmax(dim=-1)
+
+    def _log_metrics(self, part: str) -> None:
+        scores = self.metrics.totals()
+        self.log_dict({f"{part}_{name}": value for name, value in scores.items()}, prog_bar=True)
+        self.metrics.reset()

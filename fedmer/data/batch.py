@@ -1,0 +1,153 @@
+"""Excerpts of dialogues as tensors, and padded batches of them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from fedmer.data.corpus import UNLABELLED, ConversationCorpus
+from fedmer.data.share import Share
+from fedmer.data.standardise import Statistics
+from fedmer.seeds import generator
+
+
+@dataclass(frozen=True, eq=False)
+class Excerpt:
+    """What one client has of one dialogue: ``n`` turns, those of its context mask K.
+
+    Turns outside K are not here at all and labels outside M are overwritten, so nothing
+    downstream can look at what the client may not know.
+
+    Args:
+        dialogue: The dialogue's id.
+        turns: ``(n,)`` int64, the turns' indices in the whole dialogue.
+        features: Modality name -> ``(n, D)`` float32, standardised; zero where not present.
+        present: Modality name -> ``(n,)`` bool.
+        labels: ``(n,)`` int64; :data:`~fedmer.data.corpus.UNLABELLED` outside M.
+        labelled: ``(n,)`` bool, M.
+        roles: ``(n,)`` int64, 0 for the listener, then partners.
+        positions: ``(n,)`` int64, the place for the position encoding.
+    """
+
+    dialogue: str
+    turns: Tensor
+    features: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    labels: Tensor
+    labelled: Tensor
+    roles: Tensor
+    positions: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def excerpt(
+    corpus: ConversationCorpus, share: Share, statistics: Mapping[str, Statistics] | None = None
+) -> Excerpt:
+    """Cut out of a corpus what a share allows, standardised by ``statistics`` if there are any."""
+    talk = corpus.conversations[share.dialogue]
+    kept = share.context
+    features, present = {}, {}
+    for name, rows in talk.features.items():
+        there = talk.present[name][kept]
+        values = rows[kept]
+        if statistics is not None:
+            values = statistics[name].standardise(values)
+        features[name] = torch.from_numpy(values * there[:, None])
+        present[name] = torch.from_numpy(there)
+    labelled = torch.from_numpy(share.labelled[kept])
+    labels = torch.from_numpy(talk.labels[kept]).masked_fill(~labelled, UNLABELLED)
+    return Excerpt(
+        dialogue=talk.id,
+        turns=torch.from_numpy(kept.nonzero()[0]),
+        features=features,
+        present=present,
+        labels=labels,
+        labelled=labelled,
+        roles=torch.from_numpy(share.roles(talk)),
+        positions=torch.from_numpy(share.positions()),
+    )
+
+
+@dataclass(eq=False)
+class Batch:
+    """``B`` excerpts padded to the longest, ``L`` turns.
+
+    Args:
+        features: Modality name -> ``(B, L, D)`` float32, zero in padding and where missing.
+        present: Modality name -> ``(B, L)`` bool, False in padding.
+        context: ``(B, L)`` bool, K: True for turns, False for padding.
+        labelled: ``(B, L)`` bool, M, a subset of K.
+        labels: ``(B, L)`` int64, :data:`~fedmer.data.corpus.UNLABELLED` outside M.
+        roles: ``(B, L)`` int64, 0 in padding.
+        positions: ``(B, L)`` int64, 0 in padding.
+    """
+
+    features: dict[str, Tensor]
+    present: dict[str, Tensor]
+    context: Tensor
+    labelled: Tensor
+    labels: Tensor
+    roles: Tensor
+    positions: Tensor
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+
+        def move(value: Tensor | dict[str, Tensor]) -> Tensor | dict[str, Tensor]:
+            if isinstance(value, dict):
+                return {
+                    name: part.to(device, non_blocking=non_blocking) for name, part in value.items()
+                }
+            return value.to(device, non_blocking=non_blocking)
+
+        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+
+
+def collate(excerpts: Sequence[Excerpt]) -> Batch:
+    """Pad excerpts on the right.
+
+    Raises:
+        ValueError: There are no excerpts.
+    """
+    if not excerpts:
+        raise ValueError("collate needs at least one excerpt.")
+
+    def pad(rows: list[Tensor], value: float = 0) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=value)
+
+    names = list(excerpts[0].features)
+    return Batch(
+        features={name: pad([e.features[name] for e in excerpts]) for name in names},
+        present={name: pad([e.present[name] for e in excerpts]) for name in names},
+        context=pad([torch.ones(len(e), dtype=torch.bool) for e in excerpts]),
+        labelled=pad([e.labelled for e in excerpts]),
+        labels=pad([e.labels for e in excerpts], UNLABELLED),
+        roles=pad([e.roles for e in excerpts]),
+        positions=pad([e.positions for e in excerpts]),
+    )
+
+
+class EpochOrder(Sampler[int]):
+    """The order of a client's dialogues: a pure function of (seed, client, epoch).
+
+    Lightning calls :meth:`set_epoch` by itself when a DataLoader uses this as its sampler.
+    """
+
+    def __init__(self, size: int, seed: int, client: int = 0) -> None:
+        self.size, self.seed, self.client, self.epoch = size, seed, client, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        # A generator on purpose: Lightning makes the iterator before it sets the epoch on resume.
+        yield from (
+            generator(self.seed, "order", self.client, self.epoch).permutation(self.size).tolist()
+        )

@@ -1,0 +1,197 @@
+"""Conversations in memory: what every reader returns and every split starts from.
+
+This module needs NumPy only, so that the light subcommands answer at once.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmer.errors import InputError
+
+SPLITS = ("train", "val", "test")
+UNLABELLED = -1
+"""The label of a turn that has none: context only, never learnt from, never scored."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """One dialogue of ``N`` turns (utterances), in the order they were spoken.
+
+    Args:
+        id: The dialogue's name, unique in its corpus.
+        features: Modality name -> ``(N, D)`` float32. Rows of an absent modality are zero.
+        present: Modality name -> ``(N,)`` bool: was this modality recorded for this turn?
+        speakers: ``(N,)`` names. A name means the same person in every dialogue of the corpus.
+        labels: ``(N,)`` int64 in ``[0, classes)``, or :data:`UNLABELLED`.
+        split: ``train``, ``val`` or ``test``: a dialogue belongs to one part as a whole.
+        session: The recording session, where a corpus has sessions (IEMOCAP), else ``""``.
+        utterances: The words, where a corpus has them; never needed for training.
+    """
+
+    id: str
+    features: Mapping[str, NDArray[np.float32]]
+    present: Mapping[str, NDArray[np.bool_]]
+    speakers: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    split: str
+    session: str = ""
+    utterances: Sequence[str] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def people(self) -> list[str]:
+        """The speakers in the order in which they first speak."""
+        return list(dict.fromkeys(self.speakers.tolist()))
+
+
+@dataclass(frozen=True)
+class CorpusShape:
+    """The sizes that a network is built for.
+
+    Args:
+        features: Modality name -> feature dimension, in the corpus's order.
+        classes: Number of emotions ``C``.
+        speakers: The most people in one dialogue: role ids run over ``[0, speakers)``.
+    """
+
+    features: Mapping[str, int]
+    classes: int
+    speakers: int
+
+
+@dataclass(frozen=True, eq=False)
+class ConversationCorpus:
+    """All conversations of a data set, checked.
+
+    Args:
+        name: What to call it in tables.
+        conversations: In the file's order.
+        label_names: One name a class; a label is an index into it.
+
+    Raises:
+        InputError: What is wrong, in which dialogue, under which key.
+    """
+
+    name: str
+    conversations: Sequence[Conversation]
+    label_names: Sequence[str]
+    _fingerprint: list[str] = field(default_factory=list, repr=False)
+
+    def __post_init__(self) -> None:
+        check(self)
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    @property
+    def modalities(self) -> list[str]:
+        return list(self.conversations[0].features)
+
+    @property
+    def shape(self) -> CorpusShape:
+        first = self.conversations[0]
+        return CorpusShape(
+            features={name: rows.shape[1] for name, rows in first.features.items()},
+            classes=len(self.label_names),
+            speakers=max(len(c.people) for c in self.conversations),
+        )
+
+    def part(self, split: str) -> list[int]:
+        """Indices of the dialogues in ``train``, ``val`` or ``test``."""
+        return [i for i, c in enumerate(self.conversations) if c.split == split]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits that change with any feature, label, speaker, id or split."""
+        if not self._fingerprint:
+            digest = hashlib.sha256(repr(list(self.label_names)).encode())
+            for talk in self.conversations:
+                digest.update(repr((talk.id, talk.split, talk.session)).encode())
+                digest.update("\x1f".join(talk.speakers.tolist()).encode())
+                digest.update(np.ascontiguousarray(talk.labels).tobytes())
+                for name in talk.features:
+                    digest.update(name.encode())
+                    digest.update(np.ascontiguousarray(talk.features[name]).tobytes())
+                    digest.update(np.ascontiguousarray(talk.present[name]).tobytes())
+            self._fingerprint.append(digest.hexdigest()[:16])
+        return self._fingerprint[0]
+
+
+def check(corpus: ConversationCorpus) -> None:
+    """Refuse a corpus that would make training fail later, or worse, not fail.
+
+    Raises:
+        InputError: No dialogues, duplicate ids, an empty dialogue, a dialogue without a labelled
+            turn, rows that do not match, dimensions that differ, NaN or infinity, a label out of
+            range, an unknown split.
+    """
+    if not corpus.conversations:
+        raise InputError(f"{corpus.name} holds no dialogues; a corpus needs at least one.")
+    if len(corpus.label_names) < 2:
+        raise InputError(
+            f"{corpus.name} names {len(corpus.label_names)} emotion(s); at least two are needed."
+        )
+    seen: set[str] = set()
+    shape = {name: rows.shape[-1] for name, rows in corpus.conversations[0].features.items()}
+    if not shape:
+        raise InputError(f"{corpus.name} holds no modality; text, audio or visual is needed.")
+    for talk in corpus.conversations:
+        where = f"{corpus.name}: dialogue '{talk.id}'"
+        if talk.id in seen:
+            raise InputError(f"{where} occurs twice; every dialogue needs an id of its own.")
+        seen.add(talk.id)
+        _check_conversation(talk, where, shape, len(corpus.label_names))
+
+
+def _check_conversation(
+    talk: Conversation, where: str, shape: Mapping[str, int], classes: int
+) -> None:
+    turns = len(talk)
+    if turns == 0:
+        raise InputError(f"{where} is empty; remove it or give it at least one turn.")
+    if talk.split not in SPLITS:
+        raise InputError(
+            f"{where} is in split '{talk.split}'; expected one of {', '.join(SPLITS)}."
+        )
+    if talk.labels.shape != (turns,) or talk.labels.dtype != np.int64:
+        raise InputError(f"{where}: labels must be {turns} int64 numbers, one a turn.")
+    if len(talk.speakers) != turns:
+        raise InputError(f"{where} has {turns} turns but {len(talk.speakers)} speakers.")
+    wrong = talk.labels[(talk.labels < UNLABELLED) | (talk.labels >= classes)]
+    if len(wrong):
+        raise InputError(
+            f"{where}: label {wrong[0]} is out of range; expected 0 to {classes - 1}, "
+            f"or {UNLABELLED} for a turn without one."
+        )
+    if not (talk.labels != UNLABELLED).any():
+        raise InputError(f"{where} has no labelled turn; remove it or label at least one turn.")
+    if list(talk.features) != list(shape) or list(talk.present) != list(shape):
+        raise InputError(
+            f"{where} has modalities {', '.join(talk.features) or 'none'}; the first dialogue has "
+            f"{', '.join(shape)}. Mark what is missing in the presence mask instead."
+        )
+    for name, rows in talk.features.items():
+        if rows.ndim != 2 or rows.shape[0] != turns or rows.dtype != np.float32:
+            raise InputError(
+                f"{where}: '{name}' is {rows.dtype} of shape {rows.shape}; "
+                f"expected float32 of ({turns}, {shape[name]})."
+            )
+        if rows.shape[1] != shape[name]:
+            raise InputError(
+                f"{where}: '{name}' has {rows.shape[1]} dimensions but the first dialogue has "
+                f"{shape[name]}; all dialogues need the same."
+            )
+        if talk.present[name].shape != (turns,) or talk.present[name].dtype != np.bool_:
+            raise InputError(f"{where}: the presence mask of '{name}' must be {turns} booleans.")
+        bad = ~np.isfinite(rows).all(axis=1)
+        if bad.any():
+            raise InputError(
+                f"{where}: '{name}' holds NaN or infinity in turn {int(np.argmax(bad))}; "
+                "repair the features, or mark the turn as missing that modality."
+            )

@@ -1,0 +1,207 @@
+"""From a file to clients: reads, splits, holds out, standardises."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from fedmer.data.batch import Excerpt, collate, excerpt
+from fedmer.data.corpus import ConversationCorpus, CorpusShape
+from fedmer.data.describe import shared_speakers
+from fedmer.data.formats import read_corpus
+from fedmer.data.holdout import hold_out
+from fedmer.data.share import ClientShares, Share
+from fedmer.data.standardise import Standardise, Statistics, federated_statistics, moments
+from fedmer.data.standardise import statistics as combine
+from fedmer.data.synthetic import synthetic_corpus
+from fedmer.errors import InputError
+from fedmer.local import ClientData
+from fedmer.plugins.partitioners.base import Partitioner
+
+_EVALUATION_BATCH = 32
+
+
+class FederatedDataModule(pl.LightningDataModule):
+    """A corpus, split over clients.
+
+    The global network is validated on the corpus's validation part, or where it has none on the
+    clients' holdouts together, and tested on its test part.
+
+    Args:
+        partitioner: Who holds what.
+        path: A corpus file, recognised by its content; None makes the synthetic corpus.
+        standardise: Features to zero mean and unit variance by the training clients' statistics:
+            ``federated`` (of all clients, from their counts, sums and sums of squares), ``local``
+            (each client by its own; what belongs to no client by the federated ones), or ``none``.
+        holdout: Fraction of its dialogues, in [0, 1), that every client with at least five keeps
+            back for validation. By default 0.1 where the corpus has no validation part, else 0.
+        seed: Where the split, the holdout and the synthetic corpus come from.
+
+    Raises:
+        InputError: ``holdout`` is out of range.
+    """
+
+    def __init__(
+        self,
+        partitioner: Partitioner,
+        path: Path | None = None,
+        standardise: Standardise = "federated",
+        holdout: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if holdout is not None and not 0 <= holdout < 1:
+            raise InputError(f"data.holdout is {holdout}; expected a number in [0, 1).")
+        self.partitioner = partitioner
+        self.path = path
+        self.mode = standardise
+        self.holdout = holdout
+        self.seed = seed
+        self._corpus: ConversationCorpus | None = None
+        self.statistics: dict[str, Statistics] | None = None
+
+    @property
+    def corpus(self) -> ConversationCorpus:
+        """The corpus; read on first use."""
+        if self._corpus is None:
+            path = self.path
+            self._corpus = read_corpus(path) if path else synthetic_corpus(seed=self.seed)
+        return self._corpus
+
+    @property
+    def shape(self) -> CorpusShape:
+        return self.corpus.shape
+
+    def setup(self, stage: str) -> None:
+        """Split the corpus; once, whatever the stage.
+
+        Raises:
+            InputError: The corpus cannot be read or split, or lacks a part that is needed.
+        """
+        if self.statistics is not None:
+            return
+        corpus = self.corpus
+        for part in ("train", "test") if stage == "fit" else ():
+            if not corpus.part(part):
+                raise InputError(
+                    f"{corpus.name} has no {part} part; mark at least one dialogue as '{part}'."
+                )
+        shared = shared_speakers(corpus)
+        if shared and stage == "fit":
+            names = ", ".join(shared[:10]) + (f" and {len(shared) - 10} more" * (len(shared) > 10))
+            warnings.warn(
+                f"{corpus.name}: {len(shared)} speakers are in both train and test: {names}. "
+                "Scores say less about people never heard before.",
+                stacklevel=2,
+            )
+        train = corpus.part("train")
+        everything = self.partitioner.split(corpus, train, self.seed) if train else []
+        fraction = self.holdout
+        if fraction is None:
+            fraction = 0.0 if corpus.part("val") else 0.1
+        self.shares, self.held = hold_out(everything, fraction, self.seed)
+        self.statistics = federated_statistics(corpus, self.shares)
+
+    @property
+    def clients(self) -> list[ClientData]:
+        """What every client holds, standardised, by id."""
+        result = []
+        for client, held in zip(self.shares, self.held, strict=True):
+            own = self._statistics_of(client)
+            result.append(
+                ClientData(
+                    client.name,
+                    [excerpt(self.corpus, share, own) for share in client.shares],
+                    [excerpt(self.corpus, share, own) for share in held],
+                )
+            )
+        return result
+
+    def views(self, part: str) -> list[Share]:
+        """The shares that ``val`` or ``test`` is scored on."""
+        dialogues = self.corpus.part(part)
+        if part == "val" and not dialogues:
+            return [share for held in self.held for share in held]
+        return [v for dialogue in dialogues for v in self.partitioner.views(self.corpus, dialogue)]
+
+    def excerpts(self, part: str) -> list[Excerpt]:
+        """``val`` or ``test``, standardised."""
+        statistics = None if self.mode == "none" else self.statistics
+        return [excerpt(self.corpus, share, statistics) for share in self.views(part)]
+
+    @property
+    def coverage(self) -> float:
+        """Share of the labelled training turns that a client learns from or keeps back."""
+        owned = sum(int(s.labelled.sum()) for c in self.shares for s in c.shares)
+        owned += sum(int(s.labelled.sum()) for held in self.held for s in held)
+        talks = [self.corpus.conversations[i] for i in self.corpus.part("train")]
+        return owned / sum(int((talk.labels >= 0).sum()) for talk in talks)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Places in the cohort, from the module: clients, not rows, are a round's batches."""
+        assert self.trainer is not None
+        loader: DataLoader[Any] = self.trainer.lightning_module.cohort_loader()
+        return loader
+
+    def val_dataloader(self) -> list[DataLoader[Any]]:
+        """During ``fit`` validation and test, for the record of every round; else validation."""
+        assert self.trainer is not None
+        parts = ["val", "test"] if self.trainer.state.fn == "fit" else ["val"]
+        return [self._loader(self.excerpts(part)) for part in parts]
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.excerpts("test"))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        return self._loader(self.excerpts("test"))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to treat other files as this one was treated."""
+        assert self.statistics is not None
+        return {
+            "labels": list(self.corpus.label_names),
+            "features": dict(self.shape.features),
+            "statistics": {
+                name: {
+                    "mean": torch.from_numpy(own.mean),
+                    "deviation": torch.from_numpy(own.deviation),
+                }
+                for name, own in self.statistics.items()
+            },
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over the statistics of the training run.
+
+        Raises:
+            InputError: The checkpoint was trained on other emotions or other features.
+        """
+        for what, own in (
+            ("emotions", list(self.corpus.label_names)),
+            ("features", dict(self.shape.features)),
+        ):
+            saved = state_dict["labels" if what == "emotions" else what]
+            if saved != own:
+                raise InputError(
+                    f"The checkpoint was trained on the {what} {saved}, but {self.corpus.name} has "
+                    f"{own}; give the corpus that it was trained on."
+                )
+        self.statistics = {
+            name: Statistics(saved["mean"].numpy(), saved["deviation"].numpy())
+            for name, saved in state_dict["statistics"].items()
+        }
+
+    def _statistics_of(self, client: ClientShares) -> Mapping[str, Statistics] | None:
+        if self.mode == "none":
+            return None
+        if self.mode == "local":
+            return combine([moments(self.corpus, client)])
+        return self.statistics
+
+    def _loader(self, excerpts: Sequence[Excerpt]) -> "DataLoader[Any]":
+        rows: Any = list(excerpts)
+        return DataLoader(rows, batch_size=_EVALUATION_BATCH, collate_fn=collate)

@@ -1,0 +1,214 @@
+"""The native corpus file: one .npz, one row an utterance."""
+
+import os
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.errors import InputError
+
+CONVENTIONAL = ("text", "audio", "visual")
+"""Modalities that come first, in this order, whatever the order in the file."""
+
+REQUIRED = ("dialogue", "turn", "speaker", "label", "split", "label_names")
+OPTIONAL = ("session", "utterance")
+PRESENCE = "present_"
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+def ordered(modalities: Iterable[str]) -> list[str]:
+    """Modalities in the order that every reader gives them.
+
+    >>> ordered(["gaze", "visual", "text"])
+    ['text', 'visual', 'gaze']
+    """
+    names = list(modalities)
+    return [m for m in CONVENTIONAL if m in names] + [m for m in names if m not in CONVENTIONAL]
+
+
+def read(path: str | Path) -> ConversationCorpus:
+    """Read a native corpus.
+
+    The file holds, for ``n`` utterances in any order: ``dialogue``, ``speaker``, ``split`` (str),
+    ``turn`` and ``label`` (int), one ``(n, D)`` matrix a modality, and ``label_names``. It may
+    hold ``session`` and ``utterance`` (str), and ``present_<modality>`` (bool, all true when
+    absent). Dialogues keep the order in which the file first names them; turns are sorted.
+
+    Args:
+        path: The file.
+
+    Raises:
+        InputError: A missing or unknown key, columns of different lengths, a turn that occurs
+            twice, a dialogue in two splits or sessions, a damaged file, or anything that
+            :func:`fedmer.data.corpus.check` refuses.
+    """
+    path = Path(path)
+    columns = _load(path)
+    modalities = _modalities(columns, path)
+    rows = len(columns["dialogue"])
+    for key in (*REQUIRED[:-1], *OPTIONAL, *modalities, *(PRESENCE + m for m in modalities)):
+        if key in columns and len(columns[key]) != rows:
+            raise InputError(
+                f"{path}: '{key}' has {len(columns[key])} rows but 'dialogue' has {rows}; "
+                "every key needs one row an utterance."
+            )
+    features = {m: columns[m].astype(np.float32, copy=False) for m in modalities}
+    present = {
+        m: columns.get(PRESENCE + m, np.ones(rows, dtype=np.bool_)).astype(np.bool_)
+        for m in modalities
+    }
+    for name, mask in present.items():
+        if not mask.all():
+            features[name] = np.where(mask[:, None], features[name], np.float32(0))
+    turns = columns["turn"].astype(np.int64)
+    conversations = []
+    for talk, places in _dialogues(columns["dialogue"]):
+        places = places[np.argsort(turns[places], kind="stable")]
+        spoken = turns[places]
+        twice = spoken[1:][spoken[1:] == spoken[:-1]]
+        if len(twice):
+            raise InputError(
+                f"{path}: dialogue '{talk}' has turn {twice[0]} twice; number its turns from 0."
+            )
+        conversations.append(
+            Conversation(
+                id=talk,
+                features={m: features[m][places] for m in modalities},
+                present={m: present[m][places] for m in modalities},
+                speakers=columns["speaker"][places],
+                labels=columns["label"][places].astype(np.int64),
+                split=_single(columns["split"][places], "split", talk, path),
+                session=(
+                    _single(columns["session"][places], "session", talk, path)
+                    if "session" in columns
+                    else ""
+                ),
+                utterances=columns["utterance"][places].tolist() if "utterance" in columns else (),
+            )
+        )
+    return ConversationCorpus(path.stem, conversations, columns["label_names"].tolist())
+
+
+def write(corpus: ConversationCorpus, path: str | Path) -> None:
+    """Write a corpus so that :func:`read` gives it back, with the same fingerprint.
+
+    The file appears under its name only once it is complete.
+
+    Args:
+        corpus: What to write.
+        path: The file; replaced if it exists.
+
+    Raises:
+        InputError: A modality has the name of another key, or the folder cannot be written to.
+    """
+    path = Path(path)
+    taken = [m for m in corpus.modalities if m in REQUIRED + OPTIONAL or m.startswith(PRESENCE)]
+    if taken:
+        raise InputError(
+            f"{corpus.name}: a modality cannot be called '{taken[0]}', since the native file uses "
+            "that key for something else; rename it."
+        )
+    talks = corpus.conversations
+    columns: dict[str, NDArray[Any]] = {
+        "dialogue": np.repeat([c.id for c in talks], [len(c) for c in talks]),
+        "turn": np.concatenate([np.arange(len(c)) for c in talks]),
+        "speaker": np.concatenate([c.speakers for c in talks]),
+        "label": np.concatenate([c.labels for c in talks]),
+        "split": np.repeat([c.split for c in talks], [len(c) for c in talks]),
+        "session": np.repeat([c.session for c in talks], [len(c) for c in talks]),
+        "label_names": np.array(corpus.label_names, dtype=np.str_),
+    }
+    for name in corpus.modalities:
+        columns[name] = np.concatenate([c.features[name] for c in talks])
+        mask = np.concatenate([c.present[name] for c in talks])
+        if not mask.all():
+            columns[PRESENCE + name] = mask
+    if all(len(c.utterances) == len(c) for c in talks):
+        columns["utterance"] = np.array([u for c in talks for u in c.utterances], dtype=np.str_)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **columns)
+        temporary.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            columns = {key: archive[key] for key in archive.files}
+    except (
+        *(OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError, NotImplementedError),
+        *(SyntaxError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile),
+    ) as error:
+        raise InputError(
+            f"{path} is not a whole .npz file of plain arrays ({error}); copy or download it again."
+        ) from None
+    for key, column in columns.items():
+        if not isinstance(column, np.ndarray) or column.ndim not in (1, 2):
+            raise InputError(f"{path}: '{key}' is not an array with one row an utterance.")
+    return columns
+
+
+def _modalities(columns: Columns, path: Path) -> list[str]:
+    missing = [key for key in REQUIRED if key not in columns]
+    if missing:
+        raise InputError(
+            f"{path} lacks {', '.join(repr(key) for key in missing)}; a native corpus needs "
+            f"{', '.join(REQUIRED)} and a matrix a modality."
+        )
+    kinds = {"turn": "iu", "label": "iu"}
+    for key in (*REQUIRED, *OPTIONAL):
+        if key in columns and (
+            columns[key].dtype.kind not in kinds.get(key, "U") or columns[key].ndim != 1
+        ):
+            wanted = "whole numbers" if key in kinds else "strings"
+            raise InputError(f"{path}: '{key}' holds {columns[key].dtype}; expected {wanted}.")
+    rest = [key for key in columns if key not in REQUIRED + OPTIONAL]
+    modalities = ordered(key for key in rest if not key.startswith(PRESENCE))
+    for key in modalities:
+        if columns[key].ndim != 2 or columns[key].dtype.kind != "f":
+            raise InputError(
+                f"{path}: '{key}' is {columns[key].dtype} of shape {columns[key].shape}, neither a "
+                "key of a native corpus nor a modality (a float32 matrix, one row an utterance)."
+            )
+    for key in rest:
+        if not key.startswith(PRESENCE):
+            continue
+        if key.removeprefix(PRESENCE) not in modalities:
+            raise InputError(f"{path}: '{key}' marks a modality that the file does not hold.")
+        if columns[key].dtype.kind != "b" or columns[key].ndim != 1:
+            raise InputError(f"{path}: '{key}' holds {columns[key].dtype}; expected booleans.")
+    return modalities
+
+
+def _dialogues(column: NDArray[np.str_]) -> Iterable[tuple[str, NDArray[np.int64]]]:
+    """Every dialogue with the places of its rows, in the order of first occurrence."""
+    if not len(column):
+        return
+    names, first, group = np.unique(column, return_index=True, return_inverse=True)
+    places = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    for index in np.argsort(first):
+        yield str(names[index]), places[index]
+
+
+def _single(values: NDArray[np.str_], key: str, talk: str, path: Path) -> str:
+    found = np.unique(values)
+    if len(found) > 1:
+        raise InputError(
+            f"{path}: dialogue '{talk}' has {key} '{found[0]}' and '{found[1]}'; "
+            f"a dialogue belongs to one {key} as a whole."
+        )
+    return str(found[0])

@@ -1,0 +1,80 @@
+"""Who holds what: a client is a set of (dialogue, context mask K, label mask M)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmer.data.corpus import UNLABELLED, Conversation
+from fedmer.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """A client's share of one dialogue of ``N`` turns.
+
+    Args:
+        dialogue: Index into ``corpus.conversations``.
+        context: ``(N,)`` bool, K: the turns whose features the client holds and may attend to.
+        labelled: ``(N,)`` bool, M: the turns whose labels it holds and learns from; a subset of K.
+        listener: The person from whose side the dialogue is seen. Role 0 is that person; with no
+            listener it is whoever speaks first.
+        keep_gaps: Where K leaves turns out, do the others keep their place in the dialogue
+            (position 0, 3, 4) or close up (0, 1, 2)?
+
+    Raises:
+        InputError: M is not a subset of K, or is empty.
+    """
+
+    dialogue: int
+    context: NDArray[np.bool_]
+    labelled: NDArray[np.bool_]
+    listener: str | None = None
+    keep_gaps: bool = False
+
+    def __post_init__(self) -> None:
+        if self.context.shape != self.labelled.shape or (self.labelled & ~self.context).any():
+            raise InputError("A share's labelled turns must lie within its context.")
+        if not self.labelled.any():
+            raise InputError("A share needs at least one labelled turn.")
+
+    def positions(self) -> NDArray[np.int64]:
+        """The place of every turn of K, for the position encoding."""
+        places = np.flatnonzero(self.context)
+        return places if self.keep_gaps else np.arange(len(places))
+
+    def roles(self, talk: Conversation) -> NDArray[np.int64]:
+        """Role-relative speaker ids of the turns of K: 0 is the listener, then partners.
+
+        Partners are numbered in the order in which they speak, so an id says what somebody is to
+        the listener and never who they are.
+        """
+        people = list(dict.fromkeys(talk.speakers[self.context].tolist()))
+        if self.listener is not None:
+            people = [self.listener, *(p for p in people if p != self.listener)]
+        ids = {person: role for role, person in enumerate(people)}
+        return np.array([ids[p] for p in talk.speakers[self.context].tolist()], dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class ClientShares:
+    """Everything that one client holds.
+
+    Args:
+        name: What to call it in tables, for example the speaker.
+        shares: At least one; no dialogue twice.
+    """
+
+    name: str
+    shares: Sequence[Share]
+
+    @property
+    def examples(self) -> int:
+        """Labelled turns."""
+        return sum(int(share.labelled.sum()) for share in self.shares)
+
+
+def whole(talk: Conversation, dialogue: int) -> Share:
+    """The share of somebody who holds a dialogue entirely."""
+    return Share(dialogue, np.ones(len(talk), dtype=bool), talk.labels != UNLABELLED)

@@ -1,0 +1,257 @@
+"""The server, as a LightningModule: one epoch is one round, one batch is one client."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+import fedmer
+from fedmer.client import EmotionClient, OptimizerCallable, adam
+from fedmer.data.batch import Batch
+from fedmer.data.corpus import CorpusShape
+from fedmer.data.datamodule import FederatedDataModule
+from fedmer.errors import InputError
+from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.loop import FederatedLoop, RoundReport
+from fedmer.losses.distillation import SelfDistillation
+from fedmer.messages import Broadcast
+from fedmer.metrics import EmotionMetrics, Scores
+from fedmer.plugins.aggregators.base import Aggregator
+from fedmer.plugins.executors.base import Executor
+from fedmer.plugins.networks.base import Network
+from fedmer.plugins.selectors.base import Selector
+from fedmer.seeds import derive
+
+
+class FederatedModule(pl.LightningModule):
+    """A federation under Lightning's Trainer.
+
+    ``max_epochs`` is the number of rounds. A round's batches are the places of its cohort; the
+    server steps in the last of them, before validation. Checkpoints hold the global weights, the
+    server optimizer, the rule's tensors and what clients keep.
+
+    Args:
+        network: Corpus shape -> network.
+        aggregator: The rule.
+        selector: Who takes part in a round.
+        executor: Where clients run.
+        optimizer: Parameters -> optimizer, for every client.
+        loss: What clients minimise.
+        local: How clients train in a round.
+        evaluate_clients: Score every client's own holdout after every round, not only at the end.
+        seed: Where initial weights, selection, order and dropout come from.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[CorpusShape], Network],
+        aggregator: Aggregator,
+        selector: Selector,
+        executor: Executor,
+        optimizer: OptimizerCallable = adam,
+        loss: SelfDistillation | None = None,
+        local: LocalTraining | None = None,
+        evaluate_clients: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.make_network = network
+        self.aggregator = aggregator
+        self.selector = selector
+        self.executor = executor
+        self.make_optimizer = optimizer
+        self.loss = loss or SelfDistillation()
+        self.local = local or LocalTraining()
+        self.evaluate_clients = evaluate_clients
+        self.seed = seed
+        self.network: Network | None = None
+        self.report: RoundReport | None = None
+        """What happened in the last round."""
+        self.scores: dict[str, Scores] = {}
+        """``val`` and ``test``, of the last evaluation."""
+        self.client_scores: dict[int, Scores] = {}
+        """Own holdouts by client id, of the last evaluation of clients."""
+
+    @property
+    def loop(self) -> FederatedLoop:
+        # In a list, since a working copy that were a submodule would be saved and averaged too.
+        return self._loop[0]
+
+    def setup(self, stage: str) -> None:
+        """Build the network for the corpus, and the loop around it."""
+        if self.network is not None:
+            return
+        data = self._data
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "weights"))
+            self.network = self._build(data.shape)
+            client = EmotionClient(
+                self._build(data.shape), self.loss, self.make_optimizer, self.seed
+            )
+        client.network.load_state_dict(self.network.state_dict())
+        self.metrics = torch.nn.ModuleDict(
+            {part: EmotionMetrics(data.shape.classes) for part in ("val", "test")}
+        )
+        fabric = Fabric(
+            accelerator=self.trainer.strategy.root_device.type,
+            devices=1,
+            precision=self.trainer.precision,
+        )
+        trainer = LocalTrainer(client, data.clients, self.aggregator, self.local, fabric)
+        self._loop = [
+            FederatedLoop(
+                self.network, self.aggregator, self.selector, self.executor, trainer, self.seed
+            )
+        ]
+
+    def configure_optimizers(self) -> Optimizer:
+        return self.loop.optimizer
+
+    def cohort_loader(self) -> "DataLoader[list[int]]":
+        """Places ``0, 1, ...`` of the largest possible cohort, as many at once as the executor takes.
+
+        Places and not ids, because a cohort's size changes from round to round while Lightning
+        counts the batches of an epoch once. A place beyond the cohort passes at once.
+        """
+        places: Any = range(self.selector.at_most(len(self.loop.sizes)))
+        return DataLoader(places, batch_size=self.executor.concurrency, collate_fn=list)
+
+    def on_train_epoch_start(self) -> None:
+        self.cohort = self.loop.begin(self.current_epoch)
+
+    def training_step(self, places: list[int], batch_idx: int) -> None:
+        clients = self.cohort[places[0] : places[-1] + 1]
+        if clients:
+            for summary in self.loop.train(clients):
+                self.log("train_loss", summary.scalars["train_loss"], batch_size=summary.examples)
+        if self.trainer.is_last_batch:
+            optimizer: Any = self.optimizers()
+            self.report = self.loop.finish(optimizer.step)
+            # Lightning's loggers take a metric of this name for their axis.
+            self.log("step", float(self.current_epoch + 1))
+
+    def on_validation_epoch_start(self) -> None:
+        self.scores = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._count(("val", "test")[dataloader_idx], batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+        self._log_scores("test")
+        if self.evaluate_clients:
+            self.score_clients()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._count("test", batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities of the global network, ``(B, L, C)``.
+
+        Raises:
+            InputError: The rule has no global network.
+        """
+        if not self.aggregator.averages:
+            raise InputError(
+                f"{type(self.aggregator).__name__} keeps a personal network on every client and "
+                "no global one; 'fedmer predict' needs a rule that averages weights."
+            )
+        assert self.network is not None
+        output = self.network(batch)
+        return self.aggregator.predict(output, self.loop.knowledge()).softmax(dim=-1)
+
+    def score_clients(self) -> dict[int, Scores]:
+        """Score each client's own holdout, by its personal network or the global one."""
+        trainer, knowledge = self.loop.trainer, self.loop.knowledge()
+        self.client_scores = {}
+        for client, data in enumerate(trainer.data):
+            if data.holdout:
+                trainer.load(client, knowledge)
+                scores = trainer.evaluate(data.holdout, knowledge)
+                if scores is not None:
+                    self.client_scores[client] = scores
+        return self.client_scores
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["fedmer"] = {
+            "version": fedmer.__version__,
+            "aggregator": type(self.aggregator).__name__,
+            "network": type(self.network).__name__,
+            "seed": self.seed,
+            **self.loop.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what Lightning does not.
+
+        Raises:
+            InputError: The checkpoint is of another rule or another network.
+        """
+        saved = checkpoint["fedmer"]
+        for what, own in (("aggregator", self.aggregator), ("network", self.network)):
+            if saved[what] != type(own).__name__:
+                raise InputError(
+                    f"The checkpoint was made with {what} {saved[what]}, but this run has "
+                    f"{type(own).__name__}; pass the config.yaml beside it with --config."
+                )
+        assert self.network is not None
+        own = {f"network.{name}": v.shape for name, v in self.network.state_dict().items()}
+        theirs = {n: v.shape for n, v in checkpoint["state_dict"].items() if n in own}
+        if own != theirs:
+            raise InputError(
+                "The checkpoint's network has other sizes than this run's; pass the config.yaml "
+                "beside it with --config, and the corpus that it was trained on."
+            )
+        self.loop.load_state_dict(saved)
+
+    @property
+    def _data(self) -> FederatedDataModule:
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, FederatedDataModule):
+            raise InputError("FederatedModule needs a FederatedDataModule; pass it to the Trainer.")
+        return data
+
+    def _build(self, shape: CorpusShape) -> Network:
+        try:
+            return self.make_network(shape)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+
+    def _count(self, part: str, batch: Batch) -> None:
+        knowledge = self.loop.knowledge()
+        for network in self._networks(knowledge):
+            metrics: Any = self.metrics[part]
+            metrics.update(self.aggregator.predict(network(batch), knowledge), batch)
+
+    def _networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
+        """The global network, or where there is none each client's own in turn.
+
+        All clients' counts go into one confusion matrix, so that a score is that of a client drawn
+        at random.
+        """
+        trainer = self.loop.trainer
+        if self.aggregator.averages or not trainer.personal:
+            assert self.network is not None
+            yield self.network
+            return
+        trainer.client.eval()
+        for client in trainer.personal:
+            trainer.load(client, knowledge)
+            yield trainer.client.network
+
+    def _log_scores(self, part: str) -> None:
+        metrics: Any = self.metrics[part]
+        if metrics.empty:
+            return
+        self.scores[part] = metrics.scores()
+        self.log_dict({f"{part}_{name}": value for name, value in self.scores[part].totals.items()})
+        metrics.reset()

@@ -1,0 +1,139 @@
+"""One round of a federation, readable top to bottom."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from fedmer.errors import InputError
+from fedmer.local import LocalTrainer
+from fedmer.messages import Broadcast, Summary
+from fedmer.plugins.aggregators.base import Aggregator, ServerState
+from fedmer.plugins.executors.base import Executor
+from fedmer.plugins.selectors.base import Selector
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What happened in a round.
+
+    Args:
+        round: From 0.
+        summaries: The cohort's, by client id.
+        weights: Client id -> weight in the mean.
+        bytes_down: Sent by the server, to all clients together.
+        bytes_up: Sent by all clients together.
+        seconds: Wall-clock time from the broadcast to the server's step.
+    """
+
+    round: int
+    summaries: Sequence[Summary]
+    weights: Mapping[int, float]
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+
+    @property
+    def train_loss(self) -> float:
+        """Mean loss of the cohort, weighted by examples."""
+        examples = sum(summary.examples for summary in self.summaries)
+        total = sum(s.scalars["train_loss"] * s.examples for s in self.summaries)
+        return total / examples
+
+
+class FederatedLoop:
+    """Selects, broadcasts, trains, weighs, adds up, steps.
+
+    No Trainer is needed: :meth:`run_round` is a whole round. Under Lightning,
+    :class:`~fedmer.federated.FederatedModule` calls the same three parts, :meth:`begin`,
+    :meth:`train` and :meth:`finish`, at the start, in the middle and at the end of an epoch.
+
+    Args:
+        network: The global network, changed in place.
+        aggregator: The rule.
+        selector: Who takes part.
+        executor: Where clients run.
+        trainer: The client side.
+        seed: Where the selector's choice comes from.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        aggregator: Aggregator,
+        selector: Selector,
+        executor: Executor,
+        trainer: LocalTrainer,
+        seed: int,
+    ) -> None:
+        self.state = ServerState(network)
+        self.aggregator = aggregator
+        self.selector = selector
+        self.executor = executor
+        self.trainer = trainer
+        self.seed = seed
+        self.optimizer: Optimizer = aggregator.server_optimizer(network.parameters())
+        self.sizes = [client.examples for client in trainer.data]
+        if not self.sizes:
+            raise InputError("There are no clients; a federation needs at least one.")
+        executor.bind(trainer)
+
+    def run_round(self, round: int) -> RoundReport:
+        """One round, from the selection to the server's step."""
+        cohort = self.begin(round)
+        for start in range(0, len(cohort), self.executor.concurrency):
+            self.train(cohort[start : start + self.executor.concurrency])
+        return self.finish()
+
+    def begin(self, round: int) -> list[int]:
+        """Choose the cohort and broadcast to it; returns its ids in ascending order."""
+        self._started = time.perf_counter()
+        self.state.round = round
+        self._cohort = self.selector.select(round, self.sizes, self.seed)
+        self._received = self.aggregator.broadcast(self.state)
+        self._summaries: list[Summary] = []
+        self.executor.open(self._received)
+        return self._cohort
+
+    def train(self, clients: Sequence[int]) -> list[Summary]:
+        """Let some clients of the cohort train, in ascending order; returns their summaries."""
+        summaries = self.executor.train(clients)
+        self._summaries.extend(summaries)
+        return summaries
+
+    def finish(self, server_step: Callable[[], Any] | None = None) -> RoundReport:
+        """Weigh, add up and step.
+
+        Args:
+            server_step: Steps the server optimizer; by default ``self.optimizer.step``. Lightning
+                passes its own wrapper, which counts the step.
+        """
+        summaries = self._summaries
+        weights = self.aggregator.weigh(summaries, self.state)
+        mean, bytes_updates = self.executor.weighted_mean(weights)
+        self.optimizer.zero_grad()
+        self.aggregator.step(self.state, summaries, weights, mean)
+        (server_step or self.optimizer.step)()
+        return RoundReport(
+            round=self.state.round,
+            summaries=summaries,
+            weights=weights,
+            bytes_down=self._received.nbytes * len(summaries),
+            bytes_up=bytes_updates + sum(summary.nbytes for summary in summaries),
+            seconds=time.perf_counter() - self._started,
+        )
+
+    def knowledge(self) -> Broadcast:
+        """What a client would receive now, for evaluation between rounds."""
+        return self.aggregator.broadcast(self.state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything but the global network and the server optimizer, which Lightning saves."""
+        return {"tensors": self.state.tensors, "executor": self.executor.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.state.tensors = dict(state["tensors"])
+        self.executor.load_state_dict(state["executor"])

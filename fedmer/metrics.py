@@ -1,0 +1,109 @@
+"""How a prediction is scored: always over labelled turns, never over padding."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+)
+
+from fedmer.data.batch import Batch
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of one part of the data, as plain numbers in [0, 1].
+
+    Args:
+        accuracy: Share of labelled turns named rightly.
+        weighted_f1: F1 averaged over classes by support.
+        macro_f1: F1 averaged over classes.
+        uar: Unweighted average recall.
+        precision: One number a class.
+        recall: One number a class.
+        f1: One number a class.
+        confusion: ``C`` rows (truth) of ``C`` counts (prediction).
+    """
+
+    accuracy: float
+    weighted_f1: float
+    macro_f1: float
+    uar: float
+    precision: list[float]
+    recall: list[float]
+    f1: list[float]
+    confusion: list[list[int]]
+
+    @property
+    def totals(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in TOTALS}
+
+
+TOTALS = ("accuracy", "weighted_f1", "macro_f1", "uar")
+
+
+class EmotionMetrics(nn.Module):
+    """The field's metrics over the labelled turns of batches, by torchmetrics.
+
+    Args:
+        classes: Number of emotions ``C``.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.collection = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(classes, average="micro"),
+                "weighted_f1": MulticlassF1Score(classes, average="weighted"),
+                "macro_f1": MulticlassF1Score(classes, average="macro"),
+                "uar": MulticlassRecall(classes, average="macro"),
+                "precision": MulticlassPrecision(classes, average="none"),
+                "recall": MulticlassRecall(classes, average="none"),
+                "f1": MulticlassF1Score(classes, average="none"),
+                "confusion": MulticlassConfusionMatrix(classes),
+            }
+        )
+
+    def update(self, logits: Tensor, batch: Batch) -> None:
+        """Count a batch.
+
+        Args:
+            logits: ``(B, L, C)``.
+            batch: Its labels and label mask decide what is scored.
+        """
+        if batch.labelled.any():
+            guess = logits[batch.labelled].argmax(dim=-1)
+            self.collection.update(guess, batch.labels[batch.labelled])
+
+    @property
+    def empty(self) -> bool:
+        """Has nothing been counted since the last reset?"""
+        first = self.collection["confusion"]
+        return int(first.confmat.sum()) == 0
+
+    def totals(self) -> dict[str, Tensor]:
+        """Accuracy, weighted F1, macro F1 and UAR."""
+        values = self.collection.compute()
+        return {name: values[name] for name in TOTALS}
+
+    def scores(self) -> Scores:
+        """Everything, as plain numbers."""
+        values = self.collection.compute()
+        lists = {name: value.tolist() for name, value in values.items()}
+        return Scores(**lists)
+
+    def reset(self) -> None:
+        self.collection.reset()
+
+
+def confusion_of(guesses: Tensor, labels: Tensor, classes: int) -> Scores:
+    """Scores of guesses for labels, ``(N,)`` int64 each."""
+    metrics = EmotionMetrics(classes)
+    metrics.collection.update(guesses.to(torch.int64), labels)
+    return metrics.scores()

@@ -1,0 +1,1 @@
+"""Aggregation rules: what server and clients do beyond local training."""

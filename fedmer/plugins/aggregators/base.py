@@ -1,0 +1,136 @@
+"""The contract of an aggregation rule: server half and client half in one class."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fedmer.client import EmotionClient
+from fedmer.data.batch import Batch
+from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.plugins.networks.base import NetworkOutput
+
+
+@dataclass
+class ServerState:
+    """What the server keeps between rounds.
+
+    Args:
+        network: The global network; its parameters and buffers are the global weights.
+        round: The round in progress, from 0.
+        tensors: What a rule keeps besides, such as prototypes. Saved with every checkpoint.
+    """
+
+    network: nn.Module
+    round: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+class Aggregator:
+    """One aggregation rule. A round calls its methods in the order in which they stand here.
+
+    Every method has a default, and together the defaults are federated averaging without its
+    weights: a rule overrides what it changes. Two of them are the two phases of a round: first
+    :meth:`weigh` sees the clients' small summaries only, then the executor adds up the large
+    updates by these weights. So the server of a linear rule never needs a single client's update.
+
+    Hyperparameters are arguments of ``__init__``, checked there with
+    :class:`~fedmer.errors.InputError`. Instances keep no state: it lives in
+    :class:`ServerState` and, on the client, in the ``memory`` of :meth:`summarize`.
+    """
+
+    averages: ClassVar[bool] = True
+    """Do clients receive and send weights? If not, each keeps a personal network between rounds,
+    and evaluation is over these."""
+
+    def broadcast(self, state: ServerState) -> Broadcast:
+        """What clients of the cohort may know this round. Server side."""
+        weights = dict(state.network.state_dict()) if self.averages else None
+        return Broadcast(state.round, weights, dict(state.tensors))
+
+    def client_loss(
+        self, output: NetworkOutput, batch: Batch, received: Broadcast
+    ) -> Tensor | None:
+        """A differentiable term to add to a batch's loss, or None. Client side."""
+
+    def on_before_optimizer_step(self, client: EmotionClient, received: Broadcast) -> None:
+        """Change the gradients in place before the optimizer's step. Client side."""
+
+    def summarize(
+        self, client: EmotionClient, batches: Iterable[Batch], received: Broadcast
+    ) -> Mapping[str, Tensor]:
+        """Small tensors to send up after local training, such as prototypes. Client side.
+
+        Args:
+            client: In evaluation mode, without gradients.
+            batches: All that the client trained on.
+            received: This round's broadcast.
+        """
+        return {}
+
+    def weight(self, summary: Summary) -> float | None:
+        """A client's weight up to a factor common to all, if its own summary fixes it.
+
+        Then updates are added up as they come and no more than one is ever held. A rule that
+        needs the whole cohort's summaries returns None and overrides :meth:`weigh`.
+        """
+        return None
+
+    def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
+        """Client id -> weight; not negative, sum 1. Server side."""
+        own = {summary.client: self.weight(summary) for summary in summaries}
+        known = {client: value for client, value in own.items() if value is not None}
+        if len(known) != len(own):
+            raise NotImplementedError(f"{type(self).__name__} must override weight or weigh.")
+        total = sum(known.values())
+        return {client: value / total for client, value in known.items()}
+
+    def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """The optimizer that steps once a round. It moves only what :meth:`step` gives a gradient."""
+        return torch.optim.SGD(parameters, lr=1.0)
+
+    def step(
+        self,
+        state: ServerState,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+        mean: Weights | None,
+    ) -> None:
+        """Join what came back. Server side.
+
+        Either write new values into ``state`` or leave a pseudo-gradient on the network's
+        parameters, which the server optimizer then follows.
+
+        Args:
+            state: Changed in place.
+            summaries: The cohort's, by client id.
+            weights: From :meth:`weigh`.
+            mean: The weighted mean of the cohort's weights, or None if ``averages`` is False.
+        """
+
+    def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
+        """``(B, L, C)`` logits that the rule predicts by; by default the network's."""
+        return output.logits
+
+
+@torch.no_grad()
+def load_weights(network: nn.Module, weights: Weights) -> None:
+    """Copy weights into a network in place, after checking names and shapes.
+
+    Raises:
+        ValueError: A name or a shape differs; the sentence says which.
+    """
+    own = network.state_dict()
+    if own.keys() != weights.keys():
+        odd = sorted(own.keys() ^ weights.keys())
+        raise ValueError(f"Weights of another network: {len(odd)} names differ, first '{odd[0]}'.")
+    for name, target in own.items():
+        if target.shape != weights[name].shape:
+            raise ValueError(
+                f"Weights of another network: '{name}' has shape {tuple(weights[name].shape)}, "
+                f"expected {tuple(target.shape)}."
+            )
+        target.copy_(weights[name])

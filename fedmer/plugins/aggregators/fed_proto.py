@@ -1,0 +1,103 @@
+"""FedProto, where only class prototypes travel."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedmer.client import EmotionClient
+from fedmer.data.batch import Batch
+from fedmer.errors import InputError
+from fedmer.losses.prototype import class_sums
+from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.plugins.aggregators.base import Aggregator, ServerState
+from fedmer.plugins.networks.base import NetworkOutput
+
+
+class FedProto(Aggregator):
+    r"""Personal networks that agree on class prototypes; weights never travel.
+
+    Y. Tan et al., "FedProto: Federated Prototype Learning across Heterogeneous Clients", AAAI 2022.
+    With the fused embedding :math:`z` of width :math:`d`, client :math:`i` minimises
+
+    .. math:: L_S + \lambda \frac{1}{n} \sum_x \frac{1}{d} \lVert z(x) - c^{y(x)} \rVert^2
+
+    and sends :math:`C_i^k`, its mean embedding of class :math:`k`, taken in evaluation mode after
+    training. The server sets :math:`c^k` to the plain mean of :math:`C_i^k` over the cohort's
+    clients that hold class :math:`k`, as the authors' code does (the paper's formula would shrink
+    it by their number). A class that no client of the cohort holds keeps its prototype; a class
+    without one contributes nothing to the loss and is never predicted.
+
+    Args:
+        strength: :math:`\lambda \ge 0`.
+        inference: Predict by the nearest global ``prototype``, as the paper does, or by the
+            network's ``head``. Before there are prototypes, the head predicts.
+
+    Raises:
+        InputError: ``strength`` is negative.
+    """
+
+    averages = False
+
+    def __init__(
+        self, strength: float = 1.0, inference: Literal["prototype", "head"] = "prototype"
+    ) -> None:
+        if not strength >= 0:
+            raise InputError(f"strength is {strength}; expected 0 or more.")
+        self.strength = strength
+        self.inference = inference
+
+    def client_loss(
+        self, output: NetworkOutput, batch: Batch, received: Broadcast
+    ) -> Tensor | None:
+        if "prototypes" not in received.tensors:
+            return None
+        prototypes, known = received.tensors["prototypes"], received.tensors["known"]
+        labels = batch.labels.clamp(min=0)
+        counted = batch.labelled & known[labels]
+        apart = (output.embeddings["fused"] - prototypes[labels]).square().mean(dim=-1)
+        return self.strength * (apart * counted).sum() / batch.labelled.sum().clamp(min=1)
+
+    def summarize(
+        self, client: EmotionClient, batches: Iterable[Batch], received: Broadcast
+    ) -> Mapping[str, Tensor]:
+        sums, counts = zip(
+            *(
+                class_sums(
+                    client(batch).embeddings["fused"],
+                    batch.labels,
+                    batch.labelled,
+                    client.network.shape.classes,
+                )
+                for batch in batches
+            ),
+            strict=True,
+        )
+        total, count = torch.stack(sums).sum(dim=0), torch.stack(counts).sum(dim=0)
+        return {"prototypes": total / count.clamp(min=1)[:, None], "counts": count}
+
+    def weight(self, summary: Summary) -> float:
+        return 1.0
+
+    def step(
+        self,
+        state: ServerState,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+        mean: Weights | None,
+    ) -> None:
+        local = torch.stack([summary.tensors["prototypes"] for summary in summaries])
+        held = torch.stack([summary.tensors["counts"] for summary in summaries]) > 0
+        fresh = (local * held[..., None]).sum(dim=0) / held.sum(dim=0).clamp(min=1)[:, None]
+        holders = held.any(dim=0)
+        old = state.tensors.get("prototypes", torch.zeros_like(fresh))
+        known = state.tensors.get("known", torch.zeros_like(holders))
+        state.tensors["prototypes"] = torch.where(holders[:, None], fresh, old)
+        state.tensors["known"] = known | holders
+
+    def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
+        if self.inference == "head" or "prototypes" not in received.tensors:
+            return output.logits
+        apart = torch.cdist(output.embeddings["fused"], received.tensors["prototypes"][None])
+        return (-apart).masked_fill(~received.tensors["known"], -torch.inf)

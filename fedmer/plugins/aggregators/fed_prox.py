@@ -1,0 +1,37 @@
+"""FedProx, averaging with a leash."""
+
+from fedmer.client import EmotionClient
+from fedmer.errors import InputError
+from fedmer.messages import Broadcast
+from fedmer.plugins.aggregators.fed_avg import FedAvg
+
+
+class FedProx(FedAvg):
+    r"""FedAvg whose clients are pulled towards the weights that they received.
+
+    Client :math:`i` minimises
+
+    .. math:: F_i(w) + \frac{\mu}{2} \lVert w - w^t \rVert^2
+
+    by adding the exact gradient :math:`\mu (w - w^t)` before each optimizer step. T. Li et al.,
+    "Federated Optimization in Heterogeneous Networks", MLSys 2020.
+
+    Args:
+        mu: :math:`\mu \ge 0`; 0 is FedAvg bit for bit.
+
+    Raises:
+        InputError: ``mu`` is negative.
+    """
+
+    def __init__(self, mu: float = 0.01) -> None:
+        if not mu >= 0:
+            raise InputError(f"mu is {mu}; expected 0 or more.")
+        self.mu = mu
+
+    def on_before_optimizer_step(self, client: EmotionClient, received: Broadcast) -> None:
+        if self.mu == 0 or received.weights is None:
+            return
+        for name, parameter in client.network.named_parameters():
+            if parameter.grad is not None:
+                start = received.weights[name].to(parameter.device)
+                parameter.grad.add_(parameter.detach() - start, alpha=self.mu)

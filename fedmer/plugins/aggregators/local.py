@@ -1,0 +1,17 @@
+"""Local, no exchange at all."""
+
+from fedmer.messages import Summary
+from fedmer.plugins.aggregators.base import Aggregator
+
+
+class Local(Aggregator):
+    """No exchange: every client trains alone, from the same start, and keeps its network.
+
+    The lower end of the scale: what a client has without a federation. The upper end is any rule
+    with the ``Central`` split, one client that holds everything.
+    """
+
+    averages = False
+
+    def weight(self, summary: Summary) -> float:
+        return float(summary.examples)

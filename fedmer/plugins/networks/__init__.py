@@ -1,0 +1,1 @@
+"""Networks that read a batch of dialogues and name the emotion of every turn."""

@@ -1,0 +1,45 @@
+"""The contract of a network."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from fedmer.data.batch import Batch
+from fedmer.data.corpus import CorpusShape
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkOutput:
+    """What a network says of a batch of ``B`` dialogues of up to ``L`` turns.
+
+    Args:
+        logits: ``(B, L, C)``, the prediction.
+        students: Modality name -> ``(B, L, C)`` logits from that modality alone; may be empty.
+        embeddings: Site name -> ``(B, L, D)``; ``fused`` is what the prediction is made from.
+    """
+
+    logits: Tensor
+    students: Mapping[str, Tensor] = field(default_factory=dict)
+    embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Network(nn.Module, ABC):
+    """Reads dialogues, predicts an emotion a turn.
+
+    A network may look at everything in the batch but ``labels`` and ``labelled``. What it says of
+    a turn must depend neither on padding, nor on which dialogues share the batch, nor on a missing
+    modality's rows.
+
+    Args:
+        shape: The sizes of the corpus. The constructor's other arguments are its hyperparameters.
+    """
+
+    def __init__(self, shape: CorpusShape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> NetworkOutput:
+        """Predict every turn of a batch."""

@@ -1,0 +1,19 @@
+"""Everything in one place."""
+
+from collections.abc import Sequence
+
+from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.share import ClientShares, whole
+from fedmer.plugins.partitioners._assign import training
+from fedmer.plugins.partitioners.base import Partitioner
+
+
+class Central(Partitioner):
+    """One client holds every training dialogue: no federation, the upper end of a table."""
+
+    def split(
+        self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
+    ) -> list[ClientShares]:
+        """See :meth:`Partitioner.split`; nothing is random."""
+        shares = [whole(corpus.conversations[d], d) for d in training(dialogues)]
+        return [ClientShares("central", shares)]

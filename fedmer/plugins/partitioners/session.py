@@ -1,0 +1,35 @@
+"""A client for every recording session."""
+
+from collections.abc import Sequence
+
+from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.share import ClientShares, Share, whole
+from fedmer.errors import InputError
+from fedmer.plugins.partitioners._assign import training
+from fedmer.plugins.partitioners.base import Partitioner
+
+
+class Session(Partitioner):
+    """Each recording session is a client that holds its dialogues whole: a few large sites.
+
+    Clients are in the order of the sessions' names. IEMOCAP's training part has four sessions.
+    """
+
+    def split(
+        self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
+    ) -> list[ClientShares]:
+        """See :meth:`Partitioner.split`; nothing is random.
+
+        Raises:
+            InputError: A training dialogue belongs to no session.
+        """
+        sessions: dict[str, list[Share]] = {}
+        for index in training(dialogues):
+            talk = corpus.conversations[index]
+            if not talk.session:
+                raise InputError(
+                    f"{corpus.name}: dialogue '{talk.id}' has no session; the split Session needs "
+                    "a corpus that names one for every dialogue. Use Speaker or Dialogue instead."
+                )
+            sessions.setdefault(talk.session, []).append(whole(talk, index))
+        return [ClientShares(name, shares) for name, shares in sorted(sessions.items())]

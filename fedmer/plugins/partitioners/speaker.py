@@ -1,0 +1,75 @@
+"""A client for every person, who hears the others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
+from fedmer.data.share import ClientShares, Share
+from fedmer.errors import InputError
+from fedmer.plugins.partitioners._assign import training
+from fedmer.plugins.partitioners.base import Partitioner
+
+
+class Speaker(Partitioner):
+    """Each speaker is a client that hears whole dialogues and knows the labels of its own turns.
+
+    The device of a speaker heard the partners too, so their features are context, but what they
+    felt is hidden from it. A dialogue is on as many clients as it has speakers, each of its labels
+    on one. Clients are in the order of the speakers' names.
+
+    Args:
+        min_utterances: Speakers with fewer labelled training turns get no client, and those turns
+            are then learnt by nobody.
+
+    Raises:
+        InputError: ``min_utterances`` is below 1.
+    """
+
+    def __init__(self, min_utterances: int = 1) -> None:
+        if min_utterances < 1:
+            raise InputError(f"min_utterances is {min_utterances}; expected at least 1.")
+        self.min_utterances = min_utterances
+
+    def split(
+        self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
+    ) -> list[ClientShares]:
+        """See :meth:`Partitioner.split`; nothing is random.
+
+        Raises:
+            InputError: No speaker has ``min_utterances`` labelled training turns.
+        """
+        people = [
+            ClientShares(person, shares)
+            for person, shares in sorted(self.by_person(corpus, dialogues).items())
+        ]
+        clients = [person for person in people if person.examples >= self.min_utterances]
+        if not clients:
+            raise InputError(
+                f"min_utterances is {self.min_utterances}, but no speaker has more than "
+                f"{max(person.examples for person in people)} labelled training utterances; "
+                "ask for fewer."
+            )
+        return clients
+
+    def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Share]:
+        """One share a speaker with labelled turns, in the order in which they first speak."""
+        talk = corpus.conversations[dialogue]
+        labelled = set(talk.speakers[talk.labels != UNLABELLED].tolist())
+        return [self.share(talk, dialogue, p) for p in talk.people if p in labelled]
+
+    def by_person(
+        self, corpus: ConversationCorpus, dialogues: Sequence[int]
+    ) -> dict[str, list[Share]]:
+        """Speaker -> that speaker's share of every dialogue with a labelled turn of theirs."""
+        people: dict[str, list[Share]] = {}
+        for index in training(dialogues):
+            for share in Speaker.views(self, corpus, index):
+                people.setdefault(str(share.listener), []).append(share)
+        return people
+
+    def share(self, talk: Conversation, dialogue: int, person: str) -> Share:
+        """What ``person`` holds of a dialogue of ``N`` turns: all as context, own labels."""
+        own = talk.speakers == person
+        context = np.ones(len(talk), dtype=bool)
+        return Share(dialogue, context, own & (talk.labels != UNLABELLED), listener=person)

@@ -1,0 +1,30 @@
+"""A client for every person, who keeps nothing of the others."""
+
+from fedmer.data.corpus import UNLABELLED, Conversation
+from fedmer.data.share import Share
+from fedmer.plugins.partitioners.speaker import Speaker
+
+
+class SpeakerPrivate(Speaker):
+    """Each speaker is a client that holds its own turns only, as if partners were never recorded.
+
+    Beside :class:`Speaker` it measures what the partners' turns are worth.
+
+    Args:
+        min_utterances: Speakers with fewer labelled training turns get no client.
+        keep_gaps: Do turns keep their places in the dialogue, with gaps where a partner spoke, or
+            close up?
+
+    Raises:
+        InputError: ``min_utterances`` is below 1.
+    """
+
+    def __init__(self, min_utterances: int = 1, keep_gaps: bool = False) -> None:
+        super().__init__(min_utterances)
+        self.keep_gaps = keep_gaps
+
+    def share(self, talk: Conversation, dialogue: int, person: str) -> Share:
+        """What ``person`` holds of a dialogue: own turns as context, own labels."""
+        own = talk.speakers == person
+        labelled = own & (talk.labels != UNLABELLED)
+        return Share(dialogue, own, labelled, listener=person, keep_gaps=self.keep_gaps)

@@ -1,0 +1,72 @@
+"""Which rounds are kept, and whether a file is one of them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from fedmer.errors import InputError
+from fedmer.runs import CHECKPOINTS
+
+MONITOR = "val_weighted_f1"
+"""Rounds are selected by weighted F1 on validation; the test part is never looked at."""
+
+
+class _RoundCheckpoint(ModelCheckpoint):
+    """A checkpoint in the run folder, written at the end of a round."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
+        super().setup(trainer, pl_module, stage)
+
+
+class LastRound(_RoundCheckpoint):
+    """``last.ckpt``, replaced after every round: at most the round in progress can be lost."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="last",
+            every_n_epochs=1,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+
+class BestRound(_RoundCheckpoint):
+    """``best.ckpt``, the round with the highest weighted F1 on validation."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best",
+            monitor=MONITOR,
+            mode="max",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A corpus may have nothing to validate on; then there is nothing to select by.
+        if MONITOR in trainer.callback_metrics:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Open a checkpoint without executing anything in it, and see that it is one of ours.
+
+    Raises:
+        InputError: It is missing, damaged, or of another program.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}; look in the run's checkpoints folder.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); it is damaged or of "
+            "another program. Use another one, such as best.ckpt beside it."
+        ) from error
+    if not isinstance(content, dict) or "fedmer" not in content or "state_dict" not in content:
+        raise InputError(f"{path} is not a checkpoint of fedmer; give one that 'fedmer fit' wrote.")
+    return content

@@ -1,0 +1,20 @@
+"""Warnings of libraries that say nothing to a user of fedmer."""
+
+import logging
+import warnings
+
+_KNOWN = (
+    r".*isinstance\(treespec, LeafSpec\).*",
+    r".*does not have many workers.*",
+    r"Checkpoint directory .* exists and is not empty.*",
+    r".*You are trying to `self.log\(\)` but the `self.trainer` reference is not registered.*",
+    r"The ``compute`` method of metric .* was called before the ``update`` method.*",
+)
+
+
+def filter_noise() -> None:
+    """Hide what Lightning says of itself at every start, and nothing else."""
+    for pattern in _KNOWN:
+        warnings.filterwarnings("ignore", pattern)
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,41 @@
+"""What ``fedmer predict`` writes."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from fedmer.data.datamodule import FederatedDataModule
+from fedmer.runs import write_atomically
+
+
+def write_predictions(path: Path, data: FederatedDataModule, batches: Sequence[Tensor]) -> Path:
+    """Write one row a labelled turn of the test part: its probabilities and the likeliest emotion.
+
+    Args:
+        path: A ``.csv`` file, replaced.
+        data: Whose test part was predicted.
+        batches: ``(B, L, C)`` probabilities, in the order of ``data.predict_dataloader()``.
+    """
+    names = data.corpus.label_names
+    rows = [row for batch in batches for row in batch]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["dialogue", "turn", "truth", "prediction", *names])
+    for excerpt, probabilities in zip(data.excerpts("test"), rows, strict=True):
+        for place in excerpt.labelled.nonzero()[:, 0].tolist():
+            chances = probabilities[place].tolist()
+            guess = max(range(len(names)), key=chances.__getitem__)
+            writer.writerow(
+                [
+                    excerpt.dialogue,
+                    int(excerpt.turns[place]),
+                    names[int(excerpt.labels[place])],
+                    names[guess],
+                    *(f"{chance:.4f}" for chance in chances),
+                ]
+            )
+    write_atomically(path, text.getvalue())
+    return path

@@ -1,0 +1,88 @@
+"""One line that says where a run stands."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class RoundProgress(ProgressBar):
+    """Rounds, clients, validation weighted F1 and the time left.
+
+    On a terminal one bar is redrawn; elsewhere, such as in a log file, each round prints a line.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._console = Console()
+        self._enabled = True
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._began, self._first = time.perf_counter(), trainer.current_epoch
+        self._bar = Progress(
+            TextColumn("round {task.fields[round]}/{task.fields[rounds]}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("clients  val wF1 {task.fields[score]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]} left"),
+            console=self._console,
+            transient=True,
+            disable=not (self._enabled and self._console.is_terminal),
+        )
+        self._task = self._bar.add_task(
+            "", round=trainer.current_epoch + 1, rounds=trainer.max_epochs, score="-", left="?"
+        )
+        self._bar.start()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        clients = len(pl_module.loop.sizes)
+        self._bar.update(self._task, completed=0, total=clients, round=trainer.current_epoch + 1)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        cohort = len(pl_module.cohort)
+        self._bar.update(self._task, completed=min(batch[-1] + 1, cohort), total=cohort)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        done = trainer.current_epoch + 1
+        score = trainer.callback_metrics.get("val_weighted_f1")
+        shown = "-" if score is None else f"{100 * float(score):.1f}"
+        seconds = time.perf_counter() - self._began
+        rounds = trainer.max_epochs or 0
+        left = _clock(seconds / (done - self._first) * max(rounds - done, 0))
+        self._bar.update(self._task, score=shown, left=left)
+        if self._enabled and not self._console.is_terminal:
+            loss = pl_module.report.train_loss
+            print(
+                f"round {done}/{rounds}  loss {loss:.3f}  val wF1 {shown}  {left} left", flush=True
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._bar.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if hasattr(self, "_bar"):
+            self._bar.stop()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

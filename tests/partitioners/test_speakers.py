@@ -1,0 +1,115 @@
+"""Splits by person: Speaker, SpeakerPrivate, VirtualSpeaker."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fedmer.data.corpus import UNLABELLED, ConversationCorpus
+from fedmer.errors import InputError
+from fedmer.plugins.partitioners.speaker import Speaker
+from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
+from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
+from tests.strategies import conversation, corpora, corpus_of
+
+TWO_TALKS = corpus_of(
+    [
+        conversation("a", [("Cleo", 0), ("Ann", 1), ("Cleo", 2), ("Dan", UNLABELLED)]),
+        conversation("b", [("Ben", 0), ("Cleo", 1), ("Ben", 3)]),
+        conversation("c", [("Ben", 0), ("Ann", UNLABELLED), ("Ann", 1)], split="test"),
+    ]
+)
+
+
+@pytest.mark.parametrize("split", [Speaker(), SpeakerPrivate(), SpeakerPrivate(keep_gaps=True)])
+@settings(max_examples=40, deadline=None)
+@given(corpus=corpora())
+def test_a_client_is_a_speaker(split: Speaker, corpus: ConversationCorpus) -> None:
+    clients = split.split(corpus, corpus.part("train"), 0)
+    assert [c.name for c in clients] == sorted(c.name for c in clients)
+    for client in clients:
+        for share in client.shares:
+            talk = corpus.conversations[share.dialogue]
+            assert share.listener == client.name
+            assert (talk.speakers[share.labelled] == client.name).all()
+            own = talk.speakers == client.name
+            if isinstance(split, SpeakerPrivate):
+                assert (share.context == own).all()
+                assert share.keep_gaps == split.keep_gaps
+                assert (share.roles(talk) == 0).all()
+            else:
+                assert share.context.all()
+
+
+def test_speakers_without_labels_get_no_client() -> None:
+    clients = Speaker().split(TWO_TALKS, [0, 1], 0)
+    assert [(c.name, c.examples, len(c.shares)) for c in clients] == [
+        ("Ann", 1, 1),
+        ("Ben", 2, 1),
+        ("Cleo", 3, 2),
+    ]
+
+
+def test_min_utterances_leaves_out_those_who_say_little() -> None:
+    clients = Speaker(min_utterances=2).split(TWO_TALKS, [0, 1], 0)
+    assert [c.name for c in clients] == ["Ben", "Cleo"]
+    assert [c.name for c in SpeakerPrivate(3).split(TWO_TALKS, [0, 1], 0)] == ["Cleo"]
+    with pytest.raises(InputError, match=r"min_utterances is 4.* more than 3 labelled"):
+        Speaker(min_utterances=4).split(TWO_TALKS, [0, 1], 0)
+    with pytest.raises(InputError, match="min_utterances is 0; expected at least 1"):
+        SpeakerPrivate(min_utterances=0)
+
+
+def test_views_are_one_share_a_speaker() -> None:
+    views = Speaker(min_utterances=3).views(TWO_TALKS, 2)
+    assert [(v.listener, v.labelled.tolist(), v.context.tolist()) for v in views] == [
+        ("Ben", [True, False, False], [True, True, True]),
+        ("Ann", [False, False, True], [True, True, True]),
+    ]
+    views = SpeakerPrivate(keep_gaps=True).views(TWO_TALKS, 2)
+    assert [(v.listener, v.context.tolist(), v.keep_gaps) for v in views] == [
+        ("Ben", [True, False, False], True),
+        ("Ann", [False, True, True], True),
+    ]
+    assert [v.listener for v in VirtualSpeaker(20).views(TWO_TALKS, 2)] == ["Ben", "Ann"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpus=corpora(), data=st.data())
+def test_virtual_speakers_are_as_many_as_asked_for(
+    corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    people = Speaker().split(corpus, corpus.part("train"), 0)
+    dialogues = {person.name: len(person.shares) for person in people}
+    clients = data.draw(st.integers(len(people), sum(dialogues.values())))
+    devices = VirtualSpeaker(clients).split(corpus, corpus.part("train"), 1)
+    assert len(devices) == clients
+    held: dict[str, list[int]] = {person: [] for person in dialogues}
+    for device in devices:
+        (person,) = {share.listener for share in device.shares}
+        held[str(person)].append(len(device.shares))
+    for person, sizes in held.items():
+        assert sum(sizes) == dialogues[person]
+        assert max(sizes) - min(sizes) <= 1
+    # One device fewer anywhere would be busier than the busiest is now.
+    busiest = max(dialogues[p] / len(sizes) for p, sizes in held.items())
+    assert all(len(s) == 1 or dialogues[p] / (len(s) - 1) >= busiest for p, s in held.items())
+
+
+def test_iemocap_gives_four_speakers_three_devices_and_four_two() -> None:
+    dialogues_a_session = {"Ses01": 28, "Ses02": 30, "Ses03": 32, "Ses04": 30}
+    talks = [
+        conversation(f"{session}_{i}", [(f"{session}F", 0), (f"{session}M", 1)])
+        for session, count in dialogues_a_session.items()
+        for i in range(count)
+    ]
+    corpus = corpus_of(talks)
+    clients = VirtualSpeaker(20).split(corpus, corpus.part("train"), 0)
+    devices = np.unique([c.name.split()[0] for c in clients], return_counts=True)[1]
+    assert sorted(devices.tolist()) == [2, 2, 2, 2, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("clients", [1, 2, 5])
+def test_virtual_speakers_refuse_what_cannot_be(clients: int) -> None:
+    with pytest.raises(InputError, match=f"clients is {clients}.*ask for 3 to 4 clients"):
+        VirtualSpeaker(clients).split(TWO_TALKS, [0, 1], 0)
