@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from fedmer.client import OptimizerCallable
@@ -113,6 +114,10 @@ class CLI(LightningCLI):
             )
         if config.weights_only is None:
             config.weights_only = True
+        if config.trainer.gradient_clip_val is not None:
+            # A Trainer under manual optimization refuses to clip; the clients' steps are meant.
+            config.local.gradient_clip_val = config.trainer.gradient_clip_val
+            config.trainer.gradient_clip_val = None
         self.trainer_defaults["callbacks"] = [RoundProgress()]
         if self.subcommand == "fit":
             repeatable = self._repeatable_config()
@@ -135,7 +140,7 @@ class CLI(LightningCLI):
             raise InputError(cause(error)) from error
 
     def after_fit(self) -> None:
-        if not self.record.started and not self.trainer.fast_dev_run:
+        if not self.record.started:
             raise InputError(
                 f"The checkpoint has {self.trainer.current_epoch} rounds behind it and "
                 f"--trainer.max_epochs is {self.trainer.max_epochs}; raise it to go on."
@@ -152,7 +157,8 @@ class CLI(LightningCLI):
         batches = self.trainer.predict(**arguments)
         config = self.config["predict"]
         run = Path(config.ckpt_path).resolve().parent.parent
-        path = write_predictions(run / "predictions.csv", self.datamodule, batches or [])
+        rows: Any = batches or []
+        path = write_predictions(run / "predictions.csv", self.datamodule, rows)
         Console().print(f"Predictions are in {path}", soft_wrap=True)
 
     def _print_scores(self, part: str) -> None:
@@ -165,7 +171,8 @@ class CLI(LightningCLI):
         whole = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
         own = whole[self.subcommand]
         own |= {"overwrite": False, "ckpt_path": None}
-        return yaml.safe_dump(own, sort_keys=False)
+        text: str = yaml.safe_dump(own, sort_keys=False)
+        return text
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -207,12 +214,25 @@ def cause(error: BaseException) -> str:
 
 
 def sentence(message: str) -> str:
-    """What a parser's message says, as one sentence."""
-    key = re.search(r'Parser key "([\w.]+)"', message)
-    name = re.search(r"Expected a dot import path string: (\S+)", message)
-    if key is not None and name is not None:
-        kind = f"{key[1].rpartition('.')[2]}s"
-        if kind in registry.KINDS:
-            known = [plugin.name for plugin in registry.plugins(kind)]
-            return registry.unknown(kind[:-1], name[1], known)
-    return " ".join(message.split())
+    """What a parser's message says, as one sentence.
+
+    >>> sentence("Parser key \"mu\": Expected a <class 'float'>. Got value: x")
+    "mu is 'x'; expected float."
+    """
+    flat = " ".join(message.split())
+    key = re.search(r'Parser key "([\w.]+)"', flat)
+    if key is None:
+        return flat
+    name = re.search(r"Expected a dot import path string: (\S+)", flat)
+    if name is not None:
+        what = key[1].rpartition(".")[2]
+        if f"{what}s" in registry.KINDS:
+            known = [plugin.name for plugin in registry.plugins(f"{what}s")]
+            return registry.unknown(what, name[1], known)
+        return f"unknown {what} '{name[1]}'; expected a class name or a dotted path to one."
+    value = re.search(r"(?:Got|Given) value: (.*)$", flat)
+    types = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal(\[.*?\]))", flat)
+    if value is None or not types:
+        return flat
+    expected = " or ".join("null" if t == "NoneType" else t or f"one of {c}" for t, c in types)
+    return f"{key[1]} is '{value[1]}'; expected {expected}."

@@ -1,6 +1,7 @@
 """One client: a network, its losses and its metrics. It knows nothing of rounds."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -27,7 +28,7 @@ class EmotionClient(pl.LightningModule):
 
     Under a plain ``Trainer`` it is the centralised baseline; in a federation
     :class:`~fedmer.local.LocalTrainer` drives the same hooks. Dropout is drawn from (seed, client,
-    epoch), so both ways give the same bits.
+    epoch, step), so both ways give the same bits.
 
     Args:
         network: Any plugin of kind ``networks``.
@@ -69,12 +70,13 @@ class EmotionClient(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self.optimizer(self.network.parameters())
 
-    def begin_epoch(self, client: int, epoch: int) -> None:
-        """Make this epoch's dropout a function of (seed, client, epoch)."""
-        torch.manual_seed(derive(self.seed, "dropout", client, epoch))
+    def begin_step(self, client: int, epoch: int, step: int) -> None:
+        """Make this step's dropout a function of (seed, client, epoch, step)."""
+        torch.manual_seed(derive(self.seed, "dropout", client, epoch, step))
 
-    def on_train_epoch_start(self) -> None:
-        self.begin_epoch(0, self.current_epoch)
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # Each step anew, since a DataLoader too draws from torch's generator when it starts.
+        self.begin_step(0, self.current_epoch, batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self(batch)
@@ -82,7 +84,7 @@ class EmotionClient(pl.LightningModule):
         extra = self.regulariser(output, batch) if self.regulariser is not None else None
         return loss if extra is None else loss + extra
 
-    def on_train_batch_end(self, outputs: dict[str, Tensor], batch: Batch, batch_idx: int) -> None:
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.log("train_loss", outputs["loss"], prog_bar=True, batch_size=len(batch.context))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -99,7 +101,8 @@ class EmotionClient(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Probabilities, ``(B, L, C)``."""
-        return self(batch).logits.softmax(dim=-1)
+        output: NetworkOutput = self(batch)
+        return output.logits.softmax(dim=-1)
 
     def _log_metrics(self, part: str) -> None:
         scores = self.metrics.totals()

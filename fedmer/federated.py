@@ -114,7 +114,7 @@ class FederatedModule(pl.LightningModule):
         return self.loop.optimizer
 
     def cohort_loader(self) -> "DataLoader[list[int]]":
-        """Places ``0, 1, ...`` of the largest possible cohort, as many at once as the executor takes.
+        """Places ``0, 1, ...`` of the largest cohort, as many at once as the executor takes.
 
         Places and not ids, because a cohort's size changes from round to round while Lightning
         counts the batches of an epoch once. A place beyond the cohort passes at once.
@@ -197,11 +197,12 @@ class FederatedModule(pl.LightningModule):
             InputError: The checkpoint is of another rule or another network.
         """
         saved = checkpoint["fedmer"]
-        for what, own in (("aggregator", self.aggregator), ("network", self.network)):
-            if saved[what] != type(own).__name__:
+        for what, part in (("aggregator", self.aggregator), ("network", self.network)):
+            name = type(part).__name__
+            if saved[what] != name:
                 raise InputError(
-                    f"The checkpoint was made with {what} {saved[what]}, but this run has "
-                    f"{type(own).__name__}; pass the config.yaml beside it with --config."
+                    f"The checkpoint was made with {what} {saved[what]}, but this run has {name}; "
+                    "pass the config.yaml beside it with --config."
                 )
         assert self.network is not None
         own = {f"network.{name}": v.shape for name, v in self.network.state_dict().items()}

@@ -26,6 +26,8 @@ class LocalTraining:
         batch_size: Dialogues a batch.
         optimizer_state: ``reset`` starts every round with a new optimizer; ``keep`` lets a client
             keep its optimizer's state (Adam's moments) between the rounds in which it takes part.
+        gradient_clip_val: Largest norm of a step's gradient, or None for any;
+            ``--trainer.gradient_clip_val`` sets it.
 
     Raises:
         InputError: ``epochs`` or ``batch_size`` is below 1.
@@ -34,6 +36,7 @@ class LocalTraining:
     epochs: int = 1
     batch_size: int = 16
     optimizer_state: Literal["reset", "keep"] = "reset"
+    gradient_clip_val: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -154,7 +157,8 @@ class LocalTrainer:
         self.client.regulariser = lambda output, batch: self.aggregator.client_loss(
             output, batch, received
         )
-        optimizer = self.fabric.setup_optimizers(self.client.configure_optimizers())
+        optimizer: Any = self.fabric.setup_optimizers(self.client.configure_optimizers())
+        clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
         if keep and "optimizer" in self._memory.get(client, {}):
             optimizer.load_state_dict(self._memory[client]["optimizer"])
@@ -165,11 +169,13 @@ class LocalTrainer:
                 # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
                 lifetime = received.round * self.training.epochs + epoch
                 order.set_epoch(lifetime)
-                self.client.begin_epoch(client, lifetime)
                 for index, batch in enumerate(self._chunks(data, list(order))):
+                    self.client.begin_step(client, lifetime, index)
                     loss = self.module.training_step(batch, index)
                     optimizer.zero_grad()
                     self.fabric.backward(loss)
+                    if clip is not None:
+                        self.fabric.clip_gradients(self.module, optimizer, max_norm=clip)
                     self.client.on_before_optimizer_step(optimizer.optimizer)
                     self.aggregator.on_before_optimizer_step(self.client, received)
                     optimizer.step()

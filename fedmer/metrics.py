@@ -1,6 +1,7 @@
 """How a prediction is scored: always over labelled turns, never over padding."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,8 +85,8 @@ class EmotionMetrics(nn.Module):
     @property
     def empty(self) -> bool:
         """Has nothing been counted since the last reset?"""
-        first = self.collection["confusion"]
-        return int(first.confmat.sum()) == 0
+        confusion: Any = self.collection["confusion"]
+        return int(confusion.confmat.sum()) == 0
 
     def totals(self) -> dict[str, Tensor]:
         """Accuracy, weighted F1, macro F1 and UAR."""

@@ -144,7 +144,8 @@ class FederatedDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Places in the cohort, from the module: clients, not rows, are a round's batches."""
         assert self.trainer is not None
-        loader: DataLoader[Any] = self.trainer.lightning_module.cohort_loader()
+        module: Any = self.trainer.lightning_module
+        loader: DataLoader[Any] = module.cohort_loader()
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Any]]:

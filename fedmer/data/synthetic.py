@@ -29,7 +29,7 @@ AFFECT = np.array(
 VIEW = {"text": (1.25, 0.45, 0.85), "audio": (0.35, 1.2, 0.55), "visual": (0.85, 0.45, 0.4)}
 """Modality -> weight of valence, of arousal, and of what sets each emotion apart from all others."""
 
-SIGNAL = {"text": 0.79, "audio": 0.85, "visual": 0.78}
+SIGNAL = {"text": 0.72, "audio": 0.77, "visual": 0.72}
 OTHER = "visual"
 """A modality of another name carries as much as this one."""
 
@@ -41,7 +41,7 @@ VOICE_CLARITY = (0.65, 1.6)
 CUE = 2.0
 """How far apart clear and mumbled turns are, in a direction that says nothing of the emotion."""
 
-ACCENT = 0.4
+ACCENT = 0.2
 """Standard deviation of a speaker's offset, in units of the noise."""
 
 AMBIENT = 0.05

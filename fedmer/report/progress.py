@@ -26,7 +26,7 @@ class RoundProgress(ProgressBar):
     def enable(self) -> None:
         self._enabled = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._began, self._first = time.perf_counter(), trainer.current_epoch
         self._bar = Progress(
             TextColumn("round {task.fields[round]}/{task.fields[rounds]}"),
@@ -44,14 +44,14 @@ class RoundProgress(ProgressBar):
         )
         self._bar.start()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         clients = len(pl_module.loop.sizes)
         self._bar.update(self._task, completed=0, total=clients, round=trainer.current_epoch + 1)
 
     def on_train_batch_end(
         self,
         trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -59,7 +59,7 @@ class RoundProgress(ProgressBar):
         cohort = len(pl_module.cohort)
         self._bar.update(self._task, completed=min(batch[-1] + 1, cohort), total=cohort)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         done = trainer.current_epoch + 1
         score = trainer.callback_metrics.get("val_weighted_f1")
         shown = "-" if score is None else f"{100 * float(score):.1f}"
@@ -73,12 +73,10 @@ class RoundProgress(ProgressBar):
                 f"round {done}/{rounds}  loss {loss:.3f}  val wF1 {shown}  {left} left", flush=True
             )
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._bar.stop()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if hasattr(self, "_bar"):
             self._bar.stop()
 

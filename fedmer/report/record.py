@@ -55,9 +55,9 @@ class RunRecord(pl.Callback):
         self.started = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.fast_dev_run:
-            return
         self.started = True
+        if _rehearsal(trainer):
+            return
         self.folder.open()
         write_atomically(self.folder.path / "config.yaml", self.config)
         done = trainer.current_epoch
@@ -65,7 +65,7 @@ class RunRecord(pl.Callback):
         _restart(self.folder.path / "clients.csv", CLIENTS, done)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.fast_dev_run:
+        if _rehearsal(trainer):
             return
         assert isinstance(pl_module, FederatedModule)
         report = pl_module.report
@@ -86,7 +86,7 @@ class RunRecord(pl.Callback):
         self._keep(number, pl_module.scores)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.fast_dev_run:
+        if _rehearsal(trainer):
             return
         assert isinstance(pl_module, FederatedModule)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -159,6 +159,11 @@ class RunRecord(pl.Callback):
             "bytes_up": sum(int(row["bytes_up"]) for row in rows),
             "seconds": sum(float(row["seconds"]) for row in rows),
         }
+
+
+def _rehearsal(trainer: pl.Trainer) -> bool:
+    """``--trainer.fast_dev_run`` tries everything once and leaves no trace."""
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:

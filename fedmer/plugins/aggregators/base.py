@@ -89,7 +89,7 @@ class Aggregator:
         return {client: value / total for client, value in known.items()}
 
     def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
-        """The optimizer that steps once a round. It moves only what :meth:`step` gives a gradient."""
+        """Steps once a round, and moves only what :meth:`step` gives a gradient."""
         return torch.optim.SGD(parameters, lr=1.0)
 
     def step(

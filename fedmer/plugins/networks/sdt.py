@@ -23,7 +23,8 @@ class SDT(Network):
     .. math::
 
         x_m &= W_m f_m, \qquad \tilde x_m = \mathrm{drop}(x_m + p + s) \\
-        o_{n \to m} &= \mathrm{drop}(\mathrm{MHA}(\tilde x_m, \tilde x_n, \tilde x_n)) + \tilde x_m \\
+        o_{n \to m} &= \tilde x_m + \mathrm{drop}(\mathrm{MHA}(\tilde x_m, \tilde x_n, \tilde x_n))
+            \\
         h_{n \to m} &= o + \mathrm{drop}(W_2\,\mathrm{drop}(\mathrm{gelu}(W_1\,\mathrm{LN}(o)))) \\
         g(h) &= \sigma(W h) \odot h, \qquad
         H'_m = W_r [g(h_{m \to m}); g(h_{n \to m}); \dots] \\
@@ -164,7 +165,7 @@ class _Encoder(nn.Module):
 
     def attend(self, query: Tensor, keys: Tensor, present: Tensor) -> Tensor:
         def split(rows: Tensor) -> Tensor:
-            return rows.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            return rows.reshape(*rows.shape[:2], self.heads, -1).transpose(1, 2)
 
         # Rows without any key would be undefined; the caller drops what flows from them.
         mask = (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]

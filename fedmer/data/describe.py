@@ -1,0 +1,137 @@
+"""What a corpus looks like, as tables a person reads before spending hours on it."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedmer.data.corpus import SPLITS, UNLABELLED, ConversationCorpus
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+NAMED = 10
+
+
+def shared_speakers(corpus: ConversationCorpus) -> list[str]:
+    """People who speak both in a training and in a test dialogue, in alphabetical order.
+
+    A network that has learnt from somebody may recognise them in the test part; scores are then
+    no measure of how it does on strangers.
+
+    >>> from fedmer.data.synthetic import synthetic_corpus
+    >>> shared_speakers(synthetic_corpus(dialogues=5))
+    []
+    """
+    people = {
+        split: {person for i in corpus.part(split) for person in corpus.conversations[i].people}
+        for split in ("train", "test")
+    }
+    return sorted(people["train"] & people["test"])
+
+
+def shared_speakers_warning(corpus: ConversationCorpus) -> str:
+    """A sentence naming :func:`shared_speakers`, ten at most, or nothing when there are none."""
+    shared = shared_speakers(corpus)
+    if not shared:
+        return ""
+    names = ", ".join(shared[:NAMED])
+    more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
+    return (
+        f"{len(shared)} speaker(s) occur in both train and test: {names}{more}. "
+        "Test scores do not say how well strangers are recognised."
+    )
+
+
+def describe(corpus: ConversationCorpus) -> "Group":
+    """Tables of size, emotions and features, and a warning where one is due.
+
+    Args:
+        corpus: What to look at; it has been checked, so it holds no NaN.
+
+    Returns:
+        Something for ``rich.print``.
+
+    >>> from fedmer.data.synthetic import synthetic_corpus
+    >>> len(describe(synthetic_corpus(dialogues=5)).renderables)
+    3
+    """
+    from rich.console import Group
+    from rich.text import Text
+
+    parts = [_sizes(corpus), _emotions(corpus), _features(corpus)]
+    warning = shared_speakers_warning(corpus)
+    return Group(*parts, *([Text(f"Warning: {warning}", style="yellow")] if warning else []))
+
+
+def _parts(corpus: ConversationCorpus) -> dict[str, list[int]]:
+    parts = {split: corpus.part(split) for split in SPLITS}
+    return {split: rows for split, rows in parts.items() if rows}
+
+
+def _sizes(corpus: ConversationCorpus) -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=f"{escape(corpus.name)} (fingerprint {corpus.fingerprint})", title_justify="left"
+    )
+    table.add_column("part")
+    for name in ("dialogues", "turns", "labelled", "speakers", "shortest", "median", "longest"):
+        table.add_column(name, justify="right")
+    everything = {"all": list(range(len(corpus)))}
+    for part, rows in (_parts(corpus) | everything).items():
+        talks = [corpus.conversations[i] for i in rows]
+        lengths = [len(talk) for talk in talks]
+        table.add_row(
+            part,
+            str(len(talks)),
+            str(sum(lengths)),
+            str(sum(int((talk.labels != UNLABELLED).sum()) for talk in talks)),
+            str(len({person for talk in talks for person in talk.people})),
+            str(min(lengths)),
+            f"{np.median(lengths):g}",
+            str(max(lengths)),
+        )
+    return table
+
+
+def _emotions(corpus: ConversationCorpus) -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="labelled turns per emotion", title_justify="left")
+    table.add_column("emotion")
+    parts = _parts(corpus)
+    counts = {}
+    for part, rows in parts.items():
+        labels = np.concatenate([corpus.conversations[i].labels for i in rows])
+        counts[part] = np.bincount(labels[labels != UNLABELLED], minlength=len(corpus.label_names))
+        table.add_column(part, justify="right")
+        table.add_column("%", justify="right")
+    for emotion, name in enumerate(corpus.label_names):
+        cells = []
+        for part in parts:
+            share = counts[part][emotion] / max(counts[part].sum(), 1)
+            cells += [str(counts[part][emotion]), f"{share:.1%}".rstrip("%")]
+        table.add_row(escape(name), *cells)
+    return table
+
+
+def _features(corpus: ConversationCorpus) -> "Table":
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="features, of the turns that have them", title_justify="left")
+    table.add_column("modality")
+    for name in ("dimension", "mean", "std", "min", "max", "NaN", "missing"):
+        table.add_column(name, justify="right")
+    for name, dimension in corpus.shape.features.items():
+        present = np.concatenate([talk.present[name] for talk in corpus.conversations])
+        rows = np.concatenate([talk.features[name] for talk in corpus.conversations])[present]
+        cells = ["", "", "", "", "0"]
+        if rows.size:
+            figures = (rows.mean(dtype=np.float64), rows.std(), rows.min(), rows.max())
+            cells = [*(f"{figure:.4g}" for figure in figures), str(int(np.isnan(rows).sum()))]
+        table.add_row(escape(name), str(dimension), *cells, f"{1 - present.mean():.1%}")
+    return table
