@@ -101,17 +101,23 @@ class CLI(LightningCLI):
         for key in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 
-    def before_instantiate_classes(self) -> None:
-        """Refuse a bad checkpoint or run folder before anything is made or written."""
-        config = self.config[self.subcommand]
-        checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
-        if checkpoint is not None:
-            check_checkpoint(checkpoint)
-        elif self.subcommand != "fit":
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse a bad checkpoint before Lightning looks into it."""
+        super().parse_arguments(parser, args)
+        subcommand = self.config["subcommand"]
+        checkpoint = self.config[subcommand].ckpt_path
+        if checkpoint:
+            check_checkpoint(Path(checkpoint))
+        elif subcommand != "fit":
             raise InputError(
-                f"'fedmer {self.subcommand}' needs a trained network; name a checkpoint with "
+                f"'fedmer {subcommand}' needs a trained network; name a checkpoint with "
                 "--ckpt_path runs/NAME/checkpoints/last.ckpt."
             )
+
+    def before_instantiate_classes(self) -> None:
+        """Settle the run folder, writing nothing yet, and add what every run has."""
+        config = self.config[self.subcommand]
+        checkpoint = Path(config.ckpt_path) if config.ckpt_path else None
         if config.weights_only is None:
             config.weights_only = True
         if config.trainer.gradient_clip_val is not None:
@@ -168,7 +174,7 @@ class CLI(LightningCLI):
 
     def _repeatable_config(self) -> str:
         """The configuration without what names this one run."""
-        whole = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        whole = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         own = whole[self.subcommand]
         own |= {"overwrite": False, "ckpt_path": None}
         text: str = yaml.safe_dump(own, sort_keys=False)

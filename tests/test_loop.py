@@ -14,8 +14,8 @@ from fedmer.local import ClientData, LocalTrainer, LocalTraining
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.plugins.aggregators.fed_prox import FedProx
 from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.plugins.aggregators.fed_prox import FedProx
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.selectors.uniform import Uniform

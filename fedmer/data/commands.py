@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native, read_corpus, sdt_pickle
@@ -12,6 +14,8 @@ from fedmer.errors import InputError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+
+    from fedmer.plugins.partitioners.base import Partitioner
 
 WRITERS: dict[str, Callable[[ConversationCorpus, Path], None]] = {
     "npz": native.write,
@@ -59,7 +63,7 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     describe.add_argument("--seed", type=int, default=0, help="of the split and synthetic corpus")
     describe.add_argument("--save", type=str, help="write the split as a picture to this .png")
     if argv[:1] == ["describe"] and any("partitioner" in word for word in argv):
-        _add_partitioner(describe)
+        _add_partitioner(describe, argv)
     else:
         describe.add_argument(
             "--partitioner", type=str, help="also show how this split spreads the labels"
@@ -83,18 +87,25 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     return parser
 
 
-def _add_partitioner(parser: "ArgumentParser") -> None:
+def _add_partitioner(parser: "ArgumentParser", argv: list[str]) -> None:
     """Add the split and its options; only on demand, since it imports every split there is."""
     from fedmer.plugins import registry
     from fedmer.plugins.partitioners.base import Partitioner
 
     registry.load("partitioners")
     parser.add_subclass_arguments(
-        Partitioner,
-        "partitioner",
-        required=False,
-        help="also show how this split spreads the labels",
+        Partitioner, "partitioner", help="also show how this split spreads the labels"
     )
+    words = [word for argument in argv for word in argument.split("=", 1)]
+    name = dict(pairwise(words)).get("--partitioner", "")
+    known = [plugin.name for plugin in registry.plugins("partitioners")]
+    if name.isidentifier() and name not in known:
+        raise InputError(registry.unknown("partitioner", name, known))
+    if not name and "--partitioner.help" not in words:
+        raise InputError(
+            "an option of a split was given without the split; add --partitioner NAME, "
+            f"one of {', '.join(known)}."
+        )
 
 
 def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
@@ -114,21 +125,15 @@ def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
 
     from fedmer.report.partition import partition_table, save_partition_picture
 
-    made: Any = parser.instantiate_classes(_only("describe", options))
-    clients = made["describe"].partitioner.split(corpus, corpus.part("train"), options.seed)
+    # Made here rather than by the parser, which would bury the sentence of an InputError.
+    module, _, name = options.partitioner.class_path.rpartition(".")
+    made = getattr(import_module(module), name)
+    partitioner: Partitioner = made(**options.partitioner.get("init_args", {}))
+    clients = partitioner.split(corpus, corpus.part("train"), options.seed)
     console.print(partition_table(corpus, clients))
     if options.save:
         save_partition_picture(corpus, clients, options.save)
         console.print(f"Saved {options.save}", highlight=False, soft_wrap=True)
-
-
-def _only(name: str, options: "Namespace") -> "Namespace":
-    from jsonargparse import Namespace
-
-    chosen = Namespace()
-    chosen["subcommand"] = name
-    chosen[name] = options
-    return chosen
 
 
 def _convert(options: "Namespace", parser: "ArgumentParser") -> None:

@@ -104,6 +104,12 @@ class FederatedDataModule(pl.LightningDataModule):
         if fraction is None:
             fraction = 0.0 if corpus.part("val") else 0.1
         self.shares, self.held = hold_out(everything, fraction, self.seed)
+        if stage == "fit" and not self.views("val"):
+            warnings.warn(
+                f"{corpus.name} has nothing to validate on: no validation part, and no dialogues "
+                "kept back (a client needs at least five). No round can be selected.",
+                stacklevel=2,
+            )
         self.statistics = federated_statistics(corpus, self.shares)
 
     @property

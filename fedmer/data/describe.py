@@ -74,10 +74,10 @@ def _sizes(corpus: ConversationCorpus) -> "Table":
     from rich.table import Table
 
     table = Table(
-        title=f"{escape(corpus.name)} (fingerprint {corpus.fingerprint})", title_justify="left"
+        title=f"{escape(corpus.name)}, fingerprint {corpus.fingerprint}", title_justify="left"
     )
     table.add_column("part")
-    for name in ("dialogues", "turns", "labelled", "speakers", "shortest", "median", "longest"):
+    for name in ("dialogues", "turns", "labelled", "speakers", "min", "median", "max"):
         table.add_column(name, justify="right")
     everything = {"all": list(range(len(corpus)))}
     for part, rows in (_parts(corpus) | everything).items():

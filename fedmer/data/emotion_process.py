@@ -112,7 +112,7 @@ def apportion(total: int, shares: NDArray[np.int64], least: int) -> NDArray[np.i
     [2, 2, 2, 2, 2]
     """
     exact = total * shares / shares.sum()
-    parts = np.maximum(np.floor(exact).astype(np.int64), least)
+    parts: NDArray[np.int64] = np.maximum(np.floor(exact).astype(np.int64), least)
     while parts.sum() != total:
         step = 1 if parts.sum() < total else -1
         gap = step * (exact - parts)

@@ -14,9 +14,9 @@ def hold_out(
 ) -> tuple[list[ClientShares], list[list[Share]]]:
     """Split every client's dialogues into those to learn from and those kept back.
 
-    A client of ``n >= 5`` dialogues keeps back ``max(1, round(fraction * n))`` of them. All clients
-    draw from one ranking of the corpus's dialogues, so that clients who share a dialogue tend to
-    keep back the same ones.
+    A client of ``n >= 5`` dialogues keeps back ``round(fraction * n)`` of them, but at least one
+    and never all. All clients draw from one ranking of the corpus's dialogues, so that clients who
+    share a dialogue tend to keep back the same ones.
 
     Args:
         clients: Everything they hold.
@@ -33,7 +33,7 @@ def hold_out(
     kept, held = [], []
     for client in clients:
         size = len(client.shares)
-        count = max(1, round(fraction * size)) if size >= FEWEST else 0
+        count = min(max(1, round(fraction * size)), size - 1) if size >= FEWEST else 0
         ranked = sorted(client.shares, key=lambda share: int(rank[share.dialogue]))
         chosen = {share.dialogue for share in ranked[:count]}
         kept.append(

@@ -18,7 +18,7 @@ PRESETS: Mapping[str, Mapping[str, int]] = {
 """Feature dimensions: small ones for a quick run, and those of the published pickles."""
 
 DIALOGUES = 151
-LATENT = 24
+LATENT = 12
 """Dimensions in which anything happens, whatever the dimension of the features."""
 
 # Where the six emotions lie: valence, arousal. Happy and excited, and angry and frustrated, are
@@ -27,9 +27,9 @@ AFFECT = np.array(
     [[1.0, 0.1], [-0.9, -1.1], [0.0, -0.5], [-1.0, 1.1], [1.0, 0.9], [-0.8, 0.2]], dtype=np.float64
 )
 VIEW = {"text": (1.25, 0.45, 0.85), "audio": (0.35, 1.2, 0.55), "visual": (0.85, 0.45, 0.4)}
-"""Modality -> weight of valence, of arousal, and of what sets each emotion apart from all others."""
+"""Modality -> weight of valence, of arousal, and of what is peculiar to each emotion."""
 
-SIGNAL = {"text": 0.72, "audio": 0.77, "visual": 0.72}
+SIGNAL = {"text": 0.70, "audio": 0.71, "visual": 0.68}
 OTHER = "visual"
 """A modality of another name carries as much as this one."""
 
@@ -151,11 +151,12 @@ def _modality(
     # A rotation of at most LATENT dimensions into the feature space, elements of unit variance.
     turn, _ = np.linalg.qr(random.standard_normal((max(dimension, LATENT), LATENT)))
     rotation = turn[:dimension].T * np.sqrt(max(dimension, LATENT) / LATENT)
-    values = (latent @ rotation).astype(np.float32)
+    values: NDArray[np.float32] = latent.astype(np.float32) @ rotation.astype(np.float32)
     values += AMBIENT * random.standard_normal(values.shape, dtype=np.float32)
     shift, spread = SCALE.get(name, (0.5, 0.5))
     if name == "text":
-        return values / np.float32(np.sqrt(dimension))
-    scales = spread * np.exp(0.4 * random.standard_normal(dimension))
-    shifts = shift * random.standard_normal(dimension)
-    return (values * scales + shifts).astype(np.float32)
+        values /= np.float32(np.sqrt(dimension))
+        return values
+    values *= (spread * np.exp(0.4 * random.standard_normal(dimension))).astype(np.float32)
+    values += (shift * random.standard_normal(dimension)).astype(np.float32)
+    return values

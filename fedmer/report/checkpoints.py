@@ -18,8 +18,26 @@ class _RoundCheckpoint(ModelCheckpoint):
     """A checkpoint in the run folder, written at the end of a round."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
+        self.dirpath = str((Path(trainer.default_root_dir) / CHECKPOINTS).resolve())
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on in this run's folder, even if the run was moved or is named otherwise now.
+
+        Lightning would forget the best score so far, and let a worse round replace it.
+        """
+        folder = Path(self.dirpath or ".")
+
+        def here(value: Any) -> Any:
+            if isinstance(value, str) and value:
+                return str(folder / Path(value).name)
+            if isinstance(value, dict):
+                return {here(key): score for key, score in value.items()}
+            return value
+
+        paths = [key for key in state_dict if key.endswith("_path") or key == "best_k_models"]
+        moved = {key: here(state_dict[key]) for key in paths}
+        super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
 
 
 class LastRound(_RoundCheckpoint):

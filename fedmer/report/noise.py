@@ -6,6 +6,8 @@ import warnings
 _KNOWN = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
+    r"Total length of `DataLoader` across ranks is zero.*",
+    r"LightningCLI's args parameter is intended to run from within Python.*",
     r"Checkpoint directory .* exists and is not empty.*",
     r".*You are trying to `self.log\(\)` but the `self.trainer` reference is not registered.*",
     r"The ``compute`` method of metric .* was called before the ``update`` method.*",

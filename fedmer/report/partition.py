@@ -55,7 +55,7 @@ def partition_table(corpus: ConversationCorpus, clients: Sequence[ClientShares])
         title=f"{escape(corpus.name)} split over {len(clients)} clients", title_justify="left"
     )
     table.add_column("", justify="right")
-    table.add_column("client")
+    table.add_column("client", no_wrap=True)
     for name in ("dialogues", "labels", *corpus.label_names):
         table.add_column(escape(name), justify="right")
     for number, (client, row) in enumerate(zip(clients, counts, strict=True)):
@@ -102,7 +102,7 @@ def save_partition_picture(
     axes.set_title(f"{corpus.name}: labelled turns of {rows} clients", loc="left", fontsize=11)
     if rows <= CELLS_WITH_NUMBERS:
         axes.set_yticks(range(rows), [client.name for client in clients])
-        middle = counts.max() / 2
+        middle = 0.6 * counts.max()
         for row, column in np.ndindex(rows, columns):
             axes.text(
                 *(column, row, str(counts[row, column])),

@@ -54,8 +54,7 @@ def read_corpus(path: str | Path) -> ConversationCorpus:
         return reader(path)
     except InputError as error:
         # A corpus knows its name only; whoever reads the message needs the file.
-        prefix = f"{path.stem}: "
         message = str(error)
-        if message.startswith(prefix):
-            message = f"{path}: {message.removeprefix(prefix)}"
+        if not message.startswith(str(path)) and message.startswith(path.stem):
+            message = f"{path}{message.removeprefix(path.stem)}"
         raise InputError(message) from None

@@ -99,5 +99,10 @@ class FedProto(Aggregator):
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         if self.inference == "head" or "prototypes" not in received.tensors:
             return output.logits
-        apart = torch.cdist(output.embeddings["fused"], received.tensors["prototypes"][None])
+        # Not by a matrix product, whose rounding depends on how many turns the batch is padded to.
+        apart = torch.cdist(
+            output.embeddings["fused"],
+            received.tensors["prototypes"][None],
+            compute_mode="donot_use_mm_for_euclid_dist",
+        )
         return (-apart).masked_fill(~received.tensors["known"], -torch.inf)

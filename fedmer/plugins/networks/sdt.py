@@ -96,7 +96,8 @@ class SDT(Network):
         present = {name: batch.present[name] & batch.context for name in self.modalities}
         place = self._place(batch)
         streams = {
-            name: self.project[name](batch.features[name]) + place for name in self.modalities
+            name: self.project[name](batch.features[name].masked_fill(~there[..., None], 0)) + place
+            for name, there in present.items()
         }
         reduced = {name: self._reduce(name, streams, present) for name in self.modalities}
         fused = self._fuse(reduced, present)

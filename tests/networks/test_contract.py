@@ -1,0 +1,345 @@
+"""What must hold of every network (METHOD, section 4.3), those that join later included."""
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedmer.data.batch import Batch, Excerpt, collate, excerpt
+from fedmer.data.corpus import ConversationCorpus, CorpusShape
+from fedmer.data.share import whole
+from fedmer.losses.distillation import SelfDistillation
+from fedmer.plugins.aggregators.base import load_weights
+from fedmer.plugins.executors.base import RunningMean
+from fedmer.plugins.networks.base import Network, NetworkOutput
+from fedmer.plugins.registry import plugins
+from tests.strategies import conversation, corpora, corpus_of, random_corpus
+
+SMALL = {"hidden": 8, "heads": 2}
+"""Taken by those networks that have such hyperparameters."""
+
+every_network = pytest.mark.parametrize(
+    "path", [pytest.param(p.path, id=p.name) for p in plugins("networks") if p.package == "fedmer"]
+)
+few = settings(max_examples=10, deadline=None)
+many = settings(max_examples=20, deadline=None)
+
+
+def build(path: str, shape: CorpusShape, seed: int = 0, **settings: object) -> Network:
+    """A small network without dropout, its weights a function of the seed."""
+    module, _, name = path.rpartition(".")
+    kind: type[Network] = getattr(importlib.import_module(module), name)
+    wanted = {**SMALL, "dropout": 0.0, **settings}
+    known = inspect.signature(kind).parameters
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(shape, **{key: value for key, value in wanted.items() if key in known})
+
+
+def excerpts_of(corpus: ConversationCorpus) -> list[Excerpt]:
+    return [excerpt(corpus, whole(talk, i)) for i, talk in enumerate(corpus.conversations)]
+
+
+def parts(output: NetworkOutput) -> dict[str, Tensor]:
+    """Everything that a network says, by name."""
+    return {
+        "logits": output.logits,
+        **{f"student {name}": value for name, value in output.students.items()},
+        **{f"embedding {name}": value for name, value in output.embeddings.items()},
+    }
+
+
+@torch.no_grad()
+def read(network: Network, batch: Batch) -> dict[str, Tensor]:
+    return parts(network.eval()(batch))
+
+
+def loss_of(network: Network, batch: Batch) -> Tensor:
+    loss: Tensor = SelfDistillation()(network(batch), batch)
+    return loss
+
+
+def ragged(modalities: Mapping[str, int], lengths: Sequence[int], classes: int = 3) -> Batch:
+    """Dialogues of unequal lengths, every turn labelled and every modality there."""
+    talks = [
+        conversation(
+            f"d{i}",
+            [("AB"[(i + t) % 2], (i + t * t) % classes) for t in range(length)],
+            modalities=modalities,
+        )
+        for i, length in enumerate(lengths)
+    ]
+    batch = collate(excerpts_of(corpus_of(talks, classes)))
+    features = {name: torch.randn(rows.shape) for name, rows in batch.features.items()}
+    for rows in features.values():
+        rows[~batch.context] = 0
+    return dataclasses.replace(
+        batch, features=features, present={name: batch.context.clone() for name in modalities}
+    )
+
+
+def shape_of(modalities: Mapping[str, int], classes: int = 3) -> CorpusShape:
+    return CorpusShape(modalities, classes, speakers=2)
+
+
+@every_network
+@many
+@given(corpus=corpora(), data=st.data())
+def test_a_dialogue_is_read_alike_alone_and_in_any_batch(
+    path: str, corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    network = build(path, corpus.shape)
+    excerpts = excerpts_of(corpus)
+    chosen = data.draw(st.lists(st.sampled_from(range(len(excerpts))), min_size=1, max_size=5))
+    long = max(excerpts, key=len)
+    company = [excerpts[i] for i in chosen] + [long]
+    together = read(network, collate(company))
+    for place, one in enumerate(company):
+        alone = read(network, collate([one]))
+        assert alone.keys() == together.keys()
+        for name, value in alone.items():
+            torch.testing.assert_close(
+                together[name][place, : len(one)], value[0], atol=1e-5, rtol=0, msg=name
+            )
+
+
+@every_network
+@few
+@given(corpus=corpora(max_dialogues=5), data=st.data())
+def test_the_order_of_dialogues_is_immaterial(
+    path: str, corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    network = build(path, corpus.shape)
+    excerpts = excerpts_of(corpus)
+    order = data.draw(st.permutations(range(len(excerpts))))
+    straight = read(network, collate(excerpts))
+    shuffled = read(network, collate([excerpts[i] for i in order]))
+    for name, value in straight.items():
+        torch.testing.assert_close(shuffled[name], value[list(order)], atol=1e-5, rtol=0, msg=name)
+
+
+@every_network
+@few
+@given(corpus=corpora(), seed=st.integers(0, 1000))
+def test_labels_are_not_looked_at(path: str, corpus: ConversationCorpus, seed: int) -> None:
+    network = build(path, corpus.shape)
+    batch = collate(excerpts_of(corpus))
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, corpus.shape.classes, batch.labels.shape, generator=random)
+    labelled = torch.rand(batch.labels.shape, generator=random) < 0.5
+    before = read(network, batch)
+    after = read(network, dataclasses.replace(batch, labels=labels, labelled=labelled))
+    for name, value in before.items():
+        assert torch.equal(after[name], value), name
+
+
+@every_network
+@few
+@given(corpus=corpora(), data=st.data())
+def test_rows_of_a_missing_modality_are_not_looked_at(
+    path: str, corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    network = build(path, corpus.shape)
+    batch = with_gaps(collate(excerpts_of(corpus)), data)
+    other = dataclasses.replace(
+        batch,
+        features={
+            name: torch.where(batch.present[name][..., None], rows, 7.0)
+            for name, rows in batch.features.items()
+        },
+    )
+    before, after = read(network, batch), read(network, other)
+    for name, value in before.items():
+        torch.testing.assert_close(
+            after[name][batch.context], value[batch.context], atol=1e-5, rtol=0, msg=name
+        )
+
+
+@every_network
+@few
+@given(seed=st.integers(0, 1000))
+def test_rows_that_are_there_are_looked_at(path: str, seed: int) -> None:
+    """Every modality matters, and so does the rest of the dialogue."""
+    torch.manual_seed(seed)
+    network = build(path, shape_of({"text": 3, "audio": 2}), seed)
+    batch = ragged({"text": 3, "audio": 2}, [4])
+    before = read(network, batch)["logits"]
+    for name in batch.features:
+        features = {key: rows.clone() for key, rows in batch.features.items()}
+        features[name][0, 0] += 3
+        after = read(network, dataclasses.replace(batch, features=features))["logits"]
+        moved = (after - before).abs().amax(dim=-1)[0]
+        assert (moved[[0, 3]] > 1e-6).all(), name
+
+
+@every_network
+@many
+@given(corpus=corpora(), data=st.data())
+def test_what_is_missing_leaves_output_and_gradients_finite(
+    path: str, corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    network = build(path, corpus.shape, dropout=0.3)
+    batch = with_gaps(collate(excerpts_of(corpus)), data)
+    for name, value in read(network, batch).items():
+        assert value[batch.context].isfinite().all(), name
+    network.train()
+    loss = loss_of(network, batch)
+    torch.autograd.backward(loss)
+    assert loss.isfinite()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all(), name
+
+
+@every_network
+def test_unequal_lengths_give_every_parameter_a_finite_gradient(path: str) -> None:
+    torch.manual_seed(0)
+    modalities = {"text": 3, "audio": 2, "visual": 4}
+    network = build(path, shape_of(modalities), dropout=0.3).train()
+    torch.autograd.backward(loss_of(network, ragged(modalities, [9, 1, 4])))
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} is never used"
+            assert parameter.grad.isfinite().all(), name
+
+
+@every_network
+def test_padding_moves_no_gradient(path: str) -> None:
+    torch.manual_seed(0)
+    modalities = {"text": 3, "audio": 2}
+    network = build(path, shape_of(modalities)).eval()
+    short = ragged(modalities, [5, 3])
+    padded = collate([*unpadded(short), unpadded(ragged(modalities, [12]))[0]])
+    padded.labelled[2] = False
+
+    def gradients(batch: Batch) -> dict[str, Tensor]:
+        network.zero_grad()
+        torch.autograd.backward(loss_of(network, batch))
+        named = network.named_parameters()
+        return {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+    before, after = gradients(short), gradients(padded)
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+@every_network
+def test_one_batch_is_learnt_by_heart(path: str) -> None:
+    torch.manual_seed(0)
+    modalities = {"text": 6, "audio": 4}
+    network = build(path, shape_of(modalities), hidden=16).train()
+    batch = ragged(modalities, [7, 5, 3])
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        loss = loss_of(network, batch)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+    right = read(network, batch)["logits"].argmax(dim=-1) == batch.labels
+    assert right[batch.labelled].all()
+
+
+@every_network
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_one_two_or_three_modalities(path: str, count: int) -> None:
+    modalities = dict(list({"audio": 2, "text": 3, "visual": 4}.items())[:count])
+    network = build(path, shape_of(modalities, classes=5))
+    batch = ragged(modalities, [4, 2], classes=5)
+    output = network(batch)
+    assert output.logits.shape == (2, 4, 5)
+    assert set(output.students) <= set(modalities)
+    assert all(student.shape == (2, 4, 5) for student in output.students.values())
+    assert "fused" in output.embeddings
+    for embedding in output.embeddings.values():
+        assert embedding.shape[:2] == (2, 4)
+        assert embedding.ndim == 3
+    assert all(value.isfinite().all() for value in parts(output).values())
+
+
+@every_network
+def test_weights_and_dropout_are_functions_of_the_seed(path: str) -> None:
+    modalities = {"text": 3, "audio": 2}
+    batch = ragged(modalities, [6, 2])
+    networks = [build(path, shape_of(modalities), seed, dropout=0.5) for seed in (0, 0, 1)]
+    one, same, other = (dict(network.state_dict()) for network in networks)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+    def step(seed: int, disturbance: int) -> Tensor:
+        np.random.seed(disturbance)  # noqa: NPY002 - a network must not draw from it
+        torch.manual_seed(seed)
+        logits: Tensor = networks[0].train()(batch).logits
+        return logits
+
+    assert torch.equal(step(0, 0), step(0, 1))
+    assert not torch.equal(step(0, 0), step(1, 0))
+
+
+@every_network
+def test_the_mean_of_two_networks_is_a_network(path: str) -> None:
+    corpus = random_corpus(0, dialogues=2, turns=5, classes=3, modalities={"text": 3, "audio": 2})
+    batch = collate(excerpts_of(corpus))
+    first, second, third, fourth = (build(path, corpus.shape, seed) for seed in range(4))
+    mean = RunningMean()
+    for network in (first, second):
+        mean.add(dict(network.state_dict()), 1.0)
+    for network in (third, fourth):
+        load_weights(network, mean.result())
+    halves = zip(third.parameters(), first.parameters(), second.parameters(), strict=True)
+    for between, one, other in halves:
+        torch.testing.assert_close(between, (one + other) / 2)
+    # A state dict is the whole of a network: two that were not alike now are.
+    said, again = read(third, batch), read(fourth, batch)
+    for name, value in said.items():
+        assert value.isfinite().all(), name
+        assert torch.equal(again[name], value), name
+    assert not torch.equal(read(first, batch)["logits"], said["logits"])
+
+
+def with_gaps(batch: Batch, data: st.DataObject) -> Batch:
+    """Take modalities away from whole dialogues and from single turns, sometimes all of them."""
+    kinds = st.sampled_from(["as it is", "never", "some"])
+    present = {}
+    for name, there in batch.present.items():
+        rows = []
+        for row in there:
+            kind = data.draw(kinds, label=name)
+            if kind == "never":
+                rows.append(torch.zeros_like(row))
+            elif kind == "some":
+                kept = data.draw(st.lists(st.booleans(), min_size=len(row), max_size=len(row)))
+                rows.append(row & torch.tensor(kept))
+            else:
+                rows.append(row)
+        present[name] = torch.stack(rows)
+    features = {name: rows * present[name][..., None] for name, rows in batch.features.items()}
+    return dataclasses.replace(batch, features=features, present=present)
+
+
+def unpadded(batch: Batch) -> list[Excerpt]:
+    """The excerpts that a batch was made of."""
+    result = []
+    for row, size in enumerate(batch.context.sum(dim=1).tolist()):
+        result.append(
+            Excerpt(
+                dialogue=str(row),
+                turns=torch.arange(size),
+                features={name: rows[row, :size] for name, rows in batch.features.items()},
+                present={name: there[row, :size] for name, there in batch.present.items()},
+                labels=batch.labels[row, :size],
+                labelled=batch.labelled[row, :size],
+                roles=batch.roles[row, :size],
+                positions=batch.positions[row, :size],
+            )
+        )
+    return result

@@ -1,0 +1,77 @@
+"""The files of a run say what happened, and agree with each other."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedmer.__main__ import main
+from fedmer.data.formats.native import write
+from fedmer.data.synthetic import synthetic_corpus
+from fedmer.report.record import read_rows
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three rounds of a federation of four sessions, half of them a round."""
+    folder = tmp_path_factory.mktemp("record")
+    write(synthetic_corpus(dialogues=40, features={"text": 6, "audio": 4}), folder / "c.npz")
+    code = main(
+        [
+            *("fit", "--data.path", str(folder / "c.npz"), "--runs", str(folder / "runs")),
+            *("--name", "run", "--partitioner", "Session", "--selector", "Uniform"),
+            *("--network.hidden", "8", "--network.heads", "2", "--trainer.max_epochs", "3"),
+            *("--model.evaluate_clients", "true", "--optimizer.lr", "0.003"),
+        ]
+    )
+    assert code == 0
+    return folder / "runs" / "run"
+
+
+def test_all_files_are_there(run: Path) -> None:
+    names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
+    assert names == {
+        "config.yaml", "metrics.csv", "clients.csv", "result.json", "curves.png", "confusion.png",
+        "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+    }  # fmt: skip
+    for plot in ("curves.png", "confusion.png"):
+        assert (run / plot).read_bytes().startswith(b"\x89PNG")
+
+
+def test_rows_of_rounds_and_clients_agree(run: Path) -> None:
+    rounds, clients = read_rows(run / "metrics.csv"), read_rows(run / "clients.csv")
+    assert [row["round"] for row in rounds] == ["1", "2", "3"]
+    for row in rounds:
+        own = [client for client in clients if client["round"] == row["round"]]
+        assert len(own) == int(row["clients"]) == 2
+        assert sum(float(client["weight"]) for client in own) == pytest.approx(1)
+        examples = sum(int(client["examples"]) for client in own)
+        loss = sum(float(c["train_loss"]) * int(c["examples"]) for c in own) / examples
+        assert float(row["train_loss"]) == pytest.approx(loss)
+        assert all(0 <= float(client["weighted_f1"]) <= 1 for client in own)
+        assert float(row["seconds"]) > 0
+        assert int(row["bytes_up"]) > int(row["bytes_down"]) > 0
+
+
+def test_the_result_is_what_the_rows_say(run: Path) -> None:
+    result = json.loads((run / "result.json").read_text())
+    rows = read_rows(run / "metrics.csv")
+    best = max(rows, key=lambda row: float(row["val_weighted_f1"]))
+    assert str(result["selected"]["round"]) == best["round"]
+    assert result["last"]["round"] == 3
+    for key, row in (("selected", best), ("last", rows[-1])):
+        for part in ("val", "test"):
+            scores = result[key]["scores"][part]
+            assert scores["weighted_f1"] == float(row[f"{part}_weighted_f1"])
+            confusion = scores["confusion"]
+            support = [sum(line) for line in confusion]
+            recall = [confusion[c][c] / max(support[c], 1) for c in range(len(confusion))]
+            weighted = sum(r * s for r, s in zip(recall, support, strict=True)) / sum(support)
+            # Support-weighted recall is accuracy: the check that published tables have failed.
+            assert weighted == pytest.approx(scores["accuracy"], abs=1e-6)
+    assert result["bytes_up"] == sum(int(row["bytes_up"]) for row in rows)
+    assert set(result["holdouts"]) == {"Ses01", "Ses02", "Ses03", "Ses04"}
+    assert len(result["data"]["fingerprint"]) == 16
+    assert result["data"]["coverage"] == 1
+    assert result["baselines"]["majority"]["weighted_f1"] < result["baselines"]["probe"]["accuracy"]
+    assert {"torch", "pytorch-lightning", "fedmer"} <= set(result["versions"])
