@@ -28,9 +28,13 @@ SHOWN_DATA = Path("../shared/data")
 """Where the data lie for somebody who types a printed command in the repository's root."""
 
 SEEDS = (0, 1, 2)
-CENTRAL = "--partitioner Central --local.optimizer_state keep"
-REFERENCE = f"{CENTRAL} --network.hidden 128 --optimizer.lr 3e-4 --trainer.max_epochs 60"
-FEDERATED = "--network.hidden 128 --optimizer.lr 1e-3 --loss.temperature 8"
+SIZE = (
+    "--network.hidden 128 --network.heads 8 --network.dropout 0.5 --local.batch_size 16 "
+    "--optimizer.weight_decay 1e-5"
+)
+CENTRAL = f"--partitioner Central --local.optimizer_state keep {SIZE}"
+REFERENCE = f"{CENTRAL} --optimizer.lr 3e-4 --loss.temperature 1 --trainer.max_epochs 60"
+FEDERATED = f"{SIZE} --optimizer.lr 1e-3 --loss.temperature 8"
 RULES = {
     "fedavg": ("FedAvg", "--aggregator FedAvg"),
     "fedprox": ("FedProx, mu 0.01", "--aggregator FedProx --aggregator.mu 0.01"),
@@ -62,8 +66,7 @@ CORPORA = (
         "meld_dev",
         {
             "reference": REFERENCE,
-            "recipe": f"{CENTRAL} --network.hidden 128 --optimizer.lr 3e-4 --loss.temperature 8 "
-            "--trainer.max_epochs 25",
+            "recipe": f"{CENTRAL} --optimizer.lr 3e-4 --loss.temperature 8 --trainer.max_epochs 25",
         },
         f"--partitioner Speaker {FEDERATED} --local.epochs 2",
         12,
@@ -72,16 +75,15 @@ CORPORA = (
         "mosi",
         {"reference": REFERENCE},
         f"--partitioner Speaker {FEDERATED} --local.epochs 2",
-        10,
+        8,
     ),
     Corpus(
         "meld_text",
         {
-            "recipe": f"{CENTRAL} --network.hidden 128 --optimizer.lr 1e-3 --loss.temperature 8 "
-            "--trainer.max_epochs 16",
+            "recipe": f"{CENTRAL} --optimizer.lr 1e-3 --loss.temperature 8 --trainer.max_epochs 16",
         },
         f"--partitioner Speaker --partitioner.min_utterances 10 {FEDERATED}",
-        10,
+        8,
     ),
 )
 

@@ -1,7 +1,7 @@
 """What a client does with a broadcast: train on its own data, sum up, send back."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedmer.client import EmotionClient
 from fedmer.data.batch import Batch, EpochOrder, Excerpt, collate
+from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
 from fedmer.messages import Broadcast, Summary, Update, Weights
@@ -42,31 +43,6 @@ class LocalTraining:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if value < 1:
                 raise InputError(f"local.{name} is {value}; expected at least 1.")
-
-
-@dataclass(frozen=True, eq=False)
-class ClientData:
-    """What one client holds, cut out and standardised.
-
-    Args:
-        name: For tables.
-        train: Its excerpts to learn from, at least one.
-        holdout: Its excerpts kept back for validation; may be empty.
-    """
-
-    name: str
-    train: Sequence[Excerpt]
-    holdout: Sequence[Excerpt] = field(default_factory=tuple)
-
-    @property
-    def examples(self) -> int:
-        """Labelled turns to learn from."""
-        return sum(int(part.labelled.sum()) for part in self.train)
-
-    def class_counts(self, classes: int) -> Tensor:
-        """``(C,)`` int64: how often each class occurs among the turns to learn from."""
-        labels = torch.cat([part.labels[part.labelled] for part in self.train])
-        return labels.bincount(minlength=classes)
 
 
 class LocalTrainer:

@@ -25,7 +25,7 @@ class Scores:
         accuracy: Share of labelled turns named rightly.
         weighted_f1: F1 averaged over classes by support.
         macro_f1: F1 averaged over classes.
-        uar: Unweighted average recall.
+        uar: Unweighted average recall, over the classes that occur.
         precision: One number a class.
         recall: One number a class.
         f1: One number a class.
@@ -63,7 +63,6 @@ class EmotionMetrics(nn.Module):
                 "accuracy": MulticlassAccuracy(classes, average="micro"),
                 "weighted_f1": MulticlassF1Score(classes, average="weighted"),
                 "macro_f1": MulticlassF1Score(classes, average="macro"),
-                "uar": MulticlassRecall(classes, average="macro"),
                 "precision": MulticlassPrecision(classes, average="none"),
                 "recall": MulticlassRecall(classes, average="none"),
                 "f1": MulticlassF1Score(classes, average="none"),
@@ -90,14 +89,20 @@ class EmotionMetrics(nn.Module):
 
     def totals(self) -> dict[str, Tensor]:
         """Accuracy, weighted F1, macro F1 and UAR."""
-        values = self.collection.compute()
+        values = self._compute()
         return {name: values[name] for name in TOTALS}
 
     def scores(self) -> Scores:
         """Everything, as plain numbers."""
-        values = self.collection.compute()
-        lists = {name: value.tolist() for name, value in values.items()}
+        values = self._compute()
+        lists: dict[str, Any] = {name: value.tolist() for name, value in values.items()}
         return Scores(**lists)
+
+    def _compute(self) -> dict[str, Tensor]:
+        values: dict[str, Tensor] = self.collection.compute()
+        # A class that does not occur has no recall; torchmetrics would count it as 0 once guessed.
+        occurs = values["confusion"].sum(dim=1) > 0
+        return {**values, "uar": values["recall"][occurs].mean()}
 
     def reset(self) -> None:
         self.collection.reset()

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 
 from fedmer.client import EmotionClient
+from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.synthetic import synthetic_corpus
-from fedmer.local import ClientData, LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.base import Aggregator

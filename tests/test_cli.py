@@ -41,7 +41,10 @@ def fit(corpus: Path, *more: str) -> int:
         (["--aggregator", "FedProx", "--aggregator.mu", "x"], "mu is 'x'; expected float."),
         (["--aggregator.beta", "1"], "Option 'beta' is not accepted"),
         (["--partitioner.clients", "0"], "clients is 0; expected at least 1."),
-        (["--partitioner", "Dialogue", "--partitioner.clients", "500"], "clients is 500, but there are only 16"),
+        (
+            ["--partitioner", "Dialogue", "--partitioner.clients", "500"],
+            "clients is 500, but there are only 16",
+        ),
         (["--selector", "Uniform", "--selector.fraction", "0"], "fraction is 0; expected a number"),
         (["--network.hidden", "9"], "hidden is 9 and heads is 2; expected hidden to be a positive"),
         (["--network.dropout", "1"], "dropout is 1.0; expected a number in [0, 1)."),

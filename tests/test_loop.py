@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader
 
 from fedmer.client import EmotionClient
 from fedmer.data.batch import EpochOrder, collate
+from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
-from fedmer.local import ClientData, LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.fed_avg import FedAvg

@@ -42,7 +42,7 @@ def by_hand(classes: int, pairs: Pairs) -> Scores:
         accuracy=right.sum() / len(pairs),
         weighted_f1=float((f1 * support).sum() / len(pairs)),
         macro_f1=float(f1[occurring].mean()),
-        uar=float(recall[occurring].mean()),
+        uar=float(recall[support > 0].mean()),
         precision=ratio(right, guessed).tolist(),
         recall=recall.tolist(),
         f1=f1.tolist(),

@@ -54,6 +54,28 @@ def test_every_plugin_is_what_it_says(kind: str, plugin: Plugin) -> None:
     assert 0 < len(plugin.line) < 100
 
 
+def test_helpers_are_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only public classes of public files that descend from the base, however far."""
+    folder = tmp_path / "selectors"
+    folder.mkdir()
+    sources = {
+        "base": "class Selector: pass\nclass Helper: pass\nclass Common(Selector): pass",
+        "one": "class One(Selector):\n    'First.'\nclass _No(Selector): pass\nclass Tool: pass",
+        "two": "class Two(One):\n    'Second.\\n\\nMore.'\nclass Odd(Tool, dict): pass",
+        "three": "class Three(Common): pass",
+        "_private": "class Four(Selector): pass",
+    }
+    for name, source in sources.items():
+        (folder / f"{name}.py").write_text(source)
+    monkeypatch.setattr(registry, "__file__", str(tmp_path / "registry.py"))
+    entry_points_of({}, monkeypatch)
+    assert [(p.name, p.line) for p in plugins("selectors")] == [
+        ("One", "First."),
+        ("Three", ""),
+        ("Two", "Second."),
+    ]
+
+
 @every_kind
 def test_plugins_come_in_alphabetical_order(kind: str) -> None:
     names = [plugin.name for plugin in plugins(kind)]

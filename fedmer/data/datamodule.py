@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fedmer.data.batch import Excerpt, collate, excerpt
+from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers
 from fedmer.data.formats import read_corpus
@@ -19,7 +20,6 @@ from fedmer.data.standardise import Standardise, Statistics, federated_statistic
 from fedmer.data.standardise import statistics as combine
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
-from fedmer.local import ClientData
 from fedmer.plugins.partitioners.base import Partitioner
 
 _EVALUATION_BATCH = 32
@@ -62,6 +62,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.holdout = holdout
         self.seed = seed
         self._corpus: ConversationCorpus | None = None
+        self._split = False
         self.statistics: dict[str, Statistics] | None = None
 
     @property
@@ -82,8 +83,9 @@ class FederatedDataModule(pl.LightningDataModule):
         Raises:
             InputError: The corpus cannot be read or split, or lacks a part that is needed.
         """
-        if self.statistics is not None:
+        if self._split:
             return
+        self._split = True
         corpus = self.corpus
         for part in ("train", "test") if stage == "fit" else ():
             if not corpus.part(part):

@@ -60,8 +60,11 @@ LENGTHS = np.array([8.0, 28.0, 37.5, 47.0, 59.0, 69.0, 110.0])
 
 # A speaker's own last label and the partner's are not independent, so the plain product of the
 # two tables makes both ties too strong; these exponents bring the measured tables back.
-INERTIA_POWER, CONTAGION_POWER = 0.93, 0.88
+INERTIA_POWER, CONTAGION_POWER, ALONE_POWER = 0.65, 0.5, 0.75
 PASSES = 16
+
+MOOD = 0.8
+"""How much a dialogue leans towards some emotions throughout, in log-odds."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,8 @@ def script(seed: int, dialogues: int) -> Script:
     lengths = _lengths(per_session, random)
     sides = _sides(sessions, int(lengths.max()), random)
     speakers = 2 * sessions[:, None] + sides
-    labels = _labels(speakers, sides, lengths, random)
+    mood = MOOD * random.standard_normal((dialogues, len(CLASSES)))
+    labels = _labels(speakers, sides, lengths, mood, random)
     return Script(sessions, lengths, speakers, labels)
 
 
@@ -163,6 +167,7 @@ def _labels(
     speakers: NDArray[np.int64],
     sides: NDArray[np.int64],
     lengths: NDArray[np.int64],
+    mood: NDArray[np.float64],
     random: np.random.Generator,
 ) -> NDArray[np.int64]:
     spoken = np.arange(speakers.shape[1]) < lengths[:, None]
@@ -172,7 +177,7 @@ def _labels(
     tilt = np.zeros_like(COUNTS)
     best, least = np.zeros_like(speakers), np.inf
     for _ in range(PASSES):
-        labels = _walk(speakers, sides, chance, tilt)
+        labels = _walk(speakers, sides, chance, mood, tilt)
         counts = np.zeros_like(COUNTS)
         np.add.at(counts, (speakers[spoken], labels[spoken]), 1)
         off = float(np.abs(counts.sum(0) - wanted.sum(0)).sum() + np.abs(counts - wanted).sum() / 4)
@@ -186,6 +191,7 @@ def _walk(
     speakers: NDArray[np.int64],
     sides: NDArray[np.int64],
     chance: NDArray[np.float64],
+    mood: NDArray[np.float64],
     tilt: NDArray[np.float64],
 ) -> NDArray[np.int64]:
     """One pass over all dialogues at once, a turn at a time."""
@@ -201,8 +207,8 @@ def _walk(
         side = sides[:, turn]
         changed = sides[:, turn - 1] != side if turn else np.zeros(len(rows), dtype=np.bool_)
         before = np.where(changed, labels[:, turn - 1], -1)
-        power = np.where(changed, INERTIA_POWER, 1.0)[:, None]
-        score = marginal + tilt[speakers[:, turn]]
+        power = np.where(changed, INERTIA_POWER, ALONE_POWER)[:, None]
+        score = marginal + mood + tilt[speakers[:, turn]]
         score = score + power * own[last[rows, side]] + CONTAGION_POWER * other[before]
         total = np.exp(score).cumsum(axis=1)
         labels[:, turn] = (chance[:, turn, None] * total[:, -1:] > total).sum(axis=1)

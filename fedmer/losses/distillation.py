@@ -34,12 +34,12 @@ class SelfDistillation(nn.Module):
 
     Args:
         temperature: T > 0. The authors use 1 on IEMOCAP and 8 on MELD.
-        task: :math:`\gamma_1 \ge 0`.
-        students: :math:`\gamma_2 \ge 0`.
-        distillation: :math:`\gamma_3 \ge 0`.
+        task: The factor gamma_1 of the teacher's cross-entropy, 0 or more.
+        students: The factor gamma_2 of the students' cross-entropy, 0 or more.
+        distillation: The factor gamma_3 of the divergence, 0 or more.
         detach_teacher: Keep the gradient of KL out of the fused branch.
-        class_weights: ``none`` (all 1), ``local`` (a client's own inverse class frequencies), or
-            ``global`` (those of all clients together; the server then knows every client's class
+        class_weights: 'none' (all 1), 'local' (a client's own inverse class frequencies), or
+            'global' (those of all clients together; the server then knows every client's class
             counts).
 
     Raises:

@@ -137,11 +137,12 @@ def _first_line(module: str, name: str) -> str:
     """The first docstring line of a third-party class, from its source where that is at hand."""
     try:
         spec = importlib.util.find_spec(module)
-    except ImportError as error:
-        return f"(not importable: {error})"
-    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return ""
-    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            return ""
+        tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    except Exception as error:  # noqa: BLE001 - finding a module imports a stranger's package
+        return f"(not importable: {type(error).__name__}: {error})"
+    for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return _doc_line(node)
     return ""

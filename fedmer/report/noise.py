@@ -6,6 +6,10 @@ import warnings
 _KNOWN = (
     r".*isinstance\(treespec, LeafSpec\).*",
     r".*does not have many workers.*",
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint need.*",
+    r"Found \d+ module\(s\) in eval mode at the start of training.*",
+    r"(?s).*JsonargparseDeprecationWarning.*",
+    r"(?s).*``instantiate_classes`` was deprecated.*",
     r"Total length of `DataLoader` across ranks is zero.*",
     r"LightningCLI's args parameter is intended to run from within Python.*",
     r"Checkpoint directory .* exists and is not empty.*",

@@ -183,7 +183,7 @@ def test_the_order_of_clients_does_not_matter_to_a_mean(
 def test_a_mean_neither_keeps_nor_changes_what_it_was_given(
     cohort: list[tuple[Weights, float]],
 ) -> None:
-    expected = mean_of(cohort)
+    expected = {name: value.clone() for name, value in mean_of(cohort).items()}
     mean, before = RunningMean(), [{n: v.clone() for n, v in w.items()} for w, _ in cohort]
     for weights, part in cohort:
         mean.add(weights, part)

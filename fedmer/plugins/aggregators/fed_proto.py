@@ -30,9 +30,9 @@ class FedProto(Aggregator):
     without one contributes nothing to the loss and is never predicted.
 
     Args:
-        strength: :math:`\lambda \ge 0`.
-        inference: Predict by the nearest global ``prototype``, as the paper does, or by the
-            network's ``head``. Before there are prototypes, the head predicts.
+        strength: The factor lambda of the prototype term, 0 or more.
+        inference: Predict by the nearest global 'prototype', as the paper does, or by the
+            network's 'head'. Before there are prototypes, the head predicts.
 
     Raises:
         InputError: ``strength`` is negative.

@@ -17,7 +17,7 @@ class FedProx(FedAvg):
     "Federated Optimization in Heterogeneous Networks", MLSys 2020.
 
     Args:
-        mu: :math:`\mu \ge 0`; 0 is FedAvg bit for bit.
+        mu: Strength of the pull, 0 or more; 0 is FedAvg bit for bit.
 
     Raises:
         InputError: ``mu`` is negative.

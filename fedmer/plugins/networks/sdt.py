@@ -41,11 +41,11 @@ class SDT(Network):
 
     Args:
         shape: The sizes of the corpus.
-        hidden: Width ``d`` of every layer; a multiple of ``heads``. The paper has 1024.
+        hidden: Width d of every layer, a multiple of the number of heads. The paper has 1024.
         heads: Attention heads.
         dropout: Probability in [0, 1).
-        gates: ``learned`` (:math:`\sigma(Wh) \odot h`), or ``identity`` (:math:`W = I`), which the
-            authors use on MELD.
+        gates: Of each encoder's output h, 'learned' is sigmoid(W h) * h, and 'identity' is
+            sigmoid(h) * h, which the authors use on MELD.
 
     Raises:
         InputError: ``hidden`` is not a positive multiple of ``heads``, or ``dropout`` is out of
@@ -55,9 +55,9 @@ class SDT(Network):
     def __init__(
         self,
         shape: CorpusShape,
-        hidden: int = 96,
-        heads: int = 8,
-        dropout: float = 0.5,
+        hidden: int = 64,
+        heads: int = 4,
+        dropout: float = 0.3,
         gates: Literal["learned", "identity"] = "learned",
     ) -> None:
         super().__init__(shape)
