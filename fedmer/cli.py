@@ -55,7 +55,7 @@ say what suits others."""
 
 
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 30,
+    "max_epochs": 25,
     "accelerator": "auto",
     "devices": 1,
     "logger": False,
@@ -226,7 +226,7 @@ def cause(error: BaseException) -> str:
 
 
 def sentence(message: str) -> str:
-    """What a parser's message says, as one sentence.
+    r"""What a parser's message says, as one sentence.
 
     >>> sentence("Parser key \"mu\": Expected a <class 'float'>. Got value: x")
     "mu is 'x'; expected float."

@@ -187,6 +187,7 @@ class FederatedModule(pl.LightningModule):
             "aggregator": type(self.aggregator).__name__,
             "network": type(self.network).__name__,
             "seed": self.seed,
+            "sizes": self.loop.sizes,
             **self.loop.state_dict(),
         }
 
@@ -211,6 +212,12 @@ class FederatedModule(pl.LightningModule):
             raise InputError(
                 "The checkpoint's network has other sizes than this run's; pass the config.yaml "
                 "beside it with --config, and the corpus that it was trained on."
+            )
+        if self.trainer.state.fn == "fit" and saved["sizes"] != self.loop.sizes:
+            raise InputError(
+                f"The checkpoint's {len(saved['sizes'])} clients hold other dialogues than this "
+                f"run's {len(self.loop.sizes)}; pass the config.yaml beside it with --config, "
+                "and the same corpus."
             )
         self.loop.load_state_dict(saved)
 

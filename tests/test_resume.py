@@ -137,6 +137,8 @@ def test_a_bad_checkpoint_is_refused_and_nothing_changes(
     [
         (["--aggregator", "Local"], "made with aggregator FedAvg, but this run has Local"),
         (["--network.hidden", "16"], "network has other sizes than this run's"),
+        (["--partitioner.clients", "7"], "8 clients hold other dialogues than this run's 7"),
+        (["--seed_everything", "1"], "hold other dialogues than this run's"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(
