@@ -55,7 +55,7 @@ say what suits others."""
 
 
 TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 25,
+    "max_epochs": 30,
     "accelerator": "auto",
     "devices": 1,
     "logger": False,

@@ -1,4 +1,4 @@
-"""Warnings of libraries that say nothing to a user of fedmer."""
+"""What a user should not have to read, and how warnings look that they should."""
 
 import logging
 import warnings
@@ -19,8 +19,19 @@ _KNOWN = (
 
 
 def filter_noise() -> None:
-    """Hide what Lightning says of itself at every start, and nothing else."""
+    """Hide what Lightning says of itself at every start, and show the rest as sentences."""
+    warnings.formatwarning = _sentence
     for pattern in _KNOWN:
         warnings.filterwarnings("ignore", pattern)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _sentence(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    return f"fedmer: warning: {message}\n"

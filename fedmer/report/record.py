@@ -22,7 +22,7 @@ from fedmer.report.checkpoints import MONITOR
 from fedmer.report.plots import save_confusion, save_curves
 from fedmer.report.probe import Baselines, baselines
 from fedmer.report.tables import print_result
-from fedmer.runs import RunFolder, write_atomically
+from fedmer.runs import CHECKPOINTS, RunFolder, write_atomically
 
 METRICS = (
     "round",
@@ -101,6 +101,19 @@ class RunRecord(pl.Callback):
             scores = Scores(**shown["scores"]["test"])
             save_confusion(scores, data.corpus.label_names, path / "confusion.png")
         print_result(Console(), result, path)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Tell somebody who stopped the run how to go on."""
+        last = self.folder.path / CHECKPOINTS / "last.ckpt"
+        if isinstance(exception, KeyboardInterrupt | SystemExit) and last.exists():
+            config = self.folder.path / "config.yaml"
+            print(
+                f"Stopped in round {trainer.current_epoch + 1}. Go on with\n"
+                f"  fedmer fit --config {config} --ckpt_path {last}",
+                file=sys.stderr,
+            )
 
     def state_dict(self) -> dict[str, Any]:
         return {"evaluated": self.evaluated}
