@@ -74,7 +74,7 @@ def test_published_shape_trains(here: Path, published: Path, split: str, clients
         ("meld_text.npz", 1, ["--partitioner.min_utterances", "10"]),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*speakers are in both train and test.*")
+@pytest.mark.filterwarnings("ignore:.*in both train and test.*")
 def test_every_rule_runs_on_real_conversations(
     here: Path, rule: str, file: str, modalities: int, more: list[str]
 ) -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from fedmer.data.batch import Excerpt, collate, excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
-from fedmer.data.describe import shared_speakers
+from fedmer.data.describe import shared_speakers, shared_speakers_warning
 from fedmer.data.formats import read_corpus
 from fedmer.data.holdout import hold_out
 from fedmer.data.share import ClientShares, Share
@@ -92,14 +92,8 @@ class FederatedDataModule(pl.LightningDataModule):
                 raise InputError(
                     f"{corpus.name} has no {part} part; mark at least one dialogue as '{part}'."
                 )
-        shared = shared_speakers(corpus)
-        if shared and stage == "fit":
-            names = ", ".join(shared[:10]) + (f" and {len(shared) - 10} more" * (len(shared) > 10))
-            warnings.warn(
-                f"{corpus.name}: {len(shared)} speakers are in both train and test: {names}. "
-                "Scores say less about people never heard before.",
-                stacklevel=2,
-            )
+        if stage == "fit" and shared_speakers(corpus):
+            warnings.warn(f"{corpus.name}: {shared_speakers_warning(corpus)}", stacklevel=2)
         train = corpus.part("train")
         everything = self.partitioner.split(corpus, train, self.seed) if train else []
         fraction = self.holdout

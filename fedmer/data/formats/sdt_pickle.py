@@ -71,7 +71,7 @@ def read(path: str | Path) -> ConversationCorpus:
     dialogue's id is the actor who wore the markers, which is something else.
 
     MELD: the vector in the file numbers the people of one dialogue and says nothing of who they
-    are in another (the maintainers of MMGCN's and MM-DFN's files confirm it), so a speaker is
+    are in another (the author of MM-DFN's files says so), so a speaker is
     named after the dialogue too: ``17/speaker0``. A split by person needs the original MELD.
 
     Args:
