@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from jsonargparse import ActionYesNo
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -94,7 +95,11 @@ class CLI(LightningCLI):
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run folder.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where runs are kept.")
         parser.add_argument(
-            "--overwrite", type=bool, default=False, help="Replace a run folder of this name."
+            "--overwrite",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="Replace a run folder of this name.",
         )
         parser.set_defaults(DEFAULTS)
         for key in ("network", "optimizer"):

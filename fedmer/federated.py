@@ -128,13 +128,11 @@ class FederatedModule(pl.LightningModule):
     def training_step(self, places: list[int], batch_idx: int) -> None:
         clients = self.cohort[places[0] : places[-1] + 1]
         if clients:
-            for summary in self.loop.train(clients):
-                self.log("train_loss", summary.scalars["train_loss"], batch_size=summary.examples)
+            self.loop.train(clients)
         if self.trainer.is_last_batch:
             optimizer: Any = self.optimizers()
             self.report = self.loop.finish(optimizer.step)
-            # Lightning's loggers take a metric of this name for their axis.
-            self.log("step", float(self.current_epoch + 1))
+            self._log_round({"train_loss": self.report.train_loss})
 
     def on_validation_epoch_start(self) -> None:
         self.scores = {}
@@ -261,5 +259,10 @@ class FederatedModule(pl.LightningModule):
         if metrics.empty:
             return
         self.scores[part] = metrics.scores()
-        self.log_dict({f"{part}_{name}": value for name, value in self.scores[part].totals.items()})
+        self._log_round({f"{part}_{name}": v for name, v in self.scores[part].totals.items()})
         metrics.reset()
+
+    def _log_round(self, values: dict[str, float]) -> None:
+        # Lightning's loggers take a metric called "step" for their axis, which else counts clients.
+        axis = {"step": float(self.current_epoch + 1)} if self.trainer.state.fn == "fit" else {}
+        self.log_dict({**values, **axis}, on_step=False, on_epoch=True, batch_size=1)

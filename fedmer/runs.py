@@ -62,7 +62,7 @@ class RunFolder:
         elif path.exists() and checkpoint is None:
             if not overwrite:
                 raise InputError(
-                    f"{path} exists; choose another --name, replace it with --overwrite true, or "
+                    f"{path} exists; choose another --name, replace it with --overwrite, or "
                     f"continue it with --ckpt_path {path / CHECKPOINTS / 'last.ckpt'}."
                 )
             if not path.is_dir() or not (

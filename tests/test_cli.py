@@ -152,11 +152,11 @@ def test_a_run_folder_named_by_hand_is_not_replaced_unasked(
     before = {p: p.read_bytes() for p in here.rglob("*") if p.is_file()}
     assert fit(corpus_file, "--name", "mine") == 2
     said = capsys.readouterr().err
-    assert "mine exists; choose another --name, replace it with --overwrite true, or" in said
+    assert "mine exists; choose another --name, replace it with --overwrite, or" in said
     assert {p: p.read_bytes() for p in here.rglob("*") if p.is_file()} == before
 
     (here / "runs" / "mine" / "stray.txt").write_text("old")
-    assert fit(corpus_file, "--name", "mine", "--overwrite", "true") == 0
+    assert fit(corpus_file, "--name", "mine", "--overwrite") == 0
     assert not (here / "runs" / "mine" / "stray.txt").exists()
 
     (here / "runs" / "letters").mkdir()

@@ -75,3 +75,22 @@ def test_the_result_is_what_the_rows_say(run: Path) -> None:
     assert result["data"]["coverage"] == 1
     assert result["baselines"]["majority"]["weighted_f1"] < result["baselines"]["probe"]["accuracy"]
     assert {"torch", "pytorch-lightning", "fedmer"} <= set(result["versions"])
+
+
+def test_loggers_and_callbacks_count_rounds(here: Path, corpus_file: Path) -> None:
+    code = main(
+        [
+            *("fit", "--data.path", str(corpus_file), "--name", "run", "--partitioner", "Session"),
+            *("--network.hidden", "8", "--trainer.max_epochs", "5", "--trainer.min_epochs", "2"),
+            *("--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "logs"),
+            *("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "train_loss"),
+            *("--trainer.callbacks.stopping_threshold", "100"),
+        ]
+    )
+    assert code == 0
+    (file,) = here.glob("logs/lightning_logs/version_*/metrics.csv")
+    logged = [row for row in read_rows(file) if row["train_loss"]]
+    recorded = read_rows(here / "runs" / "run" / "metrics.csv")
+    assert [row["step"] for row in logged] == [row["round"] for row in recorded] == ["1", "2"]
+    for one, other in zip(logged, recorded, strict=True):
+        assert float(one["train_loss"]) == pytest.approx(float(other["train_loss"]))
