@@ -83,7 +83,7 @@ CORPORA = (
             "recipe": f"{CENTRAL} --optimizer.lr 1e-3 --loss.temperature 8 --trainer.max_epochs 16",
         },
         f"--partitioner Speaker --partitioner.min_utterances 10 {FEDERATED}",
-        8,
+        24,
     ),
 )
 
