@@ -80,7 +80,7 @@ CORPORA = (
     Corpus(
         "meld_text",
         {
-            "recipe": f"{CENTRAL} --optimizer.lr 1e-3 --loss.temperature 8 --trainer.max_epochs 16",
+            "recipe": f"{CENTRAL} --optimizer.lr 5e-4 --loss.temperature 8 --trainer.max_epochs 20",
         },
         f"--partitioner Speaker --partitioner.min_utterances 10 {FEDERATED}",
         24,
@@ -151,7 +151,7 @@ def main() -> int:
             continue
         print(f"\n{_shown(run)}", flush=True)
         # What an interrupted attempt left is not a result, so it may be replaced.
-        command = [*run.command(options.data, options.runs), "--overwrite", "true"]
+        command = [*run.command(options.data, options.runs), "--overwrite"]
         code = subprocess.run([sys.executable, "-m", "fedmer", *command], check=False).returncode
         if code:
             print(f"{run.name} ended with exit code {code}; the runs before it are kept.")
