@@ -4,9 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from fedmer.data.formats.native import write
 from tests.federations import small_corpus
+
+
+# How long one example takes says more of the machine than of the code.
+settings.register_profile("fedmer", deadline=None)
+settings.load_profile("fedmer")
 
 
 @pytest.fixture(autouse=True)
