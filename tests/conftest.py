@@ -9,7 +9,6 @@ from hypothesis import settings
 from fedmer.data.formats.native import write
 from tests.federations import small_corpus
 
-
 # How long one example takes says more of the machine than of the code.
 settings.register_profile("fedmer", deadline=None)
 settings.load_profile("fedmer")
