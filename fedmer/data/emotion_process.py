@@ -58,8 +58,9 @@ SWITCH = 0.68
 LENGTH_SHARES = np.array([0.0, 0.10, 0.25, 0.50, 0.75, 0.90, 1.0])
 LENGTHS = np.array([8.0, 28.0, 37.5, 47.0, 59.0, 69.0, 110.0])
 
-# A speaker's own last label and the partner's are not independent, so the plain product of the
-# two tables makes both ties too strong; these exponents bring the measured tables back.
+# A speaker's own last label, the partner's and the mood are not independent, so the plain product
+# makes all ties too strong; these exponents bring the measured tables back, in order for a speaker
+# after somebody else, for the partner, and for a speaker who goes on.
 INERTIA_POWER, CONTAGION_POWER, ALONE_POWER = 0.65, 0.5, 0.75
 PASSES = 16
 
@@ -87,8 +88,9 @@ class Script:
 def script(seed: int, dialogues: int) -> Script:
     """Draw the turns and labels of a corpus.
 
-    The label of a turn follows ``I[own last]^a K[previous]^b`` over the marginal, tilted for
-    every speaker until the speaker's class counts come close to the published ones.
+    The label of a turn follows ``mood * I[own last]^a K[previous]^b`` over the marginal, tilted
+    for every speaker until the speaker's class counts come close to the published ones. The mood
+    is the dialogue's own: in real conversations, too, part of the inertia is what they are about.
 
     Args:
         seed: The draw is a pure function of it and of ``dialogues``.

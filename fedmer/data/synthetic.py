@@ -66,7 +66,7 @@ def synthetic_corpus(
     in a space of :data:`LATENT` dimensions that is rotated into the feature space, so the
     difficulty hardly depends on the feature dimensions. What one turn alone does not show: which
     modality to trust (a cue tells, not linearly), the speaker's offset (the dialogue tells) and
-    the emotions around it.
+    the emotions around it, to which each dialogue's mood and the ties between turns bind it.
 
     Args:
         seed: The corpus is a pure function of the arguments.
