@@ -59,6 +59,8 @@ class EmotionClient(pl.LightningModule):
         self.optimizer = optimizer
         self.seed = seed
         self.class_weights = None
+        self.teacher: Network | None = None
+        """The global network of the round's start, where the loss asks for it."""
         self.regulariser: Regulariser | None = None
         """A term that somebody else adds to the loss, such as an aggregation rule."""
         self.metrics = EmotionMetrics(network.shape.classes)
@@ -80,9 +82,14 @@ class EmotionClient(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self(batch)
-        loss: Tensor = self.loss(output, batch, self.class_weights)
+        loss: Tensor = self.loss(output, batch, self.class_weights, self._guidance(batch))
         extra = self.regulariser(output, batch) if self.regulariser is not None else None
         return loss if extra is None else loss + extra
+
+    @torch.no_grad()
+    def _guidance(self, batch: Batch) -> Tensor | None:
+        """What the global teacher says, or None where the fused branch teaches."""
+        return None if self.teacher is None else self.teacher(batch).logits
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         self.log("train_loss", outputs["loss"], prog_bar=True, batch_size=len(batch.context))

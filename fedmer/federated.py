@@ -20,7 +20,7 @@ from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
-from fedmer.metrics import EmotionMetrics, Scores
+from fedmer.metrics import EmotionMetrics, Scores, count_votes
 from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.networks.base import Network
@@ -77,6 +77,10 @@ class FederatedModule(pl.LightningModule):
         """``val`` and ``test``, of the last evaluation."""
         self.client_scores: dict[int, Scores] = {}
         """Own holdouts by client id, of the last evaluation of clients."""
+        self.votes: Tensor | None = None
+        """``(N, C)``: how many networks named each class of the labelled turns of ``test``, in the
+        data's order, at the last evaluation."""
+        self._ballots: list[Tensor] = []
 
     @property
     def loop(self) -> FederatedLoop:
@@ -106,7 +110,13 @@ class FederatedModule(pl.LightningModule):
         trainer = LocalTrainer(client, data.clients, self.aggregator, self.local, fabric)
         self._loop = [
             FederatedLoop(
-                self.network, self.aggregator, self.selector, self.executor, trainer, self.seed
+                self.network,
+                self.aggregator,
+                self.selector,
+                self.executor,
+                trainer,
+                self.seed,
+                self._rounds,
             )
         ]
 
@@ -123,6 +133,8 @@ class FederatedModule(pl.LightningModule):
         return DataLoader(places, batch_size=self.executor.concurrency, collate_fn=list)
 
     def on_train_epoch_start(self) -> None:
+        # A round that is not evaluated has no scores, and not those of an earlier one.
+        self.scores, self.client_scores = {}, {}
         self.cohort = self.loop.begin(self.current_epoch)
 
     def training_step(self, places: list[int], batch_idx: int) -> None:
@@ -220,6 +232,11 @@ class FederatedModule(pl.LightningModule):
         self.loop.load_state_dict(saved)
 
     @property
+    def _rounds(self) -> int | None:
+        epochs = self.trainer.max_epochs
+        return epochs if epochs is not None and epochs >= 0 else None
+
+    @property
     def _data(self) -> FederatedDataModule:
         data = getattr(self.trainer, "datamodule", None)
         if not isinstance(data, FederatedDataModule):
@@ -234,9 +251,13 @@ class FederatedModule(pl.LightningModule):
 
     def _count(self, part: str, batch: Batch) -> None:
         knowledge = self.loop.knowledge()
-        for network in self._networks(knowledge):
-            metrics: Any = self.metrics[part]
+        metrics: Any = self.metrics[part]
+        guesses = [
             metrics.update(self.aggregator.predict(network(batch), knowledge), batch)
+            for network in self._networks(knowledge)
+        ]
+        if part == "test":
+            self._ballots.append(count_votes(guesses, self._data.shape.classes))
 
     def _networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
         """The global network, or where there is none each client's own in turn.
@@ -261,6 +282,9 @@ class FederatedModule(pl.LightningModule):
         self.scores[part] = metrics.scores()
         self._log_round({f"{part}_{name}": v for name, v in self.scores[part].totals.items()})
         metrics.reset()
+        if part == "test":
+            self.votes = torch.cat(self._ballots).cpu()
+            self._ballots = []
 
     def _log_round(self, values: dict[str, float]) -> None:
         # Lightning's loggers take a metric called "step" for their axis, which else counts clients.

@@ -1,5 +1,6 @@
 """What a client does with a broadcast: train on its own data, sum up, send back."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
-from fedmer.plugins.aggregators.base import Aggregator, load_weights
+from fedmer.plugins.aggregators.base import Aggregator, ClientRound, load_weights
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,9 @@ class LocalTrainer:
         aggregator: Its client half is called here.
         training: Epochs, batch size, optimizer state.
         fabric: Device and precision; by default one CPU device at full precision.
+
+    Raises:
+        InputError: The loss wants a global teacher and the rule has no global network.
     """
 
     def __init__(
@@ -68,6 +72,13 @@ class LocalTrainer:
         fabric: Fabric | None = None,
     ) -> None:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        if client.loss.teacher == "global":
+            if not aggregator.averages:
+                raise InputError(
+                    f"loss.teacher is 'global', but {type(aggregator).__name__} keeps a personal "
+                    "network on every client and has no global one; use 'fused'."
+                )
+            client.teacher = copy.deepcopy(client.network)
         self.module = self.fabric.setup_module(client)
         self.client = client
         self.data = data
@@ -87,16 +98,21 @@ class LocalTrainer:
             InputError: The loss is not finite.
         """
         self.load(client, received)
-        loss = self._train(client, received)
+        memory = self._memory.get(client, {}).get("rule", {})
+        own = ClientRound(self.client, received, memory)
+        loss = self._train(client, own)
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
-            scalars={"train_loss": loss},
-            tensors=self._summarize(client, received),
+            scalars={"train_loss": loss, "steps": own.steps},
+            tensors=self._summarize(client, own),
         )
         weights = _snapshot(self.client)
+        attached = self.aggregator.attach(own) if self.aggregator.averages else {}
+        if memory:
+            self._remember(client)["rule"] = memory
         if self.aggregator.averages:
-            return summary, Update(client, weights)
+            return summary, Update(client, weights | attached)
         self._remember(client)["weights"] = weights
         return summary, None
 
@@ -127,12 +143,15 @@ class LocalTrainer:
         self._memory = dict(state["memory"])
         self._initial = dict(state["initial"])
 
-    def _train(self, client: int, received: Broadcast) -> float:
+    def _train(self, client: int, own: ClientRound) -> float:
         self.client.train()
         self.client.class_weights = self._class_weights[client]
         self.client.regulariser = lambda output, batch: self.aggregator.client_loss(
-            output, batch, received
+            output, batch, own
         )
+        if self.client.teacher is not None:
+            load_weights(self.client.teacher, own.received.weights or self._initial)
+            self.client.teacher.eval()
         optimizer: Any = self.fabric.setup_optimizers(self.client.configure_optimizers())
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
@@ -143,7 +162,7 @@ class LocalTrainer:
         with torch.random.fork_rng(devices=self._random_devices()):
             for epoch in range(self.training.epochs):
                 # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
-                lifetime = received.round * self.training.epochs + epoch
+                lifetime = own.received.round * self.training.epochs + epoch
                 order.set_epoch(lifetime)
                 for index, batch in enumerate(self._chunks(data, list(order))):
                     self.client.begin_step(client, lifetime, index)
@@ -153,8 +172,9 @@ class LocalTrainer:
                     if clip is not None:
                         self.fabric.clip_gradients(self.module, optimizer, max_norm=clip)
                     self.client.on_before_optimizer_step(optimizer.optimizer)
-                    self.aggregator.on_before_optimizer_step(self.client, received)
+                    self.aggregator.on_before_optimizer_step(own)
                     optimizer.step()
+                    own.steps += 1
                     losses.append(loss.detach())
         self.client.regulariser = None
         if keep:
@@ -162,18 +182,18 @@ class LocalTrainer:
         mean = torch.stack(losses).mean()
         if not torch.isfinite(mean):
             raise InputError(
-                f"round {received.round}: the loss of client {client} "
+                f"round {own.received.round}: the loss of client {client} "
                 f"('{self.data[client].name}') is {float(mean)}; lower the learning rate, or look "
                 "at its features with 'fedmer data describe'."
             )
         return float(mean)
 
     @torch.no_grad()
-    def _summarize(self, client: int, received: Broadcast) -> Mapping[str, Tensor]:
+    def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
         self.client.eval()
         data = self.data[client].train
         batches = self._chunks(data, range(len(data)))
-        return self.aggregator.summarize(self.client, batches, received)
+        return self.aggregator.summarize(own, batches)
 
     def _chunks(self, excerpts: Sequence[Excerpt], order: Sequence[int]) -> Iterator[Batch]:
         size = self.training.batch_size

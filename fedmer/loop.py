@@ -58,6 +58,7 @@ class FederatedLoop:
         executor: Where clients run.
         trainer: The client side.
         seed: Where the selector's choice comes from.
+        rounds: How many there will be, or None if that is open.
     """
 
     def __init__(
@@ -68,15 +69,16 @@ class FederatedLoop:
         executor: Executor,
         trainer: LocalTrainer,
         seed: int,
+        rounds: int | None = None,
     ) -> None:
-        self.state = ServerState(network)
+        self.sizes = [client.examples for client in trainer.data]
+        self.state = ServerState(network, rounds=rounds, sizes=self.sizes)
         self.aggregator = aggregator
         self.selector = selector
         self.executor = executor
         self.trainer = trainer
         self.seed = seed
         self.optimizer: Optimizer = aggregator.server_optimizer(network.parameters())
-        self.sizes = [client.examples for client in trainer.data]
         if not self.sizes:
             raise InputError("There are no clients; a federation needs at least one.")
         executor.bind(trainer)

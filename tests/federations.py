@@ -49,12 +49,13 @@ def federation(
     selector: Selector | None = None,
     training: LocalTraining | None = None,
     seed: int = 0,
+    loss: SelfDistillation | None = None,
 ) -> FederatedLoop:
     """A loop over a tiny SDT with dropout; everything is a function of the seed."""
     corpus = corpus or small_corpus()
     clients = clients or clients_of(corpus, VirtualSpeaker(8))
     network = network_for(corpus, seed)
-    working = EmotionClient(network_for(corpus, seed), SelfDistillation(), seed=seed)
+    working = EmotionClient(network_for(corpus, seed), loss or SelfDistillation(), seed=seed)
     trainer = LocalTrainer(working, clients, aggregator, training or LocalTraining())
     return FederatedLoop(network, aggregator, selector or All(), Inline(), trainer, seed)
 

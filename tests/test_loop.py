@@ -166,7 +166,7 @@ def test_prototypes_are_all_that_fedproto_sends() -> None:
     width, classes = 8, 6
     assert first.bytes_down == 0
     assert second.bytes_down == 8 * (classes * width * 4 + classes)
-    assert first.bytes_up == 8 * (classes * width * 4 + classes * 8 + 16)
+    assert first.bytes_up == 8 * (classes * width * 4 + classes * 8 + 24)
     assert loop.state.tensors["known"].all()
 
 
@@ -195,3 +195,23 @@ def test_a_trained_network_beats_chance_on_what_it_saw() -> None:
     loop = federation(FedAvg(), corpus, training=LocalTraining(epochs=5, batch_size=4))
     losses = [loop.run_round(number).train_loss for number in range(4)]
     assert losses[-1] < losses[0]
+
+
+def test_the_global_teacher_is_the_network_that_was_sent_without_dropout() -> None:
+    loop = federation(FedAvg(), loss=SelfDistillation(teacher="global"))
+    loop.run_round(0)
+    sent = weights_of(loop)
+    loop.run_round(1)
+    teacher = loop.trainer.client.teacher
+    assert teacher is not None
+    assert not teacher.training
+    assert same_bits(dict(teacher.state_dict()), sent)
+    assert not same_bits(weights_of(loop), sent)
+    other = federation(FedAvg())
+    other.run_round(0)
+    assert not same_bits(weights_of(other), sent)
+
+
+def test_a_rule_without_a_global_network_has_no_global_teacher() -> None:
+    with pytest.raises(InputError, match="loss.teacher is .global., but FedProto"):
+        federation(FedProto(), loss=SelfDistillation(teacher="global"))

@@ -28,15 +28,19 @@ class SelfDistillation(nn.Module):
         \mathrm{KL}_m &= \frac{1}{|M|} \sum_M \sum_c p_c \log \frac{p_c}{q_c}, \quad
         p = \mathrm{softmax}(z / T),\ q = \mathrm{softmax}(z_m / T)
 
-    There is no factor :math:`T^2` and, as in the authors' code, the teacher is not detached unless
-    asked for. A student's terms leave out the turns that lack its modality. A network without
-    students is trained by the first term alone.
+    With ``teacher='global'``, :math:`p` comes from the network that the server sent, frozen for the
+    round and without dropout, as in FedDistill; then clients learn from each other and not only
+    from themselves. There is no factor :math:`T^2` and, as in the authors' code, the teacher is not
+    detached unless asked for. A student's terms leave out the turns that lack its modality. A
+    network without students is trained by the first term alone.
 
     Args:
         temperature: T > 0. The authors use 1 on IEMOCAP and 8 on MELD.
         task: The factor gamma_1 of the teacher's cross-entropy, 0 or more.
         students: The factor gamma_2 of the students' cross-entropy, 0 or more.
         distillation: The factor gamma_3 of the divergence, 0 or more.
+        teacher: Who teaches the students: the 'fused' branch of the same network, or the 'global'
+            network as it was sent at the round's start.
         detach_teacher: Keep the gradient of KL out of the fused branch.
         class_weights: 'none' (all 1), 'local' (a client's own inverse class frequencies), or
             'global' (those of all clients together; the server then knows every client's class
@@ -52,6 +56,7 @@ class SelfDistillation(nn.Module):
         task: float = 1.0,
         students: float = 1.0,
         distillation: float = 1.0,
+        teacher: Literal["fused", "global"] = "fused",
         detach_teacher: bool = False,
         class_weights: ClassWeights = "none",
     ) -> None:
@@ -65,11 +70,16 @@ class SelfDistillation(nn.Module):
                 raise InputError(f"the loss factor {name} is {value}; expected 0 or more.")
         self.temperature = temperature
         self.task, self.students, self.distillation = task, students, distillation
+        self.teacher = teacher
         self.detach_teacher = detach_teacher
         self.class_weights = class_weights
 
     def forward(
-        self, output: NetworkOutput, batch: Batch, class_weights: Tensor | None = None
+        self,
+        output: NetworkOutput,
+        batch: Batch,
+        class_weights: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar; zero for a batch without a labelled turn.
 
@@ -77,10 +87,20 @@ class SelfDistillation(nn.Module):
             output: What the network said of the batch.
             batch: The batch.
             class_weights: ``(C,)`` weights :math:`w`, or None for all 1.
+            guidance: ``(B, L, C)`` logits of the global teacher, without gradient.
+
+        Raises:
+            InputError: The global teacher is asked for and there is none.
         """
-        teacher = output.logits.float()
-        loss = self.task * cross_entropy(teacher, batch.labels, batch.labelled, class_weights)
-        target = teacher.detach() if self.detach_teacher else teacher
+        if self.teacher == "global" and guidance is None:
+            raise InputError(
+                "loss.teacher is 'global', but nobody sent a network; use 'fused' outside a "
+                "federation."
+            )
+        fused = output.logits.float()
+        loss = self.task * cross_entropy(fused, batch.labels, batch.labelled, class_weights)
+        target = fused if guidance is None else guidance.float()
+        target = target.detach() if self.detach_teacher else target
         for name, logits in output.students.items():
             counted = batch.labelled & batch.present[name]
             student = logits.float()

@@ -242,3 +242,34 @@ def test_inverse_frequencies(counts: list[int]) -> None:
 def test_values_out_of_range_are_refused(make: Callable[[], object], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         make()
+
+
+@quick
+@given(case=cases(students=2), seed=st.integers(0, 1000))
+def test_a_global_teacher_is_the_target_and_gets_no_gradient(case: Case, seed: int) -> None:
+    guidance = torch.randn(case.output.logits.shape, generator=torch.Generator().manual_seed(seed))
+    loss = SelfDistillation(temperature=2.0, task=0, students=0, teacher="global")
+    value = loss(case.output, case.batch, None, guidance)
+    expected = sum(
+        loss.divergence(guidance, logits, case.batch.labelled & case.batch.present[name])
+        for name, logits in case.output.students.items()
+    )
+    torch.testing.assert_close(value, expected)
+    (gradient,) = torch.autograd.grad(value, [case.output.logits], allow_unused=True)
+    assert gradient is None or not gradient.any()
+
+
+@quick
+@given(case=cases(students=2))
+def test_a_global_teacher_who_says_what_the_fused_branch_says_changes_no_value(case: Case) -> None:
+    said = case.output.logits.detach()
+    one = SelfDistillation()(case.output, case.batch)
+    other = SelfDistillation(teacher="global")(case.output, case.batch, None, said)
+    torch.testing.assert_close(one, other)
+
+
+@settings(max_examples=1)
+@given(case=cases(students=1))
+def test_a_global_teacher_must_be_there(case: Case) -> None:
+    with pytest.raises(InputError, match="loss.teacher is 'global', but nobody sent a network"):
+        SelfDistillation(teacher="global")(case.output, case.batch)

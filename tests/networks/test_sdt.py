@@ -47,7 +47,7 @@ def some_batch(seed: int, lengths: tuple[int, ...] = (5, 3)) -> Batch:
 
 def test_the_published_size_less_the_norms_that_are_never_used() -> None:
     with torch.device("meta"):
-        network = SDT(IEMOCAP, hidden=1024)
+        network = SDT(IEMOCAP, hidden=1024, attention_score=None)
     assert size(network) == 79_687_704 - 18_432 == 79_669_272
 
 
@@ -66,7 +66,7 @@ def test_size_follows_from_the_equations(
     d, m = heads * width, len(widths)
     shape = CorpusShape({f"m{i}": w for i, w in enumerate(widths)}, classes, speakers)
     with torch.device("meta"):
-        network = SDT(shape, hidden=d, heads=heads, gates=gates)  # type: ignore[arg-type]
+        network = SDT(shape, hidden=d, heads=heads, gates=gates, attention_score=None)  # type: ignore[arg-type]
     encoders = m**2 * (6 * (d**2 + d) + 2 * d)
     gated = m**2 * d**2 if gates == "learned" else 0
     reduce, fuse = m * (m * d**2 + d), d**2
@@ -126,7 +126,7 @@ def test_identity_gates_are_learned_gates_at_the_identity(seed: int) -> None:
 def test_reduction_fusion_and_heads_follow_the_equations(seed: int) -> None:
     """From the encoders' outputs on, computed a second time a turn at a time."""
     torch.manual_seed(seed)
-    network = SDT(TWO, hidden=8, heads=2).eval()
+    network = SDT(TWO, hidden=8, heads=2, attention_score=None).eval()
     flows: dict[str, Tensor] = {}
     for pair, encoder in network.encoders.items():
         encoder.register_forward_hook(_keep(flows, pair))

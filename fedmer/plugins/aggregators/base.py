@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +20,34 @@ class ServerState:
     Args:
         network: The global network; its parameters and buffers are the global weights.
         round: The round in progress, from 0.
+        rounds: How many there will be, or None if that is open.
+        sizes: Labelled turns of every client of the federation, by id.
         tensors: What a rule keeps besides, such as prototypes. Saved with every checkpoint.
     """
 
     network: nn.Module
     round: int = 0
+    rounds: int | None = None
+    sizes: Sequence[int] = ()
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class ClientRound:
+    """One client's part of a round, as the client half of a rule sees it.
+
+    Args:
+        client: The client in training; its network holds its current weights.
+        received: This round's broadcast.
+        memory: What the rule keeps on this client between the rounds in which it takes part;
+            changed in place, empty at first, saved with every checkpoint.
+        steps: Optimizer steps made so far in this round.
+    """
+
+    client: EmotionClient
+    received: Broadcast
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    steps: int = 0
 
 
 class Aggregator:
@@ -38,11 +59,12 @@ class Aggregator:
     updates by these weights. So the server of a linear rule never needs a single client's update.
 
     Hyperparameters are arguments of ``__init__``, checked there with
-    :class:`~fedmer.errors.InputError`. Instances keep no state; the server's lives in
-    :class:`ServerState`, which is saved with every checkpoint.
+    :class:`~fedmer.errors.InputError`. Instances keep no state: the server's lives in
+    :class:`ServerState`, a client's in :class:`ClientRound`, and both are saved with every
+    checkpoint.
     """
 
-    averages: ClassVar[bool] = True
+    averages: bool = True
     """Do clients receive and send weights? If not, each keeps a personal network between rounds,
     and evaluation is over these."""
 
@@ -51,23 +73,26 @@ class Aggregator:
         weights = dict(state.network.state_dict()) if self.averages else None
         return Broadcast(state.round, weights, dict(state.tensors))
 
-    def client_loss(
-        self, output: NetworkOutput, batch: Batch, received: Broadcast
-    ) -> Tensor | None:
+    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
         """A differentiable term to add to a batch's loss, or None. Client side."""
 
-    def on_before_optimizer_step(self, client: EmotionClient, received: Broadcast) -> None:
+    def on_before_optimizer_step(self, own: ClientRound) -> None:
         """Change the gradients in place before the optimizer's step. Client side."""
 
-    def summarize(
-        self, client: EmotionClient, batches: Iterable[Batch], received: Broadcast
-    ) -> Mapping[str, Tensor]:
+    def summarize(self, own: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         """Small tensors to send up after local training, such as prototypes. Client side.
 
         Args:
-            client: In evaluation mode, without gradients.
+            own: The client is in evaluation mode, without gradients.
             batches: All that the client trained on.
-            received: This round's broadcast.
+        """
+        return {}
+
+    def attach(self, own: ClientRound) -> Weights:
+        """Large tensors to send up beside the weights, if ``averages``. Client side.
+
+        They are averaged like the weights and by the same weights; :meth:`step` finds their mean
+        in ``mean``, under names that no parameter has.
         """
         return {}
 
@@ -108,7 +133,8 @@ class Aggregator:
             state: Changed in place.
             summaries: The cohort's, by client id.
             weights: From :meth:`weigh`.
-            mean: The weighted mean of the cohort's weights, or None if ``averages`` is False.
+            mean: The weighted mean of the cohort's weights and of what they attached, or None if
+                ``averages`` is False.
         """
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:

@@ -6,12 +6,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedmer.client import EmotionClient
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
-from fedmer.losses.prototype import class_sums
+from fedmer.losses.prototype import nearest
 from fedmer.messages import Broadcast, Summary, Weights
-from fedmer.plugins.aggregators.base import Aggregator, ServerState
+from fedmer.plugins.aggregators._prototypes import local_prototypes
+from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
 from fedmer.plugins.networks.base import NetworkOutput
 
 
@@ -48,34 +48,19 @@ class FedProto(Aggregator):
         self.strength = strength
         self.inference = inference
 
-    def client_loss(
-        self, output: NetworkOutput, batch: Batch, received: Broadcast
-    ) -> Tensor | None:
-        if "prototypes" not in received.tensors:
+    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
+        sent = own.received.tensors
+        if "prototypes" not in sent:
             return None
-        prototypes, known = received.tensors["prototypes"], received.tensors["known"]
+        prototypes, known = sent["prototypes"], sent["known"]
         labels = batch.labels.clamp(min=0)
         counted = batch.labelled & known[labels]
         apart = (output.embeddings["fused"] - prototypes[labels]).square().mean(dim=-1)
         return self.strength * (apart * counted).sum() / batch.labelled.sum().clamp(min=1)
 
-    def summarize(
-        self, client: EmotionClient, batches: Iterable[Batch], received: Broadcast
-    ) -> Mapping[str, Tensor]:
-        sums, counts = zip(
-            *(
-                class_sums(
-                    client(batch).embeddings["fused"],
-                    batch.labels,
-                    batch.labelled,
-                    client.network.shape.classes,
-                )
-                for batch in batches
-            ),
-            strict=True,
-        )
-        total, count = torch.stack(sums).sum(dim=0), torch.stack(counts).sum(dim=0)
-        return {"prototypes": total / count.clamp(min=1)[:, None], "counts": count}
+    def summarize(self, own: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
+        local = local_prototypes(own, batches)["fused"]
+        return {"prototypes": local.means, "counts": local.counts}
 
     def weight(self, summary: Summary) -> float:
         return 1.0
@@ -99,10 +84,5 @@ class FedProto(Aggregator):
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         if self.inference == "head" or "prototypes" not in received.tensors:
             return output.logits
-        # Not by a matrix product, whose rounding depends on how many turns the batch is padded to.
-        apart = torch.cdist(
-            output.embeddings["fused"],
-            received.tensors["prototypes"][None],
-            compute_mode="donot_use_mm_for_euclid_dist",
-        )
-        return (-apart).masked_fill(~received.tensors["known"], -torch.inf)
+        sent = received.tensors
+        return nearest(output.embeddings["fused"], sent["prototypes"], sent["known"])

@@ -1,8 +1,7 @@
 """FedProx, averaging with a leash."""
 
-from fedmer.client import EmotionClient
 from fedmer.errors import InputError
-from fedmer.messages import Broadcast
+from fedmer.plugins.aggregators.base import ClientRound
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
 
@@ -28,10 +27,10 @@ class FedProx(FedAvg):
             raise InputError(f"mu is {mu}; expected 0 or more.")
         self.mu = mu
 
-    def on_before_optimizer_step(self, client: EmotionClient, received: Broadcast) -> None:
-        if self.mu == 0 or received.weights is None:
+    def on_before_optimizer_step(self, own: ClientRound) -> None:
+        if self.mu == 0 or own.received.weights is None:
             return
-        for name, parameter in client.network.named_parameters():
+        for name, parameter in own.client.network.named_parameters():
             if parameter.grad is not None:
-                start = received.weights[name].to(parameter.device)
+                start = own.received.weights[name].to(parameter.device)
                 parameter.grad.add_(parameter.detach() - start, alpha=self.mu)

@@ -1,6 +1,7 @@
 """SDT, the Self-Distillation Transformer."""
 
 import math
+import warnings
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
+from fedmer.plugins.networks.attention_score import AttentionScore, ModalityScores
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
@@ -39,6 +41,10 @@ class SDT(Network):
     79,687,704 less 18,432 of the nine LayerNorms before attention, which the authors' network
     creates and never uses.
 
+    With ``attention_score`` each :math:`H'_m` is first scaled by how much the modality counts in
+    its turn, the paper's addition to SDT; without, this is SDT. Where there is one modality there
+    is nothing to weigh; a warning says so, and SDT goes without.
+
     Args:
         shape: The sizes of the corpus.
         hidden: Width d of every layer, a multiple of the number of heads. The paper has 1024.
@@ -46,6 +52,7 @@ class SDT(Network):
         dropout: Probability in [0, 1).
         gates: Of each encoder's output h, 'learned' is sigmoid(W h) * h, and 'identity' is
             sigmoid(h) * h, which the authors use on MELD.
+        attention_score: How modalities are weighed, or None for SDT as published.
 
     Raises:
         InputError: ``hidden`` is not a positive multiple of ``heads``, or ``dropout`` is out of
@@ -59,6 +66,7 @@ class SDT(Network):
         heads: int = 4,
         dropout: float = 0.3,
         gates: Literal["learned", "identity"] = "learned",
+        attention_score: AttentionScore | None = AttentionScore(),
     ) -> None:
         super().__init__(shape)
         if hidden < 1 or heads < 1 or hidden % heads:
@@ -91,6 +99,15 @@ class SDT(Network):
         )
         self.teacher = nn.Linear(hidden, shape.classes)
         self.dropout = nn.Dropout(dropout)
+        self.scores: ModalityScores | None = None
+        if attention_score is not None and len(self.modalities) == 1:
+            warnings.warn(
+                f"{self.modalities[0]} is the only modality, so that an attention score has "
+                "nothing to weigh; SDT goes without.",
+                stacklevel=2,
+            )
+        elif attention_score is not None:
+            self.scores = ModalityScores(self.modalities, hidden, attention_score)
 
     def forward(self, batch: Batch) -> NetworkOutput:
         present = {name: batch.present[name] & batch.context for name in self.modalities}
@@ -100,7 +117,13 @@ class SDT(Network):
             for name, there in present.items()
         }
         reduced = {name: self._reduce(name, streams, present) for name in self.modalities}
-        fused = self._fuse(reduced, present)
+        weighed = reduced
+        if self.scores is not None:
+            weights = self.scores(reduced, present)
+            weighed = {name: weights[name] * hidden for name, hidden in reduced.items()}
+            if self.scores.settings.students == "scaled":
+                reduced = weighed
+        fused = self._fuse(weighed, present)
         return NetworkOutput(
             logits=self.teacher(fused),
             students={

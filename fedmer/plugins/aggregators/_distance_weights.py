@@ -1,0 +1,108 @@
+"""Who counts how much, by how far each client's prototypes lie from the global ones."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fedmer.losses import prototype
+
+Weighting = Literal["distance", "softmax", "counts"]
+Radius = Literal["envelope", "clip"]
+
+
+@dataclass(frozen=True)
+class DistanceWeights:
+    r"""Weights of clients, class by class.
+
+    With :math:`d_{ik} = d(C_i^k, c^{k,t})` and the clients :math:`S_k` that hold class :math:`k`:
+
+    .. math::
+
+        s_{ik} &= (R_k - d_{ik} + \epsilon R_k)\, n_{ik}^\gamma, \qquad
+        R_k = \max\bigl(r_k, \max_{i \in S_k} d_{ik}\bigr) \\
+        w_{ik} &= s_{ik} \big/ \textstyle\sum_{j \in S_k} s_{jk}
+
+    Args:
+        weighting: 'distance' as above; 'softmax' with :math:`s_{ik} = e^{-d_{ik} / \tau}
+            n_{ik}^\gamma`; 'counts' with :math:`n_{ik}^\gamma` alone.
+        radius: 'envelope' as above; 'clip' with :math:`s_{ik} = \max(r_k - d_{ik}, 0)\,
+            n_{ik}^\gamma`, which gives nothing to a client beyond the margin.
+        epsilon: What the farthest client keeps, as a share of the radius.
+        gamma: The power of the number of turns.
+        tau: The softmax's temperature, in units of distance.
+        distance: Of the distance.
+    """
+
+    weighting: Weighting
+    radius: Radius
+    epsilon: float
+    gamma: float
+    tau: float
+    distance: prototype.Distance
+
+    def __call__(
+        self, local: Tensor, counts: Tensor, previous: Tensor | None, known: Tensor | None
+    ) -> Tensor:
+        """Weights ``w``, ``(I, C)`` float64.
+
+        A column sums to 1 over the clients that hold the class, and is 0 throughout where nobody
+        does. Where a class had no prototype before, or no score is left above 0, the counts alone
+        decide.
+
+        Args:
+            local: ``(I, C, D)`` prototypes of ``I`` clients.
+            counts: ``(I, C)`` turns behind them; 0 is a class that a client does not hold.
+            previous: ``(C, D)`` global prototypes, or None if there are none yet.
+            known: ``(C,)`` bool, which of them there are.
+        """
+        held = counts > 0
+        by_count = counts.double().pow(self.gamma) * held
+        scores = by_count
+        if previous is not None and known is not None and self.weighting != "counts":
+            closeness = self._closeness(local.double(), held, previous.double(), known)
+            scores = torch.where(known, closeness * by_count, by_count)
+        total = scores.sum(dim=0)
+        usable = torch.isfinite(total) & (total > 0)
+        scores = torch.where(usable, scores, by_count)
+        total = scores.sum(dim=0)
+        return scores / torch.where(total > 0, total, 1.0)
+
+    def _closeness(self, local: Tensor, held: Tensor, previous: Tensor, known: Tensor) -> Tensor:
+        """How near each client is to the global prototype of each class, ``(I, C)``."""
+        apart = prototype.distances(local, previous, self.distance)
+        own = apart.diagonal(dim1=1, dim2=2)
+        own = own.masked_fill(~held, 0.0)
+        if self.weighting == "softmax":
+            # The nearest scores 1: far prototypes must not underflow all at once.
+            nearest = own.masked_fill(~held, torch.inf).amin(dim=0).nan_to_num(posinf=0.0)
+            return torch.exp((nearest - own) / self.tau)
+        margin = prototype.margins(previous, known, self.distance)
+        margin = torch.where(torch.isfinite(margin), margin, 0.0)
+        if self.radius == "clip":
+            return (margin - own).clamp(min=0)
+        reach = torch.maximum(margin, own.amax(dim=0))
+        # With all distances and the radius 0 everybody is equally near.
+        return torch.where(reach > 0, reach - own + self.epsilon * reach, 1.0)
+
+
+def join(local: Tensor, weights: Tensor, previous: Tensor | None) -> Tensor:
+    r"""The new prototypes ``(C, D)``, :math:`c^k = \sum_i w_{ik} C_i^k`, in the dtype of ``local``.
+
+    A class that nobody holds keeps its previous prototype, or is zero without one.
+
+    Args:
+        local: ``(I, C, D)``.
+        weights: ``(I, C)`` from :class:`DistanceWeights`.
+        previous: ``(C, D)``, or None.
+    """
+    held = (weights > 0).any(dim=0)
+    mean = torch.einsum("ic,icd->cd", weights, local.double())
+    # A weighted mean lies between its parts; rounding must not carry it out.
+    inside = torch.where((weights > 0)[..., None], local.double(), torch.nan)
+    low = inside.nan_to_num(nan=torch.inf).amin(dim=0)
+    high = inside.nan_to_num(nan=-torch.inf).amax(dim=0)
+    fresh = torch.minimum(torch.maximum(mean, low), high).to(local.dtype)
+    old = torch.zeros_like(fresh) if previous is None else previous.to(fresh.dtype)
+    return torch.where(held[:, None], fresh, old)

@@ -1,0 +1,66 @@
+"""What rules that exchange class prototypes have in common."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmer.data.batch import Batch
+from fedmer.errors import InputError
+from fedmer.losses.prototype import class_sums
+from fedmer.plugins.aggregators.base import ClientRound
+from fedmer.plugins.networks.base import NetworkOutput
+
+
+@dataclass(frozen=True, eq=False)
+class LocalPrototypes:
+    """A client's mean embedding of every class at one site of its network.
+
+    Args:
+        means: ``(C, D)``; zero for a class that it does not hold.
+        counts: ``(C,)`` int64, the labelled turns behind each.
+    """
+
+    means: Tensor
+    counts: Tensor
+
+
+def embedding_at(output: NetworkOutput, site: str) -> Tensor:
+    """``(B, L, D)``, what a network makes of every turn at a site.
+
+    Raises:
+        InputError: The network has no such site.
+    """
+    if site not in output.embeddings:
+        known = ", ".join(output.embeddings)
+        raise InputError(f"The network has no site '{site}' for prototypes; it has: {known}.")
+    return output.embeddings[site]
+
+
+def counted_at(batch: Batch, site: str) -> Tensor:
+    """``(B, L)`` bool: the labelled turns; at a modality's site those that have the modality."""
+    return batch.labelled & batch.present[site] if site in batch.present else batch.labelled
+
+
+def local_prototypes(
+    own: ClientRound, batches: Iterable[Batch], sites: Sequence[str] = ("fused",)
+) -> dict[str, LocalPrototypes]:
+    """A client's prototypes over all that it trained on, by site, in one pass.
+
+    Raises:
+        InputError: The network lacks a site.
+    """
+    classes = own.client.network.shape.classes
+    sums: dict[str, list[tuple[Tensor, Tensor]]] = {site: [] for site in sites}
+    for batch in batches:
+        output = own.client(batch)
+        for site in sites:
+            rows = embedding_at(output, site)
+            sums[site].append(class_sums(rows, batch.labels, counted_at(batch, site), classes))
+    result = {}
+    for site, parts in sums.items():
+        total = torch.stack([part for part, _ in parts]).sum(dim=0)
+        counts = torch.stack([count for _, count in parts]).sum(dim=0)
+        result[site] = LocalPrototypes(total / counts.clamp(min=1)[:, None], counts)
+    return result

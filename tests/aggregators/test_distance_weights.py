@@ -1,0 +1,222 @@
+"""What distance weighting promises (METHOD 3.6), over random cohorts."""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fedmer.losses import prototype
+from fedmer.plugins.aggregators._distance_weights import DistanceWeights, Radius, Weighting, join
+from tests.aggregators.rules import SEEDS, generator
+
+many = settings(max_examples=150, deadline=None)
+FORMS: list[tuple[Weighting, Radius]] = [
+    ("distance", "envelope"), ("distance", "clip"), ("softmax", "envelope"), ("counts", "envelope")
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What a server holds when it weighs: random prototypes of random clients."""
+
+    local: Tensor
+    counts: Tensor
+    previous: Tensor | None
+    known: Tensor | None
+
+    def weights(self, rule: DistanceWeights) -> Tensor:
+        return rule(self.local, self.counts, self.previous, self.known)
+
+
+def rule_of(
+    form: tuple[Weighting, Radius] = ("distance", "envelope"),
+    gamma: float = 0.0,
+    epsilon: float = 1e-3,
+    distance: prototype.Distance = "euclidean",
+) -> DistanceWeights:
+    return DistanceWeights(*form, epsilon, gamma, 1.0, distance)
+
+
+@st.composite
+def cohorts(draw: st.DrawFn, first_rounds: bool = True) -> Cohort:
+    """Some classes held by nobody, some known from before, spreads from 0 to far outliers."""
+    random = generator(draw(SEEDS))
+    clients, classes, width = draw(st.integers(1, 6)), draw(st.integers(1, 4)), 3
+    spread = draw(st.sampled_from([0.0, 0.1, 1.0, 100.0]))
+    centre = torch.randn(classes, width, generator=random, dtype=torch.float64)
+    noise = torch.randn(clients, classes, width, generator=random, dtype=torch.float64)
+    counts = torch.randint(1, 50, (clients, classes), generator=random)
+    counts *= torch.rand(clients, classes, generator=random) < 0.7
+    local = (centre + spread * noise) * (counts > 0)[..., None]
+    if first_rounds and draw(st.booleans()):
+        return Cohort(local, counts, None, None)
+    collapsed = draw(st.booleans())
+    previous = torch.zeros_like(centre) + centre[:1] if collapsed else centre
+    return Cohort(local, counts, previous, torch.rand(classes, generator=random) < 0.8)
+
+
+forms = st.sampled_from(FORMS)
+gammas = st.sampled_from([0.0, 0.5, 1.0])
+
+
+@many
+@given(cohort=cohorts(), form=forms, gamma=gammas, kind=st.sampled_from(["euclidean", "squared"]))
+def test_weights_are_shares_of_those_who_hold_a_class(
+    cohort: Cohort, form: tuple[Weighting, Radius], gamma: float, kind: prototype.Distance
+) -> None:
+    weights = cohort.weights(rule_of(form, gamma, distance=kind))
+    held = cohort.counts > 0
+    assert weights.isfinite().all()
+    assert (weights >= 0).all()
+    assert (weights[~held] == 0).all()
+    torch.testing.assert_close(weights.sum(dim=0), held.any(dim=0).double())
+
+
+@many
+@given(cohort=cohorts(), form=forms, gamma=gammas)
+def test_new_prototypes_lie_between_those_that_came_and_absent_classes_stay(
+    cohort: Cohort, form: tuple[Weighting, Radius], gamma: float
+) -> None:
+    fresh = join(cohort.local, cohort.weights(rule_of(form, gamma)), cohort.previous)
+    held = cohort.counts > 0
+    for k in range(held.shape[1]):
+        if held[:, k].any():
+            rows = cohort.local[held[:, k], k]
+            assert (fresh[k] >= rows.amin(dim=0)).all()
+            assert (fresh[k] <= rows.amax(dim=0)).all()
+        else:
+            kept = torch.zeros(3) if cohort.previous is None else cohort.previous[k]
+            assert torch.equal(fresh[k], kept.to(fresh.dtype))
+
+
+@many
+@given(cohort=cohorts(), form=forms, gamma=gammas, data=st.data())
+def test_the_order_of_clients_is_immaterial(
+    cohort: Cohort, form: tuple[Weighting, Radius], gamma: float, data: st.DataObject
+) -> None:
+    order = data.draw(st.permutations(range(len(cohort.local))))
+    rule = rule_of(form, gamma)
+    shuffled = replace(cohort, local=cohort.local[order], counts=cohort.counts[order])
+    weights, other = cohort.weights(rule), shuffled.weights(rule)
+    torch.testing.assert_close(other, weights[order])
+    torch.testing.assert_close(
+        join(shuffled.local, other, cohort.previous),
+        join(cohort.local, weights, cohort.previous),
+    )
+
+
+@many
+@given(cohort=cohorts(), form=st.sampled_from([FORMS[0], FORMS[1], FORMS[3]]), gamma=gammas)
+def test_weights_do_not_depend_on_the_origin_or_the_unit(
+    cohort: Cohort, form: tuple[Weighting, Radius], gamma: float
+) -> None:
+    """The softmax is left out: its temperature has the unit of a distance."""
+    shift, scale = torch.tensor([3.0, -2.0, 0.5]), 4.0
+    previous = None if cohort.previous is None else scale * cohort.previous + shift
+    moved = replace(cohort, local=scale * cohort.local + shift, previous=previous)
+    rule = rule_of(form, gamma)
+    weights = cohort.weights(rule)
+    torch.testing.assert_close(moved.weights(rule), weights, rtol=1e-5, atol=1e-7)
+    held = (weights > 0).any(dim=0)
+    torch.testing.assert_close(
+        join(moved.local, weights, previous)[held],
+        (scale * join(cohort.local, weights, cohort.previous) + shift)[held],
+    )
+
+
+@many
+@given(cohort=cohorts(first_rounds=False), form=st.sampled_from(FORMS[:3]))
+def test_who_is_nearer_counts_no_less(cohort: Cohort, form: tuple[Weighting, Radius]) -> None:
+    weights = cohort.weights(rule_of(form))
+    assert cohort.previous is not None
+    assert cohort.known is not None
+    apart = (cohort.local - cohort.previous).norm(dim=-1)
+    for k in range(len(cohort.known)):
+        if cohort.known[k]:
+            holders = (cohort.counts[:, k] > 0).nonzero()[:, 0]
+            in_order = weights[holders[apart[holders, k].argsort()], k]
+            assert (in_order.diff() <= 1e-12).all()
+
+
+@many
+@given(
+    cohort=cohorts(first_rounds=False),
+    form=forms,
+    radius=st.sampled_from([0.0, 0.1, 1.0, 50.0]),
+    gamma=gammas,
+)
+def test_at_equal_distances_the_counts_alone_decide(
+    cohort: Cohort, form: tuple[Weighting, Radius], radius: float, gamma: float
+) -> None:
+    """With gamma 0 that is FedProto's plain mean, with gamma 1 a mean over turns."""
+    held = cohort.counts > 0
+    assert cohort.previous is not None
+    directions = torch.nn.functional.normalize(torch.randn_like(cohort.local), dim=-1)
+    local = (cohort.previous + radius * directions) * held[..., None]
+    even = replace(cohort, local=local, known=torch.ones(held.shape[1], dtype=torch.bool))
+    by_count = cohort.counts.double().pow(gamma) * held
+    expected = by_count / by_count.sum(dim=0).clamp(min=1e-300)
+    torch.testing.assert_close(even.weights(rule_of(form, gamma)), expected, rtol=1e-6, atol=1e-9)
+
+
+@many
+@given(cohort=cohorts(), form=forms, gamma=gammas)
+def test_without_a_previous_prototype_the_counts_alone_decide(
+    cohort: Cohort, form: tuple[Weighting, Radius], gamma: float
+) -> None:
+    held = cohort.counts > 0
+    by_count = cohort.counts.double().pow(gamma) * held
+    expected = by_count / by_count.sum(dim=0).clamp(min=1e-300)
+    for first in (
+        replace(cohort, previous=None, known=None),
+        replace(
+            cohort, previous=torch.zeros(held.shape[1], 3), known=torch.zeros(held.shape[1]) > 0
+        ),
+    ):
+        torch.testing.assert_close(first.weights(rule_of(form, gamma)), expected)
+
+
+@many
+@given(cohort=cohorts(first_rounds=False), form=st.sampled_from(FORMS[:3]))
+def test_another_class_matters_only_through_the_margin(
+    cohort: Cohort, form: tuple[Weighting, Radius]
+) -> None:
+    """Whatever clients hold of class 1, class 0 is weighed alike."""
+    if cohort.local.shape[1] > 1:
+        local, counts = cohort.local.clone(), cohort.counts.clone()
+        local[:, 1], counts[:, 1] = 7.0, 3
+        other = replace(cohort, local=local, counts=counts)
+        rule = rule_of(form)
+        torch.testing.assert_close(other.weights(rule)[:, 0], cohort.weights(rule)[:, 0])
+
+
+def test_two_clients_worked_out_by_hand() -> None:
+    """Distances 1 and 3, margin 2: R = 3, scores 2 + 3e and 3e with e = 0.1."""
+    previous = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    local = torch.tensor([[[0.0, 1.0], [2.0, 0.0]], [[0.0, 3.0], [2.0, 0.0]]])
+    counts, known = torch.tensor([[4, 4], [2, 0]]), torch.tensor([True, True])
+    near = rule_of(epsilon=0.1)(local, counts, previous, known)
+    torch.testing.assert_close(near[:, 0], torch.tensor([2.3, 0.3]).double() / 2.6)
+    torch.testing.assert_close(near[:, 1], torch.tensor([1.0, 0.0]).double())
+    counted = rule_of(epsilon=0.1, gamma=1.0)(local, counts, previous, known)
+    torch.testing.assert_close(counted[:, 0], torch.tensor([9.2, 0.6]).double() / 9.8)
+    clipped = rule_of(("distance", "clip"))(local, counts, previous, known)
+    assert clipped[:, 0].tolist() == [1.0, 0.0]
+    soft = rule_of(("softmax", "envelope"))(local, counts, previous, known)
+    assert float(soft[0, 0] / soft[1, 0]) == pytest.approx(torch.e**2, rel=1e-6)
+    fresh = join(local, near, previous)
+    torch.testing.assert_close(fresh[0], torch.tensor([0.0, (2.3 * 1 + 0.3 * 3) / 2.6]))
+
+
+def test_a_client_with_very_many_turns_and_half_precision_stay_finite() -> None:
+    local = torch.randn(3, 2, 4).half()
+    counts = torch.tensor([[10**9, 1], [1, 1], [0, 0]])
+    weights = rule_of(gamma=1.0)(
+        local, counts, torch.randn(2, 4).half(), torch.tensor([True, True])
+    )
+    assert weights.isfinite().all()
+    torch.testing.assert_close(weights.sum(dim=0), torch.ones(2).double())
+    assert join(local, weights, None).dtype == torch.float16
