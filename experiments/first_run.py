@@ -29,8 +29,8 @@ SHOWN_DATA = Path("../shared/data")
 
 SEEDS = (0, 1, 2)
 SIZE = (
-    "--network.hidden 128 --network.heads 8 --network.dropout 0.5 --local.batch_size 16 "
-    "--optimizer.weight_decay 1e-5"
+    "--network.hidden 128 --network.heads 8 --network.dropout 0.5 --network.attention_score null "
+    "--local.batch_size 16 --optimizer.weight_decay 1e-5"
 )
 CENTRAL = f"--partitioner Central --local.optimizer_state keep {SIZE}"
 REFERENCE = f"{CENTRAL} --optimizer.lr 3e-4 --loss.temperature 1 --trainer.max_epochs 60"

@@ -39,7 +39,7 @@ DEFAULTS: dict[str, Any] = {
         "class_path": "fedmer.plugins.networks.sdt.SDT",
         "init_args": {"hidden": 64, "heads": 4, "dropout": 0.3, "gates": "learned"},
     },
-    "aggregator": {"class_path": "fedmer.plugins.aggregators.fed_avg.FedAvg"},
+    "aggregator": {"class_path": "fedmer.plugins.aggregators.distance.Distance"},
     "partitioner": {"class_path": "fedmer.plugins.partitioners.dialogue.Dialogue"},
     "selector": {"class_path": "fedmer.plugins.selectors.all.All"},
     "executor": {"class_path": "fedmer.plugins.executors.inline.Inline"},
@@ -230,6 +230,20 @@ def cause(error: BaseException) -> str:
     return inner[0] if inner else str(error)
 
 
+def _foreign(option: str) -> str:
+    """The sentence for an option that no chosen part has.
+
+    >>> _foreign("mu")
+    "nothing that was chosen has an option 'mu'; it belongs to FedProx."
+    """
+    known = registry.options()
+    name = option.rpartition(".")[2]
+    if name in known:
+        owners = ", ".join(known[name])
+        return f"nothing that was chosen has an option '{name}'; it belongs to {owners}."
+    return registry.unknown("option", name, known)
+
+
 def sentence(message: str) -> str:
     r"""What a parser's message says, as one sentence.
 
@@ -237,6 +251,9 @@ def sentence(message: str) -> str:
     "mu is 'x'; expected float."
     """
     flat = " ".join(message.split())
+    option = re.search(r"Option '([\w.]+)' is not accepted", flat)
+    if option is not None:
+        return _foreign(option[1])
     key = re.search(r'Parser key "([\w.]+)"', flat)
     if key is None:
         return flat

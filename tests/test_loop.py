@@ -213,5 +213,5 @@ def test_the_global_teacher_is_the_network_that_was_sent_without_dropout() -> No
 
 
 def test_a_rule_without_a_global_network_has_no_global_teacher() -> None:
-    with pytest.raises(InputError, match="loss.teacher is .global., but FedProto"):
+    with pytest.raises(InputError, match=r"loss\.teacher is 'global', but FedProto"):
         federation(FedProto(), loss=SelfDistillation(teacher="global"))

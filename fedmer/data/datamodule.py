@@ -15,6 +15,7 @@ from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
 from fedmer.data.formats import read_corpus
 from fedmer.data.holdout import hold_out
+from fedmer.data.leave_out import leave_session_out
 from fedmer.data.share import ClientShares, Share
 from fedmer.data.standardise import Standardise, Statistics, federated_statistics, moments
 from fedmer.data.standardise import statistics as combine
@@ -39,7 +40,9 @@ class FederatedDataModule(pl.LightningDataModule):
             (each client by its own; what belongs to no client by the federated ones), or ``none``.
         holdout: Fraction of its dialogues, in [0, 1), that every client with at least five keeps
             back for validation. By default 0.1 where the corpus has no validation part, else 0.
-        seed: Where the split, the holdout and the synthetic corpus come from.
+        test_session: Test on this session instead of the corpus's own test part, and train on all
+            others.
+        seed: Where the split and the holdout come from.
 
     Raises:
         InputError: ``holdout`` is out of range.
@@ -51,6 +54,7 @@ class FederatedDataModule(pl.LightningDataModule):
         path: Path | None = None,
         standardise: Standardise = "federated",
         holdout: float | None = None,
+        test_session: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -60,6 +64,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.path = path
         self.mode = standardise
         self.holdout = holdout
+        self.test_session = test_session
         self.seed = seed
         self._corpus: ConversationCorpus | None = None
         self._split = False
@@ -70,7 +75,10 @@ class FederatedDataModule(pl.LightningDataModule):
         """The corpus; read on first use."""
         if self._corpus is None:
             path = self.path
-            self._corpus = read_corpus(path) if path else synthetic_corpus(seed=self.seed)
+            corpus = read_corpus(path) if path else synthetic_corpus()
+            if self.test_session is not None:
+                corpus = leave_session_out(corpus, self.test_session)
+            self._corpus = corpus
         return self._corpus
 
     @property

@@ -110,6 +110,29 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} '{name}'{hint} Known: {', '.join(names)}"
 
 
+def options() -> dict[str, list[str]]:
+    """Option name -> the built-in plugins whose constructors name it.
+
+    >>> options()["mu"]
+    ['FedProx']
+    """
+    found: dict[str, list[str]] = {}
+    for kind in KINDS:
+        for plugin in _built_in(kind):
+            for name in _arguments(plugin):
+                found.setdefault(name, []).append(plugin.name)
+    return found
+
+
+def _arguments(plugin: Plugin) -> list[str]:
+    """The arguments of a built-in's own constructor, read from its source."""
+    *_, kind, stem, name = plugin.path.split(".")
+    tree = ast.parse((Path(__file__).parent / kind / f"{stem}.py").read_text(encoding="utf-8"))
+    (node,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
+    makers = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+    return [a.arg for maker in makers for a in maker.args.args if a.arg not in ("self", "shape")]
+
+
 def _built_in(kind: str) -> Iterator[Plugin]:
     """Public classes that descend, by the names in the source, from a class of ``base.py``."""
     folder = Path(__file__).parent / kind

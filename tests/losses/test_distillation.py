@@ -271,5 +271,5 @@ def test_a_global_teacher_who_says_what_the_fused_branch_says_changes_no_value(c
 @settings(max_examples=1)
 @given(case=cases(students=1))
 def test_a_global_teacher_must_be_there(case: Case) -> None:
-    with pytest.raises(InputError, match="loss.teacher is 'global', but nobody sent a network"):
+    with pytest.raises(InputError, match=r"loss\.teacher is 'global', but nobody sent a network"):
         SelfDistillation(teacher="global")(case.output, case.batch)
