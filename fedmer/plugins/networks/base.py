@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -35,6 +36,9 @@ class Network(nn.Module, ABC):
     Args:
         shape: The sizes of the corpus. The constructor's other arguments are its hyperparameters.
     """
+
+    reads_context: ClassVar[bool] = True
+    """Does the prediction of a turn depend on other turns of its dialogue?"""
 
     def __init__(self, shape: CorpusShape) -> None:
         super().__init__()

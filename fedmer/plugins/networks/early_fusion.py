@@ -1,0 +1,57 @@
+"""EarlyFusion: one Transformer over the concatenated modalities."""
+
+from torch import nn
+
+from fedmer.data.batch import Batch
+from fedmer.data.corpus import CorpusShape
+from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._modalities import Place, Projections, check
+from fedmer.plugins.networks.base import Network, NetworkOutput
+
+
+class EarlyFusion(Network):
+    r"""Concatenated modalities through one Transformer over the dialogue.
+
+    The baseline that every fusion has to beat. With modalities :math:`f_1, \dots, f_M`, position
+    encoding :math:`p` and speaker embedding :math:`s`:
+
+    .. math::
+
+        x &= \mathrm{drop}(W [f_1; \dots; f_M] + p + s) \\
+        h &= \mathrm{Transformer}(x), \qquad z = V h + c
+
+    ``W`` is stored as one block for each modality. Where a turn lacks a modality, its block and
+    its bias are left out. The attention is that of A. Vaswani et al., "Attention Is All You Need",
+    NeurIPS 2017, over the turns of one dialogue.
+
+    Args:
+        shape: The sizes of the corpus.
+        hidden: Width of every layer, a multiple of the number of heads.
+        heads: Attention heads.
+        dropout: Probability in [0, 1).
+        layers: Transformer layers.
+
+    Raises:
+        InputError: A hyperparameter is out of range.
+    """
+
+    def __init__(
+        self,
+        shape: CorpusShape,
+        hidden: int = 64,
+        heads: int = 4,
+        dropout: float = 0.3,
+        layers: int = 2,
+    ) -> None:
+        super().__init__(shape)
+        check(hidden, dropout, heads, layers=layers)
+        self.project = Projections(shape, hidden)
+        self.place = Place(shape, hidden)
+        self.transformer = Transformer(layers, hidden, heads, dropout)
+        self.head = nn.Linear(hidden, shape.classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        rows = sum(self.project(batch).values(), start=self.place(batch))
+        fused = self.transformer(self.dropout(rows), batch.context)
+        return NetworkOutput(logits=self.head(fused), embeddings={"fused": fused})

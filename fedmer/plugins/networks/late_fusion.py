@@ -1,0 +1,69 @@
+"""LateFusion: a Transformer for each modality, and the mean of what they say."""
+
+from torch import nn
+
+from fedmer.data.batch import Batch
+from fedmer.data.corpus import CorpusShape
+from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._modalities import Place, Projections, check, mean_over, there
+from fedmer.plugins.networks.base import Network, NetworkOutput
+
+
+class LateFusion(Network):
+    r"""A Transformer over the dialogue for each modality; their logits are averaged.
+
+    With position encoding :math:`p` and speaker embedding :math:`s`, over the modalities
+    :math:`A` that a turn has:
+
+    .. math::
+
+        h_m &= \mathrm{Transformer}_m(\mathrm{drop}(W_m f_m + p + s)), \qquad z_m = V h_m + c \\
+        z &= \frac{1}{|A|} \sum_{m \in A} z_m = V h + c, \qquad
+        h = \frac{1}{|A|} \sum_{m \in A} h_m
+
+    The modalities share the last layer, so the mean of their logits is the logits of their mean
+    :math:`h`, which is the embedding ``fused``. The students are :math:`z_m`. A turn without any
+    modality averages what all of them make of the rest of the dialogue.
+
+    Args:
+        shape: The sizes of the corpus.
+        hidden: Width of every layer, a multiple of the number of heads.
+        heads: Attention heads.
+        dropout: Probability in [0, 1).
+        layers: Transformer layers of each modality.
+
+    Raises:
+        InputError: A hyperparameter is out of range.
+    """
+
+    def __init__(
+        self,
+        shape: CorpusShape,
+        hidden: int = 64,
+        heads: int = 4,
+        dropout: float = 0.3,
+        layers: int = 2,
+    ) -> None:
+        super().__init__(shape)
+        check(hidden, dropout, heads, layers=layers)
+        self.project = Projections(shape, hidden)
+        self.place = Place(shape, hidden)
+        self.transformers = nn.ModuleDict(
+            {name: Transformer(layers, hidden, heads, dropout) for name in shape.features}
+        )
+        self.head = nn.Linear(hidden, shape.classes)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        present = there(batch)
+        place = self.place(batch)
+        hidden = {
+            name: self.transformers[name](self.dropout(rows + place), present[name])
+            for name, rows in self.project(batch).items()
+        }
+        fused = mean_over(hidden, present)
+        return NetworkOutput(
+            logits=self.head(fused),
+            students={name: self.head(rows) for name, rows in hidden.items()},
+            embeddings={**hidden, "fused": fused},
+        )
