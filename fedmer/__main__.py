@@ -14,6 +14,8 @@ SUBCOMMANDS = {
     "predict": "write a checkpoint's predictions for the test part",
     "plugins": "list what can be swapped",
     "data": "describe a corpus, convert one, write a synthetic one",
+    "sweep": "run the trials of a sweep file",
+    "report": "tables and pictures of finished runs, as one page",
 }
 
 
@@ -40,6 +42,14 @@ def _dispatch(given: list[str]) -> int:
         from fedmer.data.commands import main as data
 
         return data(given[1:])
+    if given[0] == "sweep":
+        from fedmer.sweep.commands import main as sweep
+
+        return sweep(given[1:])
+    if given[0] == "report":
+        from fedmer.report.commands import main as report
+
+        return report(given[1:])
     if given[0] not in SUBCOMMANDS:
         raise InputError(registry.unknown("subcommand", given[0], SUBCOMMANDS))
     from fedmer.cli import run

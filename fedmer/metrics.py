@@ -1,5 +1,6 @@
 """How a prediction is scored: always over labelled turns, never over padding."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +71,20 @@ class EmotionMetrics(nn.Module):
             }
         )
 
-    def update(self, logits: Tensor, batch: Batch) -> None:
+    def update(self, logits: Tensor, batch: Batch) -> Tensor:
         """Count a batch.
 
         Args:
             logits: ``(B, L, C)``.
             batch: Its labels and label mask decide what is scored.
+
+        Returns:
+            ``(N,)`` int64, the class named for each labelled turn, dialogue by dialogue.
         """
-        if batch.labelled.any():
-            guess = logits[batch.labelled].argmax(dim=-1)
+        guess = logits[batch.labelled].argmax(dim=-1)
+        if len(guess):
             self.collection.update(guess, batch.labels[batch.labelled])
+        return guess
 
     @property
     def empty(self) -> bool:
@@ -106,6 +111,27 @@ class EmotionMetrics(nn.Module):
 
     def reset(self) -> None:
         self.collection.reset()
+
+
+def count_votes(guesses: Sequence[Tensor], classes: int) -> Tensor:
+    """How many networks named each class.
+
+    Args:
+        guesses: At least one ``(N,)`` int64, one a network.
+        classes: Number of emotions ``C``.
+
+    Returns:
+        ``(N, C)`` int32; every row adds up to the number of networks.
+
+    >>> count_votes([torch.tensor([0, 1]), torch.tensor([2, 1])], classes=3)
+    tensor([[1, 0, 1],
+            [0, 2, 0]], dtype=torch.int32)
+    """
+    votes = torch.zeros(len(guesses[0]), classes, dtype=torch.int32, device=guesses[0].device)
+    one = torch.ones(len(guesses[0]), 1, dtype=torch.int32, device=guesses[0].device)
+    for guess in guesses:
+        votes.scatter_add_(1, guess[:, None], one)
+    return votes
 
 
 def confusion_of(guesses: Tensor, labels: Tensor, classes: int) -> Scores:

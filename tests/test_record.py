@@ -3,12 +3,15 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedmer.__main__ import main
 from fedmer.data.formats.native import write
 from fedmer.data.synthetic import synthetic_corpus
+from fedmer.report.prototypes import PrototypeRecord, read_prototypes
 from fedmer.report.record import read_rows
+from fedmer.report.votes import read_votes
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def test_all_files_are_there(run: Path) -> None:
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert names == {
         "config.yaml", "metrics.csv", "clients.csv", "result.json", "curves.png", "confusion.png",
-        "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "test_votes.npz", "prototypes.npz", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
     }  # fmt: skip
     for plot in ("curves.png", "confusion.png"):
         assert (run / plot).read_bytes().startswith(b"\x89PNG")
@@ -94,3 +97,105 @@ def test_loggers_and_callbacks_count_rounds(here: Path, corpus_file: Path) -> No
     assert [row["step"] for row in logged] == [row["round"] for row in recorded] == ["1", "2"]
     for one, other in zip(logged, recorded, strict=True):
         assert float(one["train_loss"]) == pytest.approx(float(other["train_loss"]))
+
+
+def assert_votes_are_the_confusion(run: Path, networks: int, turns: int) -> None:
+    result = json.loads((run / "result.json").read_text())
+    for which in ("last", "selected"):
+        votes = read_votes(run / "test_votes.npz", which)
+        assert votes is not None
+        places = list(zip(votes.dialogue.tolist(), votes.turn.tolist(), strict=True))
+        assert len(set(places)) == len(places) == turns
+        assert places == sorted(places)
+        assert set(votes.counts.sum(axis=1).tolist()) == {networks}
+        names, confusion = votes.by_dialogue()
+        assert len(names) == len(set(votes.dialogue.tolist()))
+        assert confusion.sum(axis=0).tolist() == result[which]["scores"]["test"]["confusion"]
+
+
+def turns_of(path: Path) -> int:
+    from fedmer.data.formats.native import read
+
+    corpus = read(path)
+    return sum(int((corpus.conversations[i].labels >= 0).sum()) for i in corpus.part("test"))
+
+
+def test_votes_are_the_confusion_matrix(run: Path) -> None:
+    assert_votes_are_the_confusion(run, 1, turns_of(run.parent.parent / "c.npz"))
+
+
+@pytest.mark.parametrize(("rule", "networks"), [("FedAvg", 1), ("FedProto", 8)])
+def test_a_resumed_run_keeps_the_votes_and_prototypes_of_an_unbroken_one(
+    here: Path, run: Path, rule: str, networks: int
+) -> None:
+    """Split by speaker, where a dialogue is scored from several sides."""
+    corpus = run.parent.parent / "c.npz"
+    fixed = [
+        *("fit", "--data.path", str(corpus), "--aggregator", rule, "--partitioner", "Speaker"),
+        *("--network.hidden", "8", "--network.heads", "2", "--local.batch_size", "16"),
+    ]
+    last = ["--ckpt_path", "runs/broken/checkpoints/last.ckpt"]
+    for name, rounds, more in (("straight", 2, []), ("broken", 1, []), ("broken", 2, last)):
+        arguments = [*fixed, "--name", name, "--trainer.max_epochs", str(rounds), *more]
+        assert main(arguments) == 0
+    files = ["test_votes.npz", *(["prototypes.npz"] if rule == "FedProto" else [])]
+    for name in files:
+        with (
+            np.load(Path("runs/straight") / name) as one,
+            np.load(Path("runs/broken") / name) as two,
+        ):
+            assert set(one) == set(two)
+            for key in one:
+                assert np.array_equal(one[key], two[key]), key
+    assert Path("runs/broken/prototypes.npz").exists() == (rule == "FedProto")
+    assert_votes_are_the_confusion(Path("runs/broken"), networks, turns_of(corpus))
+    assert main(["report", "runs", "--round", "last"]) == 0
+
+
+def test_prototypes_of_every_round_are_kept(tmp_path: Path) -> None:
+    """Of several sites, one of which comes later; a restart forgets rounds that are repeated."""
+    import torch
+
+    record = PrototypeRecord(tmp_path / "prototypes.npz")
+    record.append(1, {"weights": torch.ones(2)})
+    assert not record.path.exists()
+    for number in (2, 3, 4):
+        tensors = {
+            "prototypes_a": torch.full((2, 3), number),
+            "known_a": torch.tensor([True, False]),
+        }
+        if number > 2:
+            tensors["prototypes_b"] = torch.full((2, 5), 10.0 * number)
+        record.append(number, tensors)
+    again = PrototypeRecord(record.path)
+    again.restart(done=3)
+    again.append(4, {"prototypes_a": torch.zeros(2, 3), "known_a": torch.tensor([True, True])})
+    rounds, found = read_prototypes(record.path)
+    assert rounds.tolist() == [2, 3, 4]
+    values, known = found["prototypes_a"]
+    assert values[:, 0, 0].tolist() == [2, 3, 0]
+    assert known.tolist() == [[True, False], [True, False], [True, True]]
+    values, known = found["prototypes_b"]
+    assert values[:, 0, 0].tolist() == [0, 30, 0]
+    assert known.tolist() == [[False, False], [True, True], [False, False]]
+    again.restart(done=1)
+    assert not record.path.exists()
+
+
+def test_a_round_that_is_not_evaluated_has_no_scores(here: Path, run: Path) -> None:
+    code = main(
+        [
+            *("fit", "--data.path", str(run.parent.parent / "c.npz"), "--name", "run"),
+            *("--network.hidden", "8", "--partitioner", "Session", "--trainer.max_epochs", "3"),
+            *("--trainer.check_val_every_n_epoch", "2", "--model.evaluate_clients", "true"),
+            *("--local.batch_size", "16"),
+        ]
+    )
+    assert code == 0
+    rows = read_rows(here / "runs" / "run" / "metrics.csv")
+    assert [bool(row["test_weighted_f1"]) for row in rows] == [False, True, False]
+    clients = read_rows(here / "runs" / "run" / "clients.csv")
+    assert {row["round"] for row in clients if row["weighted_f1"]} == {"2"}
+    result = json.loads((here / "runs" / "run" / "result.json").read_text())
+    assert result["last"]["round"] == 2
+    assert result["rounds"] == 3

@@ -61,7 +61,9 @@ def assert_same_run(one: str, other: str) -> None:
         assert rows[0] == rows[1]
 
 
-@pytest.mark.parametrize("rule", ["FedAvg", "FedProto", "Local"])
+@pytest.mark.parametrize(
+    "rule", ["FedAvg", "FedProto", "Local", "FedAdam", "FedTGP", "SCAFFOLD", "FedProc"]
+)
 def test_resumed_run_is_the_unbroken_run(here: Path, corpus_file: Path, rule: str) -> None:
     more = ("--aggregator", rule)
     assert main(arguments(corpus_file, "straight", 3, *more)) == 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.share import ClientShares, Share
-from fedmer.metrics import confusion_of
+from fedmer.metrics import Scores, confusion_of
 
 _STRENGTHS = (1e-2, 1e-4, 3e-4, 1e-3, 3e-3, 3e-2, 1e-1, 1.0)
 """Values of C, the one without validation first: larger fits more and regularises less."""
@@ -19,15 +19,15 @@ _STRENGTHS = (1e-2, 1e-4, 3e-4, 1e-3, 3e-3, 3e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class Baselines:
-    """Scores on the test part, each a mapping of metric to number.
+    """Scores on the test part.
 
     Args:
         majority: Always the commonest training emotion.
         probe: A multinomial logistic regression on the features of the turn alone.
     """
 
-    majority: dict[str, float]
-    probe: dict[str, float]
+    majority: Scores
+    probe: Scores
 
 
 def baselines(
@@ -61,8 +61,8 @@ def baselines(
             best, chosen = score, weights
     assert chosen is not None
     return Baselines(
-        majority=confusion_of(commonest.expand(len(y_test)), y_test, classes).totals,
-        probe=confusion_of(_guess(chosen, x_test), y_test, classes).totals,
+        majority=confusion_of(commonest.expand(len(y_test)), y_test, classes),
+        probe=confusion_of(_guess(chosen, x_test), y_test, classes),
     )
 
 

@@ -1,7 +1,5 @@
-"""The files of a run: config.yaml, metrics.csv, clients.csv, result.json and two plots."""
+"""The files of a run: its configuration, rows, result, votes, prototypes and two plots."""
 
-import csv
-import io
 import json
 import platform
 import shlex
@@ -9,19 +7,24 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from rich.console import Console
+from torch import Tensor
 
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.federated import FederatedModule
 from fedmer.metrics import TOTALS, Scores
 from fedmer.report.checkpoints import MONITOR
 from fedmer.report.plots import save_confusion, save_curves
-from fedmer.report.probe import Baselines, baselines
+from fedmer.report.probe import baselines
+from fedmer.report.prototypes import FILE as PROTOTYPES
+from fedmer.report.prototypes import PrototypeRecord
+from fedmer.report.rows import append_rows, read_rows, restart_rows
 from fedmer.report.tables import print_result
+from fedmer.report.votes import FILE as VOTES
+from fedmer.report.votes import write_votes
 from fedmer.runs import CHECKPOINTS, RunFolder, write_atomically
 
 METRICS = (
@@ -52,6 +55,9 @@ class RunRecord(pl.Callback):
         self.config = config
         self.evaluated: dict[str, dict[str, Any]] = {}
         """``last`` and ``selected``: round and scores."""
+        self.votes: dict[str, Tensor] = {}
+        """The same rounds: votes on test, of :attr:`FederatedModule.votes`."""
+        self.prototypes = PrototypeRecord(folder.path / PROTOTYPES)
         self.started = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -61,8 +67,9 @@ class RunRecord(pl.Callback):
         self.folder.open()
         write_atomically(self.folder.path / "config.yaml", self.config)
         done = trainer.current_epoch
-        _restart(self.folder.path / "metrics.csv", METRICS, done)
-        _restart(self.folder.path / "clients.csv", CLIENTS, done)
+        restart_rows(self.folder.path / "metrics.csv", METRICS, done)
+        restart_rows(self.folder.path / "clients.csv", CLIENTS, done)
+        self.prototypes.restart(done)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _rehearsal(trainer):
@@ -81,9 +88,10 @@ class RunRecord(pl.Callback):
         }
         for part, scores in pl_module.scores.items():
             row |= {f"{part}_{name}": value for name, value in scores.totals.items()}
-        _append(self.folder.path / "metrics.csv", METRICS, [row])
-        _append(self.folder.path / "clients.csv", CLIENTS, _client_rows(pl_module, number))
-        self._keep(number, pl_module.scores)
+        append_rows(self.folder.path / "metrics.csv", METRICS, [row])
+        append_rows(self.folder.path / "clients.csv", CLIENTS, _client_rows(pl_module, number))
+        self.prototypes.append(number, pl_module.loop.state.tensors)
+        self._keep(number, pl_module.scores, pl_module.votes)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if _rehearsal(trainer):
@@ -94,6 +102,9 @@ class RunRecord(pl.Callback):
         rows = read_rows(self.folder.path / "metrics.csv")
         result = self._result(pl_module, data, rows)
         path = self.folder.path
+        if self.votes:
+            counts = {name: votes.numpy() for name, votes in self.votes.items()}
+            write_votes(path / VOTES, data.corpus, data.views("test"), counts)
         write_atomically(path / "result.json", json.dumps(result, indent=2) + "\n")
         save_curves(rows, path / "curves.png", result["selected"])
         shown = self.evaluated.get("selected") or self.evaluated.get("last")
@@ -116,14 +127,17 @@ class RunRecord(pl.Callback):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        return {"evaluated": self.evaluated}
+        return {"evaluated": self.evaluated, "votes": self.votes}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.evaluated = dict(state_dict["evaluated"])
+        # Checkpoints of version 0.1.0 have no votes.
+        self.votes = dict(state_dict.get("votes", {}))
 
-    def _keep(self, number: int, scores: Mapping[str, Scores]) -> None:
+    def _keep(self, number: int, scores: Mapping[str, Scores], votes: Tensor | None) -> None:
         if not scores:
             return
+        rounds = ["last"]
         entry = {"round": number, "scores": {part: asdict(s) for part, s in scores.items()}}
         self.evaluated["last"] = entry
         if "val" in scores:
@@ -131,6 +145,9 @@ class RunRecord(pl.Callback):
             best = self.evaluated.get("selected")
             if best is None or getattr(scores["val"], name) > best["scores"]["val"][name]:
                 self.evaluated["selected"] = entry
+                rounds.append("selected")
+        if "test" in scores and votes is not None:
+            self.votes |= dict.fromkeys(rounds, votes)
 
     def _result(
         self,
@@ -140,7 +157,7 @@ class RunRecord(pl.Callback):
     ) -> dict[str, Any]:
         names = [client.name for client in module.loop.trainer.data]
         own = module.client_scores or module.score_clients()
-        found: Baselines = baselines(data.corpus, data.shares, data.views("val"))
+        found = baselines(data.corpus, data.shares, data.views("val"))
         return {
             "run": self.folder.path.name,
             "command": shlex.join(["fedmer", *sys.argv[1:]]),
@@ -148,6 +165,7 @@ class RunRecord(pl.Callback):
             "versions": {name: version(name) for name in _PACKAGES},
             "machine": {"python": platform.python_version(), "processor": platform.machine()},
             "aggregator": type(module.aggregator).__name__,
+            "personal": not module.aggregator.averages,
             "network": type(module.network).__name__,
             "parameters": sum(p.numel() for p in module.parameters()),
             "partitioner": type(data.partitioner).__name__,
@@ -179,12 +197,6 @@ def _rehearsal(trainer: pl.Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of ``metrics.csv`` or ``clients.csv``, as text by column."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
     report, data = module.report, module.loop.trainer.data
     assert report is not None
@@ -201,27 +213,3 @@ def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
         }
         for summary in report.summaries
     ]
-
-
-def _restart(path: Path, columns: Sequence[str], done: int) -> None:
-    """A file with its header and the complete rows of the rounds already done."""
-    kept = [
-        row
-        for row in (read_rows(path) if path.exists() else [])
-        if None not in row.values() and row["round"].isdigit() and int(row["round"]) <= done
-    ]
-    write_atomically(path, _as_csv(columns, kept, header=True))
-
-
-def _append(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(_as_csv(columns, rows, header=False))
-
-
-def _as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], header: bool) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedmer.plugins.networks._layers import Attention, TransformerLayer
+from fedmer.plugins.networks._layers import Attention, TransformerLayer, sinusoid
 from fedmer.plugins.networks._modalities import Place, Projections
 from fedmer.plugins.networks.base import Network
 from fedmer.plugins.networks.dialogue_trm import DialogueTRM
@@ -17,7 +17,6 @@ from fedmer.plugins.networks.late_fusion import LateFusion
 from fedmer.plugins.networks.lmf import LMF
 from fedmer.plugins.networks.mmtr import MMTr
 from fedmer.plugins.networks.mult import MulT
-from fedmer.plugins.networks.sdt import sinusoid
 from fedmer.plugins.networks.tfn import TFN
 from tests.networks.test_contract import ragged, shape_of
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
-from fedmer.plugins.networks.sdt import SDT, _Encoder, sinusoid
+from fedmer.plugins.networks._layers import sinusoid
+from fedmer.plugins.networks.sdt import SDT, _Encoder
 
 IEMOCAP = CorpusShape({"text": 1024, "audio": 1582, "visual": 342}, classes=6, speakers=2)
 TWO = CorpusShape({"text": 3, "audio": 2}, classes=4, speakers=2)
@@ -161,7 +162,7 @@ def test_reduction_fusion_and_heads_follow_the_equations(seed: int) -> None:
     ("arguments", "sentence"),
     [
         ({"hidden": 10, "heads": 4}, r"hidden is 10 and heads is 4; expected hidden to be a posit"),
-        ({"hidden": 0, "heads": 1}, r"hidden is 0 and heads is 1"),
+        ({"hidden": 0, "heads": 1}, r"hidden is 0; expected hidden to be 1 or more"),
         ({"hidden": -8, "heads": 8}, r"hidden is -8"),
         ({"hidden": 8, "heads": 0}, r"heads is 0"),
         ({"dropout": 1.0}, r"dropout is 1\.0; expected a number in \[0, 1\)"),

@@ -1,5 +1,8 @@
-"""Transformer layers whose keys may be missing."""
+"""Transformer layers whose keys may be missing, and the encoding of positions."""
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -117,3 +120,19 @@ class Transformer(nn.Module):
             rows = layer(rows, present, keys)
         normed: Tensor = self.norm(rows)
         return normed
+
+
+def sinusoid(positions: Tensor, width: int) -> Tensor:
+    r"""Fixed position encoding, sines at even and cosines at odd dimensions.
+
+    Args:
+        positions: ``(...)`` int64, any length of dialogue.
+        width: Dimensions ``d``.
+
+    Returns:
+        ``(..., d)`` float32 with
+        :math:`p_{2i} = \sin(t / 10000^{2i/d}),\ p_{2i+1} = \cos(t / 10000^{2i/d})`.
+    """
+    pairs = torch.arange(0, width, 2, device=positions.device)
+    angles = positions[..., None] * torch.exp(pairs * (-math.log(10000.0) / width))
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]

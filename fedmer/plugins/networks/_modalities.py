@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
-from fedmer.plugins.networks.sdt import sinusoid
+from fedmer.plugins.networks._layers import sinusoid
 
 
 def check(hidden: int, dropout: float, heads: int = 1, **counts: int) -> None:

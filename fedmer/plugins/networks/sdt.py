@@ -1,6 +1,5 @@
 """SDT, the Self-Distillation Transformer."""
 
-import math
 import warnings
 from typing import Literal
 
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.errors import InputError
+from fedmer.plugins.networks._layers import sinusoid
+from fedmer.plugins.networks._modalities import check
 from fedmer.plugins.networks.attention_score import AttentionScore, ModalityScores
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -69,13 +69,7 @@ class SDT(Network):
         attention_score: AttentionScore | None = AttentionScore(),
     ) -> None:
         super().__init__(shape)
-        if hidden < 1 or heads < 1 or hidden % heads:
-            raise InputError(
-                f"hidden is {hidden} and heads is {heads}; expected hidden to be a positive "
-                "multiple of heads."
-            )
-        if not 0 <= dropout < 1:
-            raise InputError(f"dropout is {dropout}; expected a number in [0, 1).")
+        check(hidden, dropout, heads)
         self.modalities = list(shape.features)
         self.project = nn.ModuleDict(
             {name: nn.Linear(width, hidden, bias=False) for name, width in shape.features.items()}
@@ -202,22 +196,6 @@ class _Encoder(nn.Module):
         )
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
         return out
-
-
-def sinusoid(positions: Tensor, width: int) -> Tensor:
-    r"""Fixed position encoding, sines at even and cosines at odd dimensions.
-
-    Args:
-        positions: ``(...)`` int64, any length of dialogue.
-        width: Dimensions ``d``.
-
-    Returns:
-        ``(..., d)`` float32 with
-        :math:`p_{2i} = \sin(t / 10000^{2i/d}),\ p_{2i+1} = \cos(t / 10000^{2i/d})`.
-    """
-    pairs = torch.arange(0, width, 2, device=positions.device)
-    angles = positions[..., None] * torch.exp(pairs * (-math.log(10000.0) / width))
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
 
 
 def _pair(source: str, target: str) -> str:

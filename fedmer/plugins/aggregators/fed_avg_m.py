@@ -1,0 +1,58 @@
+"""FedAvgM, averaging with momentum on the server."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from fedmer.errors import InputError
+from fedmer.messages import Summary, Weights
+from fedmer.plugins.aggregators._pseudo_gradient import leave_pseudo_gradient
+from fedmer.plugins.aggregators.base import ServerState
+from fedmer.plugins.aggregators.fed_avg import FedAvg
+
+
+class FedAvgM(FedAvg):
+    r"""FedAvg whose server moves by momentum.
+
+    With the pseudo-gradient :math:`g_t = x_t - \sum_i \frac{n_i}{n} y_i`, from :math:`v_{-1} = 0`,
+
+    .. math:: v_t = \beta v_{t-1} + g_t, \quad x_{t+1} = x_t - \eta v_t
+
+    H. Hsu, H. Qi and M. Brown, "Measuring the Effects of Non-Identical Data Distribution for
+    Federated Visual Classification", 2019. Buffers take the mean. In the long run a round moves by
+    :math:`\eta / (1 - \beta)` times what FedAvg's would.
+
+    Args:
+        momentum: The decay beta, from 0, below 1. With 0 and ``lr`` 1 it is FedAvg bit for bit.
+        lr: The server's learning rate eta, above 0.
+
+    Raises:
+        InputError: ``momentum`` or ``lr`` is out of range.
+    """
+
+    def __init__(self, momentum: float = 0.9, lr: float = 1.0) -> None:
+        if not 0 <= momentum < 1:
+            raise InputError(f"momentum is {momentum}; expected a number from 0, below 1.")
+        if not lr > 0:
+            raise InputError(f"lr is {lr}; expected a number above 0.")
+        self.momentum = momentum
+        self.lr = lr
+
+    def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
+
+    def step(
+        self,
+        state: ServerState,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+        mean: Weights | None,
+    ) -> None:
+        assert mean is not None
+        if self.momentum == 0 and self.lr == 1:
+            # In floating point x - (x - mean) is not always the mean.
+            super().step(state, summaries, weights, mean)
+        else:
+            leave_pseudo_gradient(state.network, mean)

@@ -1,0 +1,105 @@
+"""FedProc, averaging with contrast to class prototypes."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fedmer.data.batch import Batch
+from fedmer.errors import InputError
+from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.plugins.aggregators._prototypes import embedding_at
+from fedmer.plugins.aggregators.base import ClientRound, ServerState, load_weights
+from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.plugins.networks.base import NetworkOutput
+
+
+class FedProc(FedProto):
+    r"""FedAvg whose clients first gather around class prototypes and then learn to classify.
+
+    In round :math:`t` of :math:`T`, counted from 1, a client minimises
+
+    .. math::
+
+        (1 - \alpha) L_S + \alpha L_C, \quad \alpha = 1 - t / T, \quad
+        L_C = \frac{1}{n} \sum_x -\log \frac{\exp(\cos(z(x), c^{y(x)}) / \theta)}
+                                            {\sum_k \exp(\cos(z(x), c^k) / \theta)}
+
+    X. Mu et al., "FedProc: Prototypical Contrastive Federated Learning on Non-IID Data", Future
+    Generation Computer Systems 2023. :math:`L_S` is the whole supervised loss and :math:`z` the
+    fused embedding. Weights are averaged as in FedAvg, prototypes as in
+    :class:`~fedmer.plugins.aggregators.fed_proto.FedProto`: plain means over the cohort's clients
+    that hold the class. A class without a prototype is left out of :math:`L_C`; without any, as in
+    the first round, a client minimises :math:`L_S` alone. The last round has :math:`\alpha = 0`,
+    so a run of one or two rounds is FedAvg bit for bit. The training loss on record is that mix,
+    and cannot be compared between rounds.
+
+    Args:
+        rounds: :math:`T`, at least 1; by default the run's number of rounds.
+        temperature: The factor theta under the similarities, above 0; 1 is none.
+
+    Raises:
+        InputError: ``rounds`` or ``temperature`` is out of range.
+    """
+
+    averages = True
+
+    def __init__(self, rounds: int | None = None, temperature: float = 1.0) -> None:
+        super().__init__(inference="head")
+        if rounds is not None and rounds < 1:
+            raise InputError(f"rounds is {rounds}; expected at least 1.")
+        if not temperature > 0:
+            raise InputError(f"temperature is {temperature}; expected a number above 0.")
+        self.rounds = rounds
+        self.temperature = temperature
+
+    def broadcast(self, state: ServerState) -> Broadcast:
+        rounds = self.rounds or state.rounds
+        if rounds is None:
+            raise InputError(
+                "FedProc fades from one loss to another over a known number of rounds, but the run "
+                "has no end; give --aggregator.rounds or --trainer.max_epochs."
+            )
+        known = super().broadcast(state)
+        alpha = torch.tensor(max(0.0, 1 - (state.round + 1) / rounds))
+        return Broadcast(known.round, known.weights, {**known.tensors, "alpha": alpha})
+
+    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
+        sent = own.received.tensors
+        alpha = float(sent["alpha"])
+        if alpha == 0 or "prototypes" not in sent:
+            return None
+        # Training adds this to the supervised loss, of which it must leave 1 - alpha.
+        client = own.client
+        guidance = client._guidance(batch)
+        supervised: Tensor = client.loss(output, batch, client.class_weights, guidance)
+        contrast = self._contrast(output, batch, sent["prototypes"], sent["known"])
+        return alpha * (contrast - supervised)
+
+    def weight(self, summary: Summary) -> float:
+        return float(summary.examples)
+
+    def step(
+        self,
+        state: ServerState,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+        mean: Weights | None,
+    ) -> None:
+        assert mean is not None
+        super().step(state, summaries, weights, mean)
+        load_weights(state.network, mean)
+
+    def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
+        return output.logits
+
+    def _contrast(
+        self, output: NetworkOutput, batch: Batch, prototypes: Tensor, known: Tensor
+    ) -> Tensor:
+        rows, labels = embedding_at(output, "fused").float(), batch.labels.clamp(min=0)
+        counted = batch.labelled & known[labels]
+        alike = F.cosine_similarity(rows[..., None, :], prototypes, dim=-1) / self.temperature
+        logits = alike.masked_fill(~known, -torch.inf)[counted]
+        surprise = F.cross_entropy(logits, labels[counted], reduction="sum")
+        return surprise / batch.labelled.sum().clamp(min=1)

@@ -1,0 +1,42 @@
+"""FedYogi, averaging with Yogi on the server."""
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fedmer.plugins.aggregators._pseudo_gradient import Adaptive
+from fedmer.plugins.aggregators.fed_adam import FedAdam
+
+
+class FedYogi(FedAdam):
+    r"""FedAdam whose second moment moves by steps of bounded size.
+
+    It differs from :class:`~fedmer.plugins.aggregators.fed_adam.FedAdam` in one line,
+
+    .. math:: v_t = v_{t-1} - (1 - \beta_2) g_t^2 \operatorname{sign}(v_{t-1} - g_t^2)
+
+    so that after large gradients :math:`v` falls slowly, and steps do not grow all of a sudden.
+    S. Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2.
+
+    With :math:`\beta_1 = 0` and :math:`\eta = 2 \epsilon` it is FedAvg as :math:`\epsilon` grows,
+    for :math:`\sqrt{v}` stays at :math:`\epsilon`.
+
+    Args:
+        lr: The server's learning rate eta, above 0. A weight moves by about this in a round.
+        beta1: Decay of the first moment, from 0, below 1.
+        beta2: How slowly the second moment moves, from 0, below 1.
+        eps: Above 0; a weight whose gradient is below it moves by less than ``lr``.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return _Yogi(parameters, self.lr, self.beta1, self.beta2, self.eps)
+
+
+class _Yogi(Adaptive):
+    @staticmethod
+    def second(before: Tensor, square: Tensor, beta2: float) -> Tensor:
+        return before - (1 - beta2) * square * (before - square).sign()

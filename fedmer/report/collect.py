@@ -1,0 +1,258 @@
+"""Finished runs, read from their folders and checked."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmer.errors import InputError
+from fedmer.report.confusion import totals
+from fedmer.report.rows import read_rows
+from fedmer.report.votes import FILE as VOTES
+from fedmer.report.votes import Votes, read_votes
+
+Which = Literal["selected", "last"]
+_PERSONAL = ("FedProto", "Local")
+"""The rules without a global network in version 0.1.0, whose results did not say so."""
+
+_STARTED = ("config.yaml", "metrics.csv", "checkpoints")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One finished run.
+
+    Args:
+        path: Its folder.
+        result: What ``result.json`` says.
+        which: The round that is reported: the last one, or the one selected by validation.
+        given: What the sweep varied, where the run is a trial of one.
+    """
+
+    path: Path
+    result: Mapping[str, Any]
+    which: Which
+    given: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seed(self) -> int:
+        return int(self.result["seed"])
+
+    @property
+    def corpus(self) -> str:
+        """Name and fingerprint."""
+        return f"{self.result['data']['name']} ({self.result['data']['fingerprint']})"
+
+    @property
+    def personal(self) -> bool:
+        """Are the scores those of all clients' own networks, pooled?"""
+        return bool(self.result.get("personal", self.result["aggregator"] in _PERSONAL))
+
+    @property
+    def round(self) -> int:
+        return int(self.result[self.which]["round"])
+
+    @property
+    def confusion(self) -> NDArray[np.int64]:
+        """``(C, C)`` counts on test, rows are the truth."""
+        return np.array(self.result[self.which]["scores"]["test"]["confusion"], dtype=np.int64)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """``config.yaml``; empty if somebody removed it."""
+        import yaml
+
+        path = self.path / "config.yaml"
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return content if isinstance(content, dict) else {}
+
+    @cached_property
+    def rounds(self) -> list[dict[str, str]]:
+        """The rows of ``metrics.csv``."""
+        return self._rows("metrics.csv")
+
+    @cached_property
+    def clients(self) -> list[dict[str, str]]:
+        """The rows of ``clients.csv``."""
+        return self._rows("clients.csv")
+
+    @cached_property
+    def votes(self) -> Votes | None:
+        """Of the round that is reported; None for a run that kept none."""
+        return read_votes(self.path / VOTES, self.which)
+
+    def _rows(self, name: str) -> list[dict[str, str]]:
+        path = self.path / name
+        return read_rows(path) if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What was found.
+
+    Args:
+        runs: At least one, in the order of their folders.
+        notes: Sentences on what was left out.
+    """
+
+    runs: Sequence[Run]
+    notes: Sequence[str]
+
+
+def collect(paths: Sequence[Path], which: Which = "selected") -> Collection:
+    """Read runs, and the runs in folders of runs such as a sweep.
+
+    Args:
+        paths: Folders of runs, or folders that hold such folders.
+        which: The round to report. A run in which no round was selected reports its last.
+
+    Raises:
+        InputError: A path is not a run, nothing is finished, a result is damaged or contradicts
+            itself, or the runs are of different corpora.
+    """
+    runs, notes, unfinished = [], [], []
+    seen: set[Path] = set()
+    for path in paths:
+        for folder in _folders(path):
+            if folder.resolve() in seen:
+                continue
+            seen.add(folder.resolve())
+            if not (folder / "result.json").exists():
+                unfinished.append(folder)
+                continue
+            run = _read(folder, which)
+            if run is None:
+                notes.append(f"{folder.name} was never scored on test and is left out.")
+            else:
+                if run.which != which:
+                    notes.append(
+                        f"No round of {folder.name} was selected by validation; its last is shown."
+                    )
+                runs.append(run)
+    if not runs:
+        raise InputError(
+            f"There is no finished run in {', '.join(map(str, paths))}; a run is finished once its "
+            "folder has a result.json. Go on with an interrupted one by 'fedmer fit --ckpt_path'."
+        )
+    if unfinished:
+        names = ", ".join(folder.name for folder in unfinished)
+        notes.append(f"Not finished and left out: {names}.")
+    _check_one_corpus(runs)
+    return Collection(runs, notes)
+
+
+def _folders(path: Path) -> list[Path]:
+    """The run folders that a path means, finished or not."""
+    if not path.is_dir():
+        what = "is a file" if path.exists() else "does not exist"
+        raise InputError(f"{path} {what}; expected the folder of a run, or a folder of runs.")
+    if (path / "result.json").exists():
+        return [path]
+    inside = sorted(p for p in path.iterdir() if p.is_dir() and _started(p))
+    if not inside and not _started(path):
+        raise InputError(
+            f"{path} is neither the folder of a run nor a folder of runs; a finished run has a "
+            "result.json."
+        )
+    return inside or [path]
+
+
+def _started(path: Path) -> bool:
+    return any((path / name).exists() for name in ("result.json", *_STARTED))
+
+
+def _read(folder: Path, which: Which) -> Run | None:
+    path = folder / "result.json"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        scored: list[Which] = [
+            key
+            for key in (which, "last")
+            if result[key] is not None and "test" in result[key]["scores"]
+        ]
+        if not scored:
+            return None
+        run = Run(folder, result, scored[0], _given(folder))
+        _check(run)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{path} cannot be read as the result of a run ({type(error).__name__}: {error}); "
+            "make the run anew, or leave it out."
+        ) from error
+    return run
+
+
+def _check(run: Run) -> None:
+    """What is read later is there, and the confusion matrix gives the scores beside it."""
+    labels = run.result["data"]["labels"]
+    confusion = run.confusion
+    if confusion.shape != (len(labels), len(labels)):
+        raise ValueError(f"{len(labels)} emotions and a confusion matrix of {confusion.shape}")
+    for key in ("aggregator", "network", "partitioner", "baselines", "holdouts", "command"):
+        run.result[key]
+    _ = run.seed, run.round, run.corpus
+    scores = run.result[run.which]["scores"]["test"]
+    for name, value in zip(("accuracy", "weighted_f1"), totals(confusion), strict=True):
+        if not math.isclose(scores[name], float(value), abs_tol=1e-5):
+            raise InputError(
+                f"{run.path / 'result.json'} contradicts itself: {name} is {scores[name]:.6f}, but "
+                f"its confusion matrix gives {float(value):.6f}. Make the run anew, or leave it "
+                "out."
+            )
+
+
+def _given(folder: Path) -> dict[str, str]:
+    """The columns of a sweep's ``trials.csv`` that name parameters, for this trial."""
+    path = folder.parent / "trials.csv"
+    if not path.exists():
+        return {}
+    rows = read_rows(path)
+    own = next((row for row in rows if row.get("trial") == folder.name), {})
+    columns = list(own)
+    if not {"seconds", "rounds"} <= own.keys():
+        return {}
+    # A trial's parameters stand between what became of it and its scores.
+    return {
+        name: own[name] for name in columns[columns.index("seconds") + 1 : columns.index("rounds")]
+    }
+
+
+def _check_one_corpus(runs: Sequence[Run]) -> None:
+    """Refuse to compare what was measured on different turns.
+
+    The synthetic corpus is drawn anew from every seed; then runs of one seed must agree.
+    """
+    first = runs[0]
+    of_seed: dict[int, Run] = {}
+    for run in runs:
+        one = of_seed.setdefault(run.seed, run)
+        drawn = _drawn(first) and _drawn(run)
+        other = one if drawn else first
+        if run.corpus != other.corpus or _labels(run) != _labels(first):
+            raise InputError(
+                f"{other.path} is of {other.corpus} and {run.path} of {run.corpus}; a table "
+                "compares runs of one corpus, so report them apart."
+            )
+        shares = [r.confusion.sum(axis=1) / r.confusion.sum() for r in (other, run)]
+        if not np.allclose(shares[0], shares[1], atol=1e-9):
+            raise InputError(
+                f"{other.path} and {run.path} are of {run.corpus}, but were scored on different "
+                "test turns (--trainer.limit_val_batches does that); report them apart."
+            )
+
+
+def _labels(run: Run) -> list[str]:
+    return list(run.result["data"]["labels"])
+
+
+def _drawn(run: Run) -> bool:
+    data = run.config.get("data") or {}
+    return run.result["data"]["name"] == "synthetic" and not data.get("path")

@@ -1,0 +1,101 @@
+"""``fedmer report RUN...``: tables and pictures of finished runs; ``--audit`` checks a table."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from fedmer.errors import InputError
+
+USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--out FOLDER]
+       fedmer report --audit TABLE.csv"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see 'fedmer report --help'.")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run ``fedmer report`` with the arguments that follow it.
+
+    Returns:
+        The exit code: 0, or 1 for a table that contradicts itself.
+
+    Raises:
+        InputError: Something given cannot be used; nothing was written then.
+    """
+    try:
+        options = _parser().parse_args(arguments)
+    except SystemExit as end:
+        # argparse leaves this way after --help.
+        return int(end.code or 0)
+    if options.audit is not None:
+        if options.runs:
+            raise InputError("--audit checks a table and takes no runs; give one or the other.")
+        return _audit(options.audit)
+    if not options.runs:
+        raise InputError("'fedmer report' needs runs; name their folders, or that of a sweep.")
+    return _report(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fedmer report",
+        usage=USAGE,
+        description="Make one page, and tables as CSV and Markdown, of finished runs.",
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=Path, metavar="RUN", help="a run folder, or a folder of runs"
+    )
+    parser.add_argument(
+        "--baseline", metavar="ROW", help="the row of differences (default: FedAvg, or the first)"
+    )
+    parser.add_argument(
+        "--round",
+        choices=("selected", "last"),
+        default="selected",
+        help="which round's scores (default: selected, and last where none was)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="where to (default: report beside the runs)"
+    )
+    parser.add_argument(
+        "--audit", type=Path, metavar="TABLE.csv", help="check that a table agrees with itself"
+    )
+    return parser
+
+
+def _audit(path: Path) -> int:
+    from fedmer.report.audit import audit_file
+
+    audit = audit_file(path)
+    for finding in audit.findings:
+        print(finding)
+    if audit.unchecked:
+        print(f"Not checked, for want of supports: {', '.join(audit.unchecked)}.")
+    wrong = sum(not finding.consistent for finding in audit.findings)
+    print(f"{len(audit.findings)} sums checked, {wrong} inconsistent.")
+    return 0 if audit.consistent else 1
+
+
+def _report(options: argparse.Namespace) -> int:
+    from fedmer.report.collect import collect
+    from fedmer.report.files import check_target, write_report
+    from fedmer.report.report import make_report
+
+    found = collect(options.runs, options.round)
+    target = options.out or _beside([run.path for run in found.runs])
+    check_target(target)
+    report = make_report(found, options.baseline)
+    write_report(report, target)
+    for note in report.notes:
+        print(f"fedmer: note: {note}")
+    print(f"{len(found.runs)} runs in {len(report.rows)} rows: {target / 'index.html'}")
+    return 0
+
+
+def _beside(runs: Sequence[Path]) -> Path:
+    """``report`` in the folder that holds all the runs."""
+    return Path(os.path.commonpath([run.absolute().parent for run in runs])) / "report"

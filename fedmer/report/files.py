@@ -1,0 +1,78 @@
+"""The files of a report, beside each other in one folder."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmer.errors import InputError
+from fedmer.report.audit import audit_file
+from fedmer.report.page import MARK, page_of
+from fedmer.report.report import Report
+from fedmer.report.score_table import PERSONAL, run_rows, score_grid, score_rows
+from fedmer.report.side_tables import byte_table, client_table, difference_table
+from fedmer.runs import write_atomically
+
+PAGE = "index.html"
+
+
+def check_target(folder: Path) -> None:
+    """See that a report may be written here, before time is spent on it.
+
+    Raises:
+        InputError: It is a file, cannot be written, or holds something else than a report.
+    """
+    above = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise InputError(f"The report cannot be written to {folder}: {above} is a file.")
+    if folder.exists() and any(folder.iterdir()):
+        page = folder / PAGE
+        if not (page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")):
+            raise InputError(f"{folder} holds other things than a report; choose another --out.")
+
+
+def write_report(report: Report, folder: Path) -> None:
+    """Write the page, and every table of it as CSV and as Markdown; an older report is replaced.
+
+    Raises:
+        InputError: A table contradicts itself, or the folder cannot be written.
+    """
+    labels = report.labels
+    sides = {
+        "differences": difference_table(report.differences, report.baseline.name),
+        "clients": client_table(report.rows),
+        "bytes": byte_table(report.rows),
+    }
+    table = score_grid(report.lines, labels).markdown()
+    if any(row.personal for row in report.rows):
+        table += f"\n{PERSONAL} Scores of all clients' own networks, pooled.\n"
+    texts = {
+        PAGE: page_of(report),
+        "table.csv": _csv(*score_rows(report.lines, labels)),
+        "table.md": table,
+        "runs.csv": _csv(*run_rows(report.rows, labels)),
+        **{f"{name}.csv": _csv(side.columns, side.rows) for name, side in sides.items()},
+        **{f"{name}.md": side.grid.markdown() for name, side in sides.items()},
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            write_atomically(folder / name, text)
+    except OSError as error:
+        raise InputError(f"The report cannot be written to {folder}: {error.strerror}.") from error
+    checked = ["runs.csv"]
+    if any(line.support is not None for line in report.lines):
+        checked.append("table.csv")
+    for name in checked:
+        wrong = [str(f) for f in audit_file(folder / name).findings if not f.consistent]
+        if wrong:
+            raise InputError(f"{folder / name} contradicts itself: {wrong[0]}.")
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,111 @@
+"""What the networks of a run said of every turn of the test part: ``test_votes.npz``."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.share import Share
+from fedmer.errors import InputError
+from fedmer.report.arrays import read_arrays, write_arrays
+
+FILE = "test_votes.npz"
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """The votes of one round, one row a labelled turn, ordered by dialogue and turn.
+
+    A global network has one vote a turn. Under a rule with personal networks every client's network
+    has one.
+
+    Args:
+        dialogue: ``(N,)`` ids.
+        turn: ``(N,)`` int64, the turn's index in the whole dialogue.
+        truth: ``(N,)`` int64.
+        counts: ``(N, C)`` int64, how many networks named each class.
+    """
+
+    dialogue: NDArray[np.str_]
+    turn: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    counts: NDArray[np.int64]
+
+    def by_dialogue(self) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
+        """Ids of the ``D`` dialogues, sorted, and their ``(D, C, C)`` confusion matrices.
+
+        >>> turns, named = np.arange(2), np.eye(2, dtype=int)
+        >>> votes = Votes(np.array(["a", "a"]), turns, np.array([1, 1]), named)
+        >>> votes.by_dialogue()[1].tolist()
+        [[[0, 0], [1, 1]]]
+        """
+        names, place = np.unique(self.dialogue, return_inverse=True)
+        classes = self.counts.shape[1]
+        confusion = np.zeros((len(names), classes, classes), dtype=np.int64)
+        np.add.at(confusion, (place, self.truth), self.counts)
+        return names, confusion
+
+
+def write_votes(
+    path: Path,
+    corpus: ConversationCorpus,
+    views: Sequence[Share],
+    counts: Mapping[str, NDArray[np.int32]],
+) -> None:
+    """Write the votes of rounds such as ``last`` and ``selected``.
+
+    Args:
+        path: Replaced.
+        corpus: Whose test part was scored.
+        views: The shares that it was scored on, in order. A dialogue that is seen from several
+            sides is here several times, each time with other labelled turns.
+        counts: Round -> ``(N, C)``, in the order of the views' labelled turns. Where a Trainer was
+            told to score a part only, the first ones.
+    """
+    dialogue, turn = [], []
+    for share in views:
+        turns = np.flatnonzero(share.labelled)
+        turn.append(turns)
+        dialogue += [share.dialogue] * len(turns)
+    whole, within = np.array(dialogue), np.concatenate(turn)
+    size = len(next(iter(counts.values())))
+    whole, within = whole[:size], within[:size]
+    ids = np.array([corpus.conversations[i].id for i in whole], dtype=np.str_)
+    truth = np.array(
+        [corpus.conversations[i].labels[t] for i, t in zip(whole, within, strict=True)],
+        dtype=np.int64,
+    )
+    order = np.lexsort((within, ids))
+    arrays: dict[str, NDArray[Any]] = {
+        "dialogue": ids[order],
+        "turn": within[order].astype(np.int64),
+        "truth": truth[order],
+    }
+    arrays |= {f"votes_{name}": rows[order] for name, rows in counts.items()}
+    write_arrays(path, arrays)
+
+
+def read_votes(path: Path, which: str) -> Votes | None:
+    """The votes of ``last`` or ``selected``; None if the file has none.
+
+    Raises:
+        InputError: It is damaged.
+    """
+    if not path.exists():
+        return None
+    arrays = read_arrays(path)
+    if f"votes_{which}" not in arrays:
+        return None
+    try:
+        return Votes(
+            arrays["dialogue"],
+            arrays["turn"],
+            arrays["truth"],
+            arrays[f"votes_{which}"].astype(np.int64),
+        )
+    except KeyError as error:
+        raise InputError(f"{path} has no column {error}; it is not a file of fedmer.") from error

@@ -1,0 +1,133 @@
+"""Are the trials' arguments ones that ``fedmer fit`` takes? Asked before any trial starts."""
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from fedmer.sweep.parameters import Parameter
+from fedmer.sweep.trials import Trial
+
+_UNKNOWN = re.compile(r"unrecognized arguments|is not accepted|unknown option")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One trial's arguments, in parts, so that the answer can name the part at fault.
+
+    Args:
+        before: Words of the command before the parameters; ``fit`` first.
+        parameters: Parameter -> its words, in order.
+        after: Words after the parameters.
+    """
+
+    before: Sequence[str]
+    parameters: Mapping[str, Sequence[str]]
+    after: Sequence[str]
+
+    @property
+    def words(self) -> list[str]:
+        return [*self.before, *(w for part in self.parameters.values() for w in part), *self.after]
+
+
+def representative(parameters: Sequence[Parameter], trials: Sequence[Trial]) -> list[Trial]:
+    """A few trials whose arguments are valid only if those of all are.
+
+    Which options exist depends on the classes and files chosen, which are texts: every combination
+    of texts is there. Of numbers every listed one is there, and of drawn ones the first, since
+    another number of the same distribution has the same type.
+    """
+    drawn = {parameter.name for parameter in parameters if parameter.listed is None}
+    seen: set[Any] = set()
+    chosen = []
+    for trial in trials:
+        texts = tuple((k, v) for k, v in trial.values.items() if isinstance(v, str))
+        others = {
+            (name, type(value) if name in drawn else repr(value))
+            for name, value in trial.values.items()
+            if not isinstance(value, str)
+        }
+        new = {texts, *others} - seen
+        if new:
+            chosen.append(trial)
+            seen |= new
+    return chosen
+
+
+def answer(questions: Sequence[Question], reply: Connection) -> None:
+    """Send the first sentence that says what is wrong, or None; runs in a process of its own."""
+    from fedmer import cli
+
+    class Found(BaseException):
+        """Carries the parser out of where a trial would have gone on."""
+
+    class OnlyParser(cli.CLI):
+        def parse_arguments(self, parser: Any, args: Any) -> None:
+            raise Found(parser, self._subcommand_parsers["fit"])
+
+    # run() must make the parser just as for a trial. Nobody else sees the change: this process
+    # answers and ends.
+    cli.CLI = OnlyParser  # type: ignore[misc]
+    try:
+        cli.run(["fit"])
+    except Found as found:
+        parser, options = found.args
+    problems = (_problem(parser, options, question) for question in questions)
+    reply.send(next((problem for problem in problems if problem), None))
+
+
+def _problem(parser: Any, options: Any, question: Question) -> str | None:
+    if _refused(parser, question.words) is None:
+        return None
+    words = list(question.before)
+    said = _refused(parser, words)
+    if said is not None:
+        return f"command: {said}"
+    for name, part in question.parameters.items():
+        said = _refused(parser, [*words, *part])
+        if said is None:
+            words += part
+        elif _UNKNOWN.search(said):
+            return _unknown(name, list(_known(options, parser.parse_args(words)["fit"])))
+        else:
+            return f"parameter '{name}': {said}"
+    return f"the options after --: {_refused(parser, question.words)}"
+
+
+def _refused(parser: Any, words: Sequence[str]) -> str | None:
+    """What the parser says against the words, or None."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parser.parse_args(list(words))
+    except SystemExit:
+        lines = [line for line in said.getvalue().splitlines() if "error: " in line]
+        return lines[-1].partition("error: ")[2] if lines else said.getvalue().strip()
+    except Exception as error:  # noqa: BLE001 - whatever a parser of strangers' classes raises
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"; did you mean '{close[0]}'?" if close else "."
+    return f"unknown parameter '{name}'{hint} 'fedmer fit --help' shows all."
+
+
+def _known(options: Any, config: Any) -> Iterator[str]:
+    """Options of the parser, and those of the classes that the configuration has chosen."""
+    for action in options._actions:
+        if any(flag.startswith("--") for flag in action.option_strings):
+            yield action.dest
+    for key, value in config.items(branches=True):
+        if key.endswith("class_path") and isinstance(value, str):
+            module, _, name = value.rpartition(".")
+            made = getattr(importlib.import_module(module), name)
+            for argument in inspect.signature(made).parameters:
+                yield f"{key.removesuffix('class_path')}{argument}"

@@ -1,0 +1,170 @@
+"""A report says what the runs say, loads nothing, and shows names as they are."""
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedmer.__main__ import main
+from fedmer.report.audit import audit_file
+from fedmer.report.collect import collect
+from fedmer.report.confusion import class_scores, totals
+from tests.report.made import CORPUS, guesses, make_run
+
+SCRIPT = "<script>alert('$x$')</script>"
+LABELS = ["<b>happy</b>", "a|b", "=1+1", "$\\frac$", "_x", SCRIPT]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifteen rows, one of them personal and with prototypes, of a corpus with hostile names."""
+    runs = tmp_path_factory.mktemp("page")
+    data = {"name": f"corpus {SCRIPT}", "labels": LABELS}
+    for seed in (0, 1):
+        make_run(runs / f"avg{seed}", seed, data=data)
+        own = [guesses(0.6, 10 * seed + i) for i in range(3)]
+        path = make_run(runs / f"own{seed}", seed, "FedProto", networks=own, data=data)
+        draw = np.random.default_rng(seed)
+        np.savez(
+            path / "prototypes.npz",
+            rounds=np.array([1, 2]),
+            prototypes=draw.normal(size=(2, 6, 4)),
+            known=draw.random((2, 6)) < 0.7,
+        )
+    for number in range(13):
+        name = f"Rule{number}{SCRIPT if number == 3 else ''}"
+        make_run(runs / f"r{number}", aggregator=name, data=data, votes=number != 5)
+    assert main(["report", str(runs)]) == 0
+    return runs / "report"
+
+
+class Reader(HTMLParser):
+    """Collects tags and what they point to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            assert not name.startswith("on"), f"<{tag} {name}> would run a script"
+            if name in ("href", "src", "xlink:href", "srcset", "action", "data", "poster"):
+                self.links.append(value or "")
+            if name == "id":
+                self.ids.append(value or "")
+
+
+def test_the_page_loads_nothing_and_runs_nothing(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    reader = Reader(text)
+    assert not {"script", "link", "iframe", "object", "embed", "img", "base"} & set(reader.tags)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in reader.links)
+    assert not re.search(r"https?://|url\((?!#)|@import", text)
+    assert len(reader.ids) == len(set(reader.ids))
+    targets = {link[1:] for link in reader.links if link.startswith("#")}
+    assert targets <= set(reader.ids)
+    assert len(re.findall(r"url\(#([^)]*)\)", text)) > 0
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(reader.ids)
+
+
+def test_names_are_shown_and_never_obeyed(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert "<script" not in text
+    assert "<b>happy</b>" not in text
+    assert "&lt;b&gt;happy&lt;/b&gt;" in text
+    assert "&lt;b&gt;x&lt;/b&gt;" in text  # from a command
+    markdown = (report / "table.md").read_text()
+    assert "<script" not in markdown
+    assert "a\\|b" in markdown
+    widths = {len(re.findall(r"(?<!\\)\|", line)) for line in markdown.splitlines()[:10]}
+    assert widths == {17}  # name, seeds, two columns an emotion, two overall
+
+
+def test_every_row_has_its_colour_in_every_legend(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    legends = re.findall(r'<ul class="legend">(.*?)</ul>', text, re.DOTALL)
+    assert len(legends) == 3
+    assert len(set(legends)) == 1
+    strokes = re.findall(r'stroke="(var\(--row-\d\))" stroke-dasharray="([^"]*)"', legends[0])
+    assert len(strokes) == len(set(strokes)) == 15
+
+
+def test_the_tables_are_what_the_runs_hold(report: Path) -> None:
+    with (report / "table.csv").open(newline="") as file:
+        rows = {row["row"]: row for row in csv.DictReader(file)}
+    assert list(rows)[:2] == ["FedAvg", "FedProto"]
+    assert list(rows)[-2:] == ["linear probe", "majority class"]
+    for name, prefix in (("FedAvg", "avg"), ("FedProto", "own")):
+        runs = [run for run in collect([report.parent]).runs if run.path.name.startswith(prefix)]
+        matrices = np.stack([run.confusion for run in runs])
+        accuracy, weighted = totals(matrices)
+        recall, f1 = class_scores(matrices)
+        row = rows[name]
+        assert row["seeds"] == "2"
+        assert float(row["accuracy"]) == pytest.approx(100 * accuracy.mean(), abs=1e-4)
+        assert float(row["weighted_f1"]) == pytest.approx(100 * weighted.mean(), abs=1e-4)
+        deviation = 100 * np.std(weighted, ddof=1)
+        assert float(row["sd_weighted_f1"]) == pytest.approx(deviation, abs=1e-4)
+        for i, label in enumerate(LABELS):
+            assert float(row[f"accuracy_{label}"]) == pytest.approx(
+                100 * recall[:, i].mean(), abs=1e-4
+            )
+            assert float(row[f"f1_{label}"]) == pytest.approx(100 * f1[:, i].mean(), abs=1e-4)
+            turns = sum(
+                int((CORPUS.conversations[t].labels == i).sum()) for t in CORPUS.part("test")
+            )
+            assert int(row[f"support_{label}"]) == turns
+    assert rows["Rule1"]["sd_accuracy"] == ""
+
+
+def test_every_table_passes_its_own_audit(report: Path) -> None:
+    for name, count in (("table.csv", 17), ("runs.csv", 17)):
+        audit = audit_file(report / name)
+        assert audit.consistent
+        assert len(audit.findings) == 2 * count
+        assert not audit.unchecked
+
+
+def test_a_report_repeats_itself_and_replaces_an_older_one(report: Path) -> None:
+    before = {path.name: path.read_bytes() for path in report.iterdir()}
+    assert set(before) == {
+        *("index.html", "table.csv", "table.md", "runs.csv", "differences.csv", "differences.md"),
+        *("clients.csv", "clients.md", "bytes.csv", "bytes.md"),
+    }
+    assert main(["report", str(report.parent)]) == 0
+    assert {path.name: path.read_bytes() for path in report.iterdir()} == before
+
+
+def test_one_old_run_alone_is_reported(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs" / "old", votes=False)
+    for name in ("clients.csv", "config.yaml"):
+        (run / name).unlink()
+    assert main(["report", str(run), "--out", str(tmp_path / "new" / "place")]) == 0
+    text = (tmp_path / "new" / "place" / "index.html").read_text()
+    assert "There is no other row to compare." in text
+    assert "No run kept prototypes" in text
+    assert "No run kept its clients.csv." in text
+
+
+def test_the_command_line_needs_no_torch(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", aggregator="Local")
+    code = (
+        "import sys; from fedmer.__main__ import main\n"
+        f"assert main(['report', {str(tmp_path)!r}]) == 0\n"
+        "heavy = [m for m in ('torch', 'pytorch_lightning') if m in sys.modules]\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
