@@ -15,7 +15,7 @@ from fedmer.plugins.networks.base import Network, NetworkOutput
 from fedmer.seeds import derive
 
 OptimizerCallable = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
-Regulariser = Callable[[NetworkOutput, Batch], Tensor | None]
+Regulariser = Callable[[NetworkOutput, Batch, Tensor], Tensor | None]
 
 
 def adam(parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
@@ -62,7 +62,8 @@ class EmotionClient(pl.LightningModule):
         self.teacher: Network | None = None
         """The global network of the round's start, where the loss asks for it."""
         self.regulariser: Regulariser | None = None
-        """A term that somebody else adds to the loss, such as an aggregation rule."""
+        """A term that somebody else, such as an aggregation rule, adds to the loss. It gets what
+        the network said, the batch, and the loss so far."""
         self.metrics = EmotionMetrics(network.shape.classes)
 
     def forward(self, batch: Batch) -> NetworkOutput:
@@ -83,7 +84,7 @@ class EmotionClient(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self(batch)
         loss: Tensor = self.loss(output, batch, self.class_weights, self._guidance(batch))
-        extra = self.regulariser(output, batch) if self.regulariser is not None else None
+        extra = None if self.regulariser is None else self.regulariser(output, batch, loss)
         return loss if extra is None else loss + extra
 
     @torch.no_grad()

@@ -17,6 +17,7 @@ from fedmer.losses.distillation import inverse_frequencies
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.plugins.aggregators.base import Aggregator, ClientRound, load_weights
+from fedmer.plugins.networks.base import NetworkOutput
 
 
 @dataclass(frozen=True)
@@ -146,9 +147,12 @@ class LocalTrainer:
     def _train(self, client: int, own: ClientRound) -> float:
         self.client.train()
         self.client.class_weights = self._class_weights[client]
-        self.client.regulariser = lambda output, batch: self.aggregator.client_loss(
-            output, batch, own
-        )
+
+        def regulariser(output: NetworkOutput, batch: Batch, loss: Tensor) -> Tensor | None:
+            own.supervised = loss
+            return self.aggregator.client_loss(output, batch, own)
+
+        self.client.regulariser = regulariser
         if self.client.teacher is not None:
             load_weights(self.client.teacher, own.received.weights or self._initial)
             self.client.teacher.eval()

@@ -226,33 +226,21 @@ def _given(folder: Path) -> dict[str, str]:
 
 
 def _check_one_corpus(runs: Sequence[Run]) -> None:
-    """Refuse to compare what was measured on different turns.
-
-    The synthetic corpus is drawn anew from every seed; then runs of one seed must agree.
-    """
+    """Refuse to compare what was measured on different turns."""
     first = runs[0]
-    of_seed: dict[int, Run] = {}
     for run in runs:
-        one = of_seed.setdefault(run.seed, run)
-        drawn = _drawn(first) and _drawn(run)
-        other = one if drawn else first
-        if run.corpus != other.corpus or _labels(run) != _labels(first):
+        if run.corpus != first.corpus or _labels(run) != _labels(first):
             raise InputError(
-                f"{other.path} is of {other.corpus} and {run.path} of {run.corpus}; a table "
+                f"{first.path} is of {first.corpus} and {run.path} of {run.corpus}; a table "
                 "compares runs of one corpus, so report them apart."
             )
-        shares = [r.confusion.sum(axis=1) / r.confusion.sum() for r in (other, run)]
+        shares = [r.confusion.sum(axis=1) / r.confusion.sum() for r in (first, run)]
         if not np.allclose(shares[0], shares[1], atol=1e-9):
             raise InputError(
-                f"{other.path} and {run.path} are of {run.corpus}, but were scored on different "
+                f"{first.path} and {run.path} are of {run.corpus}, but were scored on different "
                 "test turns (--trainer.limit_val_batches does that); report them apart."
             )
 
 
 def _labels(run: Run) -> list[str]:
     return list(run.result["data"]["labels"])
-
-
-def _drawn(run: Run) -> bool:
-    data = run.config.get("data") or {}
-    return run.result["data"]["name"] == "synthetic" and not data.get("path")

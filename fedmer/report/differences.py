@@ -81,8 +81,7 @@ def _difference(row: Row, baseline: Row) -> Difference:
         if not _same_turns(ours, theirs):
             return _bare(row, baseline, seeds, f"seed {seed}: scored on different turns")
         pairs[seed] = ours.by_dialogue()[1], theirs.by_dialogue()[1]
-    crossed = len({run.corpus for run in row.runs if run.seed in pairs}) == 1
-    accuracy, weighted = paired_bootstrap(list(pairs.values()), crossed)
+    accuracy, weighted = paired_bootstrap(list(pairs.values()))
     return Difference(row.name, seeds, accuracy, weighted)
 
 
@@ -103,9 +102,7 @@ def _same_turns(one: Votes, other: Votes) -> bool:
     )
 
 
-def paired_bootstrap(
-    pairs: Sequence[Paired], crossed: bool, seed: int = 0
-) -> tuple[Interval, Interval]:
+def paired_bootstrap(pairs: Sequence[Paired], seed: int = 0) -> tuple[Interval, Interval]:
     """The difference of accuracy and of weighted F1, each with a percentile interval.
 
     A resample draws seeds and dialogues with replacement, the same for both sides, adds up the
@@ -113,9 +110,7 @@ def paired_bootstrap(
     Whole dialogues are drawn because turns of one dialogue are alike.
 
     Args:
-        pairs: One a seed.
-        crossed: Have all seeds the same dialogues? Then they are drawn once a resample, else anew
-            for every seed drawn.
+        pairs: One a seed, all of the same dialogues.
         seed: The result is a function of it.
 
     Returns:
@@ -126,18 +121,13 @@ def paired_bootstrap(
     for start in range(0, RESAMPLES, _CHUNK):
         size = min(_CHUNK, RESAMPLES - start)
         chosen = draw.integers(len(pairs), size=(size, len(pairs)))
-        shared = _draw_dialogues(draw, size, len(pairs[0][0])) if crossed else None
+        weights = _draw_dialogues(draw, size, len(pairs[0][0]))
         slots = []
         for slot in range(len(pairs)):
             moved = np.zeros((2, size))
             for place, pair in enumerate(pairs):
                 mine = chosen[:, slot] == place
-                weights = (
-                    _draw_dialogues(draw, int(mine.sum()), len(pair[0]))
-                    if shared is None
-                    else shared[mine]
-                )
-                moved[:, mine] = _moved(pair, weights)
+                moved[:, mine] = _moved(pair, weights[mine])
             slots.append(moved)
         found.append(np.mean(slots, axis=0))
     resampled = np.concatenate(found, axis=1)

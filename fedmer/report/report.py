@@ -55,12 +55,6 @@ def make_report(found: Collection, baseline: str | None) -> Report:
     rows, repeated = rows_of(found.runs)
     chosen = _baseline(rows, baseline)
     notes = [*found.notes, *repeated]
-    if len({run.corpus for run in found.runs}) > 1:
-        notes.append(
-            "The synthetic corpus is drawn anew from every seed, so deviations over seeds include "
-            "those between test sets. The supports of emotions differ too, so sums are checked for "
-            "every run (runs.csv) and not for means over seeds."
-        )
     return Report(
         rows, lines_of(rows), chosen, differences(rows, chosen), constant_parts(rows), notes
     )

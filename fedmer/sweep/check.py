@@ -14,7 +14,7 @@ from typing import Any
 from fedmer.sweep.parameters import Parameter
 from fedmer.sweep.trials import Trial
 
-_UNKNOWN = re.compile(r"unrecognized arguments|is not accepted|unknown option")
+_UNKNOWN = re.compile(r"unrecognized arguments|has an option|unknown option")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
+from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
@@ -14,6 +16,7 @@ from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proc import FedProc
+from fedmer.plugins.networks.base import NetworkOutput
 from tests.aggregators.rules import (
     SEEDS,
     SHAPE,
@@ -38,7 +41,7 @@ def test_the_mixed_loss_is_that_of_a_loop(seed: int, temperature: float, labelle
     fused = output.embeddings["fused"]
     alpha = 0.75
     own = ClientRound(client(seed), Broadcast(1, None, {**sent, "alpha": torch.tensor(alpha)}))
-    supervised = SelfDistillation()(output, batch)
+    supervised = own.supervised = SelfDistillation()(output, batch)
     term = FedProc(temperature=temperature).client_loss(output, masked(batch), own)
     assert term is not None
     contrast, turns = 0 * fused.sum(), 0
@@ -72,9 +75,15 @@ def test_what_a_client_minimises_is_the_mix(seed: int, alpha: float) -> None:
 
     def gradients(share: float) -> list[torch.Tensor]:
         whole = ClientRound(own, Broadcast(1, None, {**sent, "alpha": torch.tensor(share)}))
-        own.regulariser = lambda output, batch: rule.client_loss(output, batch, whole)
+
+        def regulariser(output: NetworkOutput, batch: Batch, loss: Tensor) -> Tensor | None:
+            whole.supervised = loss
+            return rule.client_loss(output, batch, whole)
+
+        own.regulariser = regulariser
         return list(torch.autograd.grad(own.training_step(batch, 0), parameters))
 
+    here.supervised = own.loss(own(batch), batch)
     assert rule.client_loss(own(batch), batch, here) is not None
     plain, contrast, mixed = gradients(0), gradients(1), gradients(alpha)
     for one, other, both in zip(plain, contrast, mixed, strict=True):

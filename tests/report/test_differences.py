@@ -38,12 +38,10 @@ def pairs(draw: st.DrawFn) -> list[Paired]:
 
 
 @settings(max_examples=15)
-@given(pairs=pairs(), crossed=st.booleans())
-def test_swapping_the_sides_flips_the_interval(pairs: list[Paired], crossed: bool) -> None:
+@given(pairs=pairs())
+def test_swapping_the_sides_flips_the_interval(pairs: list[Paired]) -> None:
     swapped = [(other, one) for one, other in pairs]
-    for left, right in zip(
-        paired_bootstrap(pairs, crossed), paired_bootstrap(swapped, crossed), strict=True
-    ):
+    for left, right in zip(paired_bootstrap(pairs), paired_bootstrap(swapped), strict=True):
         assert left.low is not None
         assert left.high is not None
         assert left.low <= left.high
@@ -53,9 +51,9 @@ def test_swapping_the_sides_flips_the_interval(pairs: list[Paired], crossed: boo
 
 
 @settings(max_examples=10)
-@given(pairs=pairs(), crossed=st.booleans())
-def test_what_is_the_same_differs_by_exactly_nothing(pairs: list[Paired], crossed: bool) -> None:
-    for interval in paired_bootstrap([(one, one) for one, _ in pairs], crossed):
+@given(pairs=pairs())
+def test_what_is_the_same_differs_by_exactly_nothing(pairs: list[Paired]) -> None:
+    for interval in paired_bootstrap([(one, one) for one, _ in pairs]):
         assert (interval.difference, interval.low, interval.high) == (0, 0, 0)
         assert not interval.clear
 
@@ -82,7 +80,7 @@ def test_the_fast_way_is_the_slow_way() -> None:
         slow.append(
             totals(sum(one[i] for i in chosen))[1] - totals(sum(other[i] for i in chosen))[1]
         )
-    _, fast = paired_bootstrap([(one, other)], crossed=True)
+    _, fast = paired_bootstrap([(one, other)])
     assert (fast.low, fast.high) == pytest.approx(np.percentile(slow, [2.5, 97.5]), abs=0.012)
 
 
@@ -93,7 +91,7 @@ def test_intervals_cover_the_true_difference_about_as_often_as_they_say() -> Non
     covered = 0
     for trial in range(40):
         pair = dialogues(draw, 40, 0.6), dialogues(draw, 40, 0.5)
-        accuracy, _ = paired_bootstrap([pair], crossed=True, seed=trial)
+        accuracy, _ = paired_bootstrap([pair], seed=trial)
         assert accuracy.low is not None
         assert accuracy.high is not None
         covered += accuracy.low <= true <= accuracy.high
@@ -104,8 +102,8 @@ def test_seeds_widen_the_interval() -> None:
     draw = np.random.default_rng(2)
     base = dialogues(draw, 40, 0.5)
     apart = [(dialogues(draw, 40, right), base) for right in (0.3, 0.5, 0.7)]
-    alone, _ = paired_bootstrap(apart[1:2], crossed=True)
-    together, _ = paired_bootstrap(apart, crossed=True)
+    alone, _ = paired_bootstrap(apart[1:2])
+    together, _ = paired_bootstrap(apart)
     assert together.high - together.low > 1.5 * (alone.high - alone.low)  # type: ignore[operator]
 
 

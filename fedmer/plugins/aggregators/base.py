@@ -42,12 +42,15 @@ class ClientRound:
         memory: What the rule keeps on this client between the rounds in which it takes part;
             changed in place, empty at first, saved with every checkpoint.
         steps: Optimizer steps made so far in this round.
+        supervised: The loss of the batch at hand without any rule's term, while ``client_loss`` is
+            asked for one.
     """
 
     client: EmotionClient
     received: Broadcast
     memory: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
+    supervised: Tensor | None = None
 
 
 class Aggregator:

@@ -71,11 +71,9 @@ class FedProc(FedProto):
         if alpha == 0 or "prototypes" not in sent:
             return None
         # Training adds this to the supervised loss, of which it must leave 1 - alpha.
-        client = own.client
-        guidance = client._guidance(batch)
-        supervised: Tensor = client.loss(output, batch, client.class_weights, guidance)
+        assert own.supervised is not None
         contrast = self._contrast(output, batch, sent["prototypes"], sent["known"])
-        return alpha * (contrast - supervised)
+        return alpha * (contrast - own.supervised)
 
     def weight(self, summary: Summary) -> float:
         return float(summary.examples)

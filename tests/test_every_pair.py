@@ -1,0 +1,35 @@
+"""Every rule trains every network, from the command line to the record of the run."""
+
+import json
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from fedmer.cli import run
+from fedmer.plugins.registry import plugins
+
+
+def built_in(kind: str) -> list[str]:
+    return [plugin.name for plugin in plugins(kind) if plugin.package == "fedmer"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rule", "network"), list(product(built_in("aggregators"), built_in("networks")))
+)
+def test_two_rounds(rule: str, network: str, here: Path, corpus_file: Path) -> None:
+    arguments = (
+        f"fit --aggregator {rule} --network {network} --network.hidden 8 --data.path {corpus_file} "
+        "--partitioner Dialogue --partitioner.clients 3 --trainer.max_epochs 2 --name pair"
+    )
+    assert run(arguments.split()) == 0
+    result = json.loads((here / "runs" / "pair" / "result.json").read_text())
+    assert (result["aggregator"], result["network"], result["rounds"]) == (rule, network, 2)
+    assert 0 < result["last"]["scores"]["test"]["accuracy"] < 1
+    assert result["bytes_up"] > 0
+
+
+def test_there_are_twelve_of_each() -> None:
+    assert len(built_in("aggregators")) == 12
+    assert len(built_in("networks")) == 12
