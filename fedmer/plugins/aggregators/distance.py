@@ -72,7 +72,8 @@ class Distance(Aggregator):
     and discounts a rare honest client. Without a floor the margin collapses if the prototypes do.
 
     Args:
-        strength: The factor lambda of the correction, 0 or more; 0 turns it off.
+        strength: The factor lambda of the correction, 0 or more; 0 turns it off. The paper has 0.1,
+            which slows the first rounds: prototypes are still close together then.
         gate: Which turns are corrected, by :math:`\alpha` and the distance of their embedding to
             their own prototype: all ('off'); those that are not yet :math:`\alpha` nearer to it
             than its nearest rival is, :math:`d(z, c^k) + \alpha \geq \min_{l \neq k} d(c^k, c^l)`
@@ -92,7 +93,8 @@ class Distance(Aggregator):
             :math:`n_{ik}^\gamma`, which turns distance weighting off.
         radius: 'envelope' as above; or 'clip', :math:`s_{ik} = \max(r_k - d_{ik}, 0)\,
             n_{ik}^\gamma`.
-        epsilon: What the farthest client keeps, as a share of the radius, above 0.
+        epsilon: What the farthest client keeps, as a share of the radius, above 0. Near 0 it is
+            left out altogether, which costs the emotions that only it knows.
         gamma: The power of the number of turns, 0 or more; the paper has 0.
         tau: The softmax's temperature, above 0, in units of distance.
         exchange: What travels. 'both': networks and prototypes. 'parameters': prototypes go up,
@@ -106,7 +108,7 @@ class Distance(Aggregator):
 
     def __init__(
         self,
-        strength: float = 0.1,
+        strength: float = 0.01,
         gate: Literal["off", "violation", "literal"] = "off",
         alpha: float = 0.2,
         correction: Literal["batch_proto", "sample"] = "batch_proto",
@@ -116,7 +118,7 @@ class Distance(Aggregator):
         min_count: int = 2,
         weighting: Weighting = "distance",
         radius: Radius = "envelope",
-        epsilon: float = 1e-3,
+        epsilon: float = 0.1,
         gamma: float = 1.0,
         tau: float = 1.0,
         exchange: Literal["both", "prototypes", "parameters"] = "both",
