@@ -33,7 +33,7 @@ def fit(corpus: Path, *more: str) -> int:
     [
         (
             ["--aggregator", "FedAvgg"],
-            "unknown aggregator 'FedAvgg'; did you mean 'FedAvg'? Known: FedAvg, FedProto, ",
+            "unknown aggregator 'FedAvgg'; did you mean 'FedAvg'? Known: Distance, FedAdam, ",
         ),
         (["--network", "STD"], "unknown network 'STD'; did you mean 'SDT'?"),
         (["--partitioner", "speaker"], "did you mean 'Speaker'?"),

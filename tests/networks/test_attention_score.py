@@ -194,7 +194,10 @@ def test_turning_the_cycle_turns_the_weights(seed: int) -> None:
 @quick
 @given(seed=SEEDS)
 def test_weights_follow_the_equations(seed: int) -> None:
-    outputs, module = outputs_of(seed, turns=1), scores_of(AttentionScore(width=5), seed=seed)
+    outputs, module = (
+        outputs_of(seed, turns=1),
+        scores_of(AttentionScore(width=5, renorm=False), seed=seed),
+    )
     weights = module(outputs, all_there(outputs))
     look = {name: module.look[name].weight.detach() for name in NAMES}
     score = {name: module.score[name].weight[0].detach() for name in NAMES}
@@ -223,7 +226,7 @@ def test_beta_starts_where_it_is_told_and_stays_above_minus_one() -> None:
 
 def test_a_modality_that_takes_all_attention_vanishes_at_beta_minus_one() -> None:
     outputs = outputs_of(0)
-    module = scores_of(AttentionScore(rho="one"))
+    module = scores_of(AttentionScore(rho="one", renorm=False))
     assert module.moved is not None
     torch.nn.init.constant_(module.moved, -100.0)
     present = all_there(outputs)
@@ -236,9 +239,12 @@ def said(output: NetworkOutput) -> dict[str, Tensor]:
     return {"logits": output.logits, **output.students, **output.embeddings}
 
 
+@pytest.mark.parametrize("renorm", [True, False])
 @pytest.mark.parametrize("students", ["raw", "scaled"])
-def test_without_effect_it_is_sdt_bit_for_bit_in_output_and_in_training(students: str) -> None:
-    off = AttentionScore(rho="one", beta=0.0, learn_beta=False, students=students)  # type: ignore[arg-type]
+def test_without_effect_it_is_sdt_bit_for_bit_in_output_and_in_training(
+    students: str, renorm: bool
+) -> None:
+    off = AttentionScore(rho="one", beta=0.0, learn_beta=False, renorm=renorm, students=students)  # type: ignore[arg-type]
     plain, scored = network(None, dropout=0.3), network(off, dropout=0.3)
     batch = batch_of(0, (4, 4))
     for seed in range(3):

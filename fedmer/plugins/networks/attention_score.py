@@ -32,7 +32,8 @@ class AttentionScore:
     [0, 1], what beta is and where the result goes. Here a turn's modalities compete by default,
     the coefficient is taken over a turn's features and carries no gradient, beta is learnt, and
     :math:`X'` enters the gate that fuses modalities. For unaligned features the coefficient is
-    near 0, so that rho is near a half everywhere; ``renorm`` takes that constant out.
+    near 0, so that rho is near a half everywhere and would only shrink what is fused; ``renorm``,
+    which the paper does not have, takes that constant out.
 
     Args:
         width: U, columns of W.
@@ -43,7 +44,8 @@ class AttentionScore:
         rho_min: The least rho, in [0, 1].
         beta: Where beta starts, above -1. At 0 the scores have no effect and no gradient.
         learn_beta: Learn beta, or keep it.
-        renorm: Scale a turn's weights so that their mean over its modalities is 1.
+        renorm: Scale a turn's weights so that their mean over its modalities is 1; off is the
+            paper's.
         students: What the students read: 'raw' outputs, or 'scaled' ones.
 
     Raises:
@@ -56,7 +58,7 @@ class AttentionScore:
     rho_min: float = 0.0
     beta: float = 1.0
     learn_beta: bool = True
-    renorm: bool = False
+    renorm: bool = True
     students: Literal["raw", "scaled"] = "raw"
 
     def __post_init__(self) -> None:
