@@ -18,10 +18,10 @@ fit: $(READY) ## Train; options in ARGS, as in: make fit ARGS="--aggregator FedP
 	$(BIN)/fedmer fit $(ARGS)
 
 test: $(READY) ## Run the quick tests
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest -n auto $(ARGS)
 
 test-slow: $(READY) ## Run the slow tests
-	$(BIN)/pytest -m slow $(ARGS)
+	$(BIN)/pytest -n auto -m slow $(ARGS)
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check -q

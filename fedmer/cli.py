@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -235,13 +236,17 @@ def _foreign(option: str) -> str:
 
     >>> _foreign("mu")
     "nothing that was chosen has an option 'mu'; it belongs to FedProx."
+    >>> _foreign("beta")
+    "unknown option 'beta'; did you mean 'beta1' or 'beta2'?"
     """
     known = registry.options()
     name = option.rpartition(".")[2]
     if name in known:
         owners = ", ".join(known[name])
         return f"nothing that was chosen has an option '{name}'; it belongs to {owners}."
-    return registry.unknown("option", name, known)
+    close = " or ".join(f"'{other}'" for other in sorted(get_close_matches(name, known, n=2)))
+    hint = f"did you mean {close}?" if close else "'fedmer fit --help' shows all."
+    return f"unknown option '{name}'; {hint}"
 
 
 def sentence(message: str) -> str:

@@ -39,7 +39,7 @@ def fit(corpus: Path, *more: str) -> int:
         (["--partitioner", "speaker"], "did you mean 'Speaker'?"),
         (["--aggregator", "FedProx", "--aggregator.mu", "-1"], "mu is -1.0; expected 0 or more."),
         (["--aggregator", "FedProx", "--aggregator.mu", "x"], "mu is 'x'; expected float."),
-        (["--aggregator.beta", "1"], "unknown option 'beta'; did you mean 'beta1'?"),
+        (["--aggregator.beta", "1"], "unknown option 'beta'; did you mean 'beta1' or 'beta2'?"),
         (["--partitioner.clients", "0"], "clients is 0; expected at least 1."),
         (
             ["--partitioner", "Dialogue", "--partitioner.clients", "500"],

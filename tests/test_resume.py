@@ -137,7 +137,7 @@ def test_a_bad_checkpoint_is_refused_and_nothing_changes(
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["--aggregator", "Local"], "made with aggregator FedAvg, but this run has Local"),
+        (["--aggregator", "Local"], "made with aggregator Distance, but this run has Local"),
         (["--network.hidden", "16"], "network has other sizes than this run's"),
         (["--partitioner.clients", "7"], "8 clients hold other dialogues than this run's 7"),
         (["--seed_everything", "1"], "hold other dialogues than this run's"),
