@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
+from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks.base import NetworkOutput
 
 
@@ -125,7 +126,7 @@ class ReadOut(nn.Module):
     def __init__(self, shape: CorpusShape, hidden: int, dropout: float) -> None:
         super().__init__()
         self.names = list(shape.features)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.head = nn.Linear(2 * hidden * len(self.names), shape.classes)
 
     def forward(self, nodes: Tensor, hidden: Tensor, present: Tensor) -> NetworkOutput:

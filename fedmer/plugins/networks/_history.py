@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
+from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import there
 
 
@@ -132,7 +133,7 @@ class Reading(nn.Module):
 
     def __init__(self, dropout: float) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, queries: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
         """What each turn finds.

@@ -1,10 +1,88 @@
-"""Transformer layers whose keys may be missing, and the encoding of positions."""
+"""Layers that networks share: Transformers whose keys may be missing, dropout, positions."""
 
 import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask costs half as much on the CPU as torch's, which draws a float a number.
+
+    Args:
+        p: Probability that a number is zeroed, in [0, 1); the others are divided by ``1 - p``. On
+            the CPU it is rounded to a multiple of 1 / 65536.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    @property
+    def active(self) -> bool:
+        return self.training and self.p > 0
+
+    def forward(self, rows: Tensor) -> Tensor:
+        if not self.active:
+            return rows
+        if rows.device.type != "cpu":
+            return F.dropout(rows, self.p)
+        kept = round((1 - self.p) * 65536)
+        words = torch.empty((rows.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        drawn = words.view(torch.int16)[: rows.numel()].view(rows.shape)
+        return rows * (drawn <= kept - 32769).to(rows.dtype).mul_(65536 / kept)
+
+
+class Linears(nn.Module):
+    """Linear layers of one shape side by side, as one product.
+
+    Args:
+        count: How many, ``P``.
+        wide: Width of the inputs.
+        narrow: Width of the outputs.
+        bias: Whether they have biases.
+    """
+
+    def __init__(self, count: int, wide: int, narrow: int, bias: bool = True) -> None:
+        super().__init__()
+        bound = wide**-0.5
+        self.weight = nn.Parameter(torch.empty(count, narrow, wide).uniform_(-bound, bound))
+        self.bias = (
+            nn.Parameter(torch.empty(count, 1, narrow).uniform_(-bound, bound)) if bias else None
+        )
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """``(P, ..., narrow)`` of ``(P, ..., wide)``."""
+        flat, turned = rows.flatten(1, -2), self.weight.transpose(1, 2)
+        said = flat @ turned if self.bias is None else torch.baddbmm(self.bias, flat, turned)
+        return said.view(*rows.shape[:-1], -1)
+
+
+def attend(
+    queries: Tensor, keys: Tensor, values: Tensor, present: Tensor, dropout: Dropout
+) -> Tensor:
+    """Scaled dot-product attention whose weights are dropped like everything else.
+
+    Args:
+        queries: ``(N, h, Q, w)`` of ``h`` heads.
+        keys: ``(N, h, K, w)``.
+        values: ``(N, h, K, w)``.
+        present: ``(N, K)`` bool, at least one a row: the keys that may be attended to.
+        dropout: Of the attention weights.
+
+    Returns:
+        ``(N, h, Q, w)``.
+    """
+    mask = present[:, None, None, :]
+    if not dropout.active or queries.device.type != "cpu":
+        rate = dropout.p if dropout.active else 0.0
+        return F.scaled_dot_product_attention(queries, keys, values, mask, dropout_p=rate)
+    # In place and added, since filling would cost a pass over all scores in the backward step too.
+    barred = torch.zeros(mask.shape, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
+    scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    mixed: Tensor = dropout(scores.add_(barred).softmax(dim=-1)) @ values
+    return mixed
 
 
 class Attention(nn.Module):
@@ -19,7 +97,7 @@ class Attention(nn.Module):
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.query = nn.Linear(hidden, hidden)
         self.key = nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden)
@@ -37,13 +115,13 @@ class Attention(nn.Module):
             ``(B, Q, d)``, zero in the rows of ``B`` that have no key.
         """
         anything = present.any(dim=1)[:, None]
-        mixed = F.scaled_dot_product_attention(
+        mixed = attend(
             self._split(self.query(query)),
             self._split(self.key(keys)),
             self._split(self.value(keys)),
             # A softmax over nothing is NaN, so a row without keys gets all of them and is zeroed.
-            attn_mask=(present | ~anything)[:, None, None, :],
-            dropout_p=self.dropout if self.training else 0.0,
+            present | ~anything,
+            self.dropout,
         )
         found: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
         return found.masked_fill(~anything[..., None], 0)
@@ -77,7 +155,7 @@ class TransformerLayer(nn.Module):
         self.between = nn.LayerNorm(hidden)
         self.widen = nn.Linear(hidden, hidden)
         self.narrow = nn.Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, query: Tensor, present: Tensor, keys: Tensor | None = None) -> Tensor:
         """One layer.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
-from fedmer.plugins.networks._layers import sinusoid
+from fedmer.plugins.networks._layers import Dropout, sinusoid
 
 
 def check(hidden: int, dropout: float, heads: int = 1, **counts: int) -> None:
@@ -132,7 +132,7 @@ class Subnetworks(nn.Module):
         super().__init__()
         self.project = Projections(shape, width)
         self.second = nn.ModuleDict({name: nn.Linear(width, width) for name in shape.features})
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Modality name -> ``(B, L, width)``, in the order of the corpus."""

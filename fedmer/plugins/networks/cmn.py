@@ -14,6 +14,7 @@ from fedmer.plugins.networks._history import (
     own_and_others,
     slots,
 )
+from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import check
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -92,7 +93,7 @@ class _Memory(nn.Module):
         super().__init__()
         self.local = nn.GRU(width, hidden, batch_first=True)
         self.memory = nn.GRU(hidden, hidden, batch_first=True)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, rows: Tensor, members: Tensor) -> Tensor:
         """``(B, R, L, d)`` from rows ``(B, L, D)`` and members ``(B, R, L)``."""

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import (
     Place,
     Projections,
@@ -78,7 +78,7 @@ class DialogueTRM(Network):
         self.among_pairs = Transformer(1, hidden, heads, dropout)
         self.last = nn.Linear(hidden, hidden)
         self.head = nn.Linear(hidden, shape.classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> NetworkOutput:
         present = there(batch)

@@ -4,7 +4,7 @@ from torch import nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import Place, Projections, check
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -49,7 +49,7 @@ class EarlyFusion(Network):
         self.place = Place(shape, hidden)
         self.transformer = Transformer(layers, hidden, heads, dropout)
         self.head = nn.Linear(hidden, shape.classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> NetworkOutput:
         rows = sum(self.project(batch).values(), start=self.place(batch))

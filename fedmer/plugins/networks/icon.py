@@ -14,6 +14,7 @@ from fedmer.plugins.networks._history import (
     own_and_others,
     slots,
 )
+from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import check
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -74,7 +75,7 @@ class ICON(Network):
         self.memories = nn.ModuleList(
             nn.GRU(hidden, hidden, batch_first=True) for _ in range(min(hops, 2))
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.read = Reading(dropout)
         self.head = nn.Linear(hidden, shape.classes)
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import Place, Projections, check, mean_over, there
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -52,7 +52,7 @@ class LateFusion(Network):
             {name: Transformer(layers, hidden, heads, dropout) for name in shape.features}
         )
         self.head = nn.Linear(hidden, shape.classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> NetworkOutput:
         present = there(batch)

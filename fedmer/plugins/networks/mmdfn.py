@@ -12,6 +12,7 @@ from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.plugins.networks._graph import Graph, GraphConvolution, ReadOut, multimodal_graph
 from fedmer.plugins.networks._history import along, both_ways, by_role
+from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import Projections, check, main_modality, there
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -78,7 +79,7 @@ class MMDFN(Network):
         self.layers = nn.ModuleList(
             GraphConvolution(hidden, depth, alpha, decay) for depth in range(1, layers + 1)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.read_out = ReadOut(shape, hidden, dropout)
 
     def forward(self, batch: Batch) -> NetworkOutput:

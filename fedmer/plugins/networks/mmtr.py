@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import Projections, check, main_modality, there
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -62,7 +62,7 @@ class MMTr(Network):
         )
         self.fuse = nn.Linear(len(shape.features) * hidden, hidden)
         self.head = nn.Linear(hidden, shape.classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> NetworkOutput:
         cues = {

@@ -5,7 +5,7 @@ from torch import nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import Transformer
+from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import Place, Projections, check, there
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -74,10 +74,10 @@ class MulT(Network):
         )
         width *= len(shape.features)
         self.residual = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(dropout), nn.Linear(width, width)
+            nn.Linear(width, width), nn.ReLU(), Dropout(dropout), nn.Linear(width, width)
         )
         self.head = nn.Linear(width, shape.classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, batch: Batch) -> NetworkOutput:
         present = there(batch)

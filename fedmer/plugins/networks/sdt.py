@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import sinusoid
+from fedmer.plugins.networks._layers import Dropout, Linears, attend, sinusoid
 from fedmer.plugins.networks._modalities import check
 from fedmer.plugins.networks.attention_score import AttentionScore, ModalityScores
 from fedmer.plugins.networks.base import Network, NetworkOutput
@@ -71,28 +71,27 @@ class SDT(Network):
         super().__init__(shape)
         check(hidden, dropout, heads)
         self.modalities = list(shape.features)
+        count = len(self.modalities)
+        # What flows into a modality: from itself first, then from the others in their order.
+        self.targets = [target for target in range(count) for _ in range(count)]
+        self.sources = [
+            source
+            for target in range(count)
+            for source in [target, *(other for other in range(count) if other != target)]
+        ]
         self.project = nn.ModuleDict(
             {name: nn.Linear(width, hidden, bias=False) for name, width in shape.features.items()}
         )
         self.speaker = nn.Embedding(shape.speakers + 1, hidden, padding_idx=shape.speakers)
-        pairs = [(source, target) for target in self.modalities for source in self.modalities]
-        self.encoders = nn.ModuleDict(
-            {_pair(*pair): _Encoder(hidden, heads, dropout) for pair in pairs}
+        self.encoders = _Encoders(count**2, hidden, heads, dropout)
+        self.gates = (
+            Linears(count**2, hidden, hidden, bias=False) if gates == "learned" else nn.Identity()
         )
-        self.gates = nn.ModuleDict(
-            {_pair(*pair): nn.Linear(hidden, hidden, bias=False) for pair in pairs}
-            if gates == "learned"
-            else {}
-        )
-        self.reduce = nn.ModuleDict(
-            {name: nn.Linear(len(self.modalities) * hidden, hidden) for name in self.modalities}
-        )
+        self.reduce = Linears(count, count * hidden, hidden)
         self.fuse = nn.Linear(hidden, hidden, bias=False)
-        self.students = nn.ModuleDict(
-            {name: nn.Linear(hidden, shape.classes) for name in self.modalities}
-        )
+        self.students = Linears(count, hidden, shape.classes)
         self.teacher = nn.Linear(hidden, shape.classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.scores: ModalityScores | None = None
         if attention_score is not None and len(self.modalities) == 1:
             warnings.warn(
@@ -104,28 +103,28 @@ class SDT(Network):
             self.scores = ModalityScores(self.modalities, hidden, attention_score)
 
     def forward(self, batch: Batch) -> NetworkOutput:
-        present = {name: batch.present[name] & batch.context for name in self.modalities}
-        place = self._place(batch)
-        streams = {
-            name: self.project[name](batch.features[name].masked_fill(~there[..., None], 0)) + place
-            for name, there in present.items()
-        }
-        reduced = {name: self._reduce(name, streams, present) for name in self.modalities}
-        weighed = reduced
+        present = torch.stack([batch.present[name] for name in self.modalities]) & batch.context
+        reduced = self._reduce(self._streams(batch, present), present)
+        weighed, read = reduced, reduced
         if self.scores is not None:
-            weights = self.scores(reduced, present)
-            weighed = {name: weights[name] * hidden for name, hidden in reduced.items()}
-            if self.scores.settings.students == "scaled":
-                reduced = weighed
-        fused = self._fuse(weighed, present)
+            weighed = self._weigh(self.scores, reduced, present)
+            read = weighed if self.scores.settings.students == "scaled" else reduced
+        # An alias, so that gradients add up in one order and to the same bits without scores.
+        fused = self._fuse(weighed.view_as(weighed), present)
+        students = self.students(self.dropout(F.relu(read)))
         return NetworkOutput(
             logits=self.teacher(fused),
-            students={
-                name: self.students[name](self.dropout(F.relu(hidden)))
-                for name, hidden in reduced.items()
-            },
-            embeddings={**reduced, "fused": fused},
+            students=dict(zip(self.modalities, students, strict=True)),
+            embeddings={**dict(zip(self.modalities, read, strict=True)), "fused": fused},
         )
+
+    def _streams(self, batch: Batch, present: Tensor) -> Tensor:
+        """x_m + p + s of every modality, ``(M, B, L, d)``."""
+        rows = [
+            self.project[name](batch.features[name].masked_fill(~there[..., None], 0))
+            for name, there in zip(self.modalities, present, strict=True)
+        ]
+        return torch.stack(rows) + self._place(batch)
 
     def _place(self, batch: Batch) -> Tensor:
         """Where in the dialogue a turn stands, and who speaks: ``(B, L, d)``."""
@@ -134,25 +133,33 @@ class SDT(Network):
         speaker: Tensor = self.speaker(roles)
         return speaker + sinusoid(batch.positions, speaker.shape[-1]).to(speaker.dtype)
 
-    def _reduce(
-        self, target: str, streams: dict[str, Tensor], present: dict[str, Tensor]
-    ) -> Tensor:
-        """H'_m: all that flows into one modality, its own stream first, ``(B, L, d)``."""
-        flows = []
-        for source in [target, *(name for name in self.modalities if name != target)]:
-            query = self.dropout(streams[target])
-            keys = query if source == target else self.dropout(streams[source])
-            hidden = self.encoders[_pair(source, target)](query, keys, present[source])
-            gate = self.gates[_pair(source, target)](hidden) if self.gates else hidden
-            anything = present[source].any(dim=1)[:, None, None]
-            flows.append(torch.sigmoid(gate) * hidden * anything)
-        reduced: Tensor = self.reduce[target](torch.cat(flows, dim=-1))
+    def _reduce(self, streams: Tensor, present: Tensor) -> Tensor:
+        """H'_m, all that flows into each modality, ``(M, B, L, d)``."""
+        count = len(self.modalities)
+        queries = self.dropout(streams[self.targets])
+        keys = self.dropout(streams[self.sources])
+        # A stream that attends to itself is dropped out once, not once on either side.
+        keys = keys.unflatten(0, (count, count))
+        own = queries.unflatten(0, (count, count))[:, :1]
+        keys = torch.cat([own, keys[:, 1:]], dim=1).flatten(0, 1)
+        heard = present[self.sources]
+        hidden = self.encoders(queries, keys, heard)
+        gated = torch.sigmoid(self.gates(hidden)) * hidden * heard.any(dim=-1)[..., None, None]
+        flows = gated.unflatten(0, (count, count)).permute(0, 2, 3, 1, 4).flatten(-2)
+        reduced: Tensor = self.reduce(flows)
         return reduced
 
-    def _fuse(self, reduced: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
+    def _weigh(self, scores: ModalityScores, reduced: Tensor, present: Tensor) -> Tensor:
+        """H'_m by how much modality m counts in its turn, ``(M, B, L, d)``."""
+        weights = scores(
+            dict(zip(self.modalities, reduced, strict=True)),
+            dict(zip(self.modalities, present, strict=True)),
+        )
+        return torch.stack([weights[name] for name in self.modalities]) * reduced
+
+    def _fuse(self, hidden: Tensor, present: Tensor) -> Tensor:
         """H': an elementwise softmax over the modalities that a turn has, ``(B, L, d)``."""
-        hidden = torch.stack([reduced[name] for name in self.modalities])
-        missing = ~torch.stack([present[name] for name in self.modalities])[..., None]
+        missing = ~present[..., None]
         scores: Tensor = self.fuse(hidden)
         # A turn without any modality has no softmax; its scores stay finite, its sum is zeroed.
         scores = scores.masked_fill(missing, torch.finfo(scores.dtype).min)
@@ -160,43 +167,47 @@ class SDT(Network):
         return (weights * hidden).sum(dim=0)
 
 
-class _Encoder(nn.Module):
-    """One transformer layer whose queries may come from another modality than its keys."""
+class _Encoders(nn.Module):
+    """Transformer layers side by side, whose queries may come from another modality than the keys.
 
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+    Args:
+        count: How many, ``P``. Their weights are stacked, so that a product serves all of them.
+        hidden: Width, a multiple of ``heads``.
+        heads: Attention heads of each.
+        dropout: Probability in [0, 1).
+    """
+
+    def __init__(self, count: int, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.query = nn.Linear(hidden, hidden)
-        self.key = nn.Linear(hidden, hidden)
-        self.value = nn.Linear(hidden, hidden)
-        self.out = nn.Linear(hidden, hidden)
-        self.norm = nn.LayerNorm(hidden, eps=1e-6)
-        self.widen = nn.Linear(hidden, hidden)
-        self.narrow = nn.Linear(hidden, hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.query, self.key, self.value, self.out, self.widen, self.narrow = (
+            Linears(count, hidden, hidden) for _ in range(6)
+        )
+        self.scale = nn.Parameter(torch.ones(count, 1, 1, hidden))
+        self.shift = nn.Parameter(torch.zeros(count, 1, 1, hidden))
+        self.dropout = Dropout(dropout)
 
-    def forward(self, query: Tensor, keys: Tensor, present: Tensor) -> Tensor:
-        attended = query + self.dropout(self.attend(query, keys, present))
-        inner = self.dropout(F.gelu(self.widen(self.norm(attended)), approximate="tanh"))
+    def forward(self, queries: Tensor, keys: Tensor, present: Tensor) -> Tensor:
+        """``(P, B, L, d)`` of two such, and of the ``(P, B, L)`` keys that are there."""
+        attended = queries + self.dropout(self._attend(queries, keys, present))
+        normed = F.layer_norm(attended, attended.shape[-1:], eps=1e-6) * self.scale + self.shift
+        inner = self.dropout(F.gelu(self.widen(normed), approximate="tanh"))
         output: Tensor = attended + self.dropout(self.narrow(inner))
         return output
 
-    def attend(self, query: Tensor, keys: Tensor, present: Tensor) -> Tensor:
+    def _attend(self, queries: Tensor, keys: Tensor, present: Tensor) -> Tensor:
         def split(rows: Tensor) -> Tensor:
-            return rows.reshape(*rows.shape[:2], self.heads, -1).transpose(1, 2)
+            flat = rows.flatten(0, 1)
+            return flat.view(*flat.shape[:2], self.heads, -1).transpose(1, 2)
 
         # Rows without any key would be undefined; the caller drops what flows from them.
-        mask = (present | ~present.any(dim=1, keepdim=True))[:, None, None, :]
-        mixed = F.scaled_dot_product_attention(
-            split(self.query(query)),
+        some = (present | ~present.any(dim=-1, keepdim=True)).flatten(0, 1)
+        mixed = attend(
+            split(self.query(queries)),
             split(self.key(keys)),
             split(self.value(keys)),
-            attn_mask=mask,
-            dropout_p=self.dropout.p if self.training else 0.0,
+            some,
+            self.dropout,
         )
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
+        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2).view_as(queries))
         return out
-
-
-def _pair(source: str, target: str) -> str:
-    return f"{source}_to_{target}"

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
+from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import Subnetworks, check
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -61,7 +62,7 @@ class TFN(Network):
         self.fuse = nn.Sequential(
             nn.Linear(products, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
         )
