@@ -51,6 +51,7 @@ TABLES = (
     Table("meld_dev central", "meld_dev_networks", "central", "SDT"),
     Table("meld_dev federated", "meld_dev_networks", "dirichlet_1", "SDT"),
     Table("meld_dev ablation", "meld_dev_ablation", "", "full"),
+    Table("meld_dev options", "meld_dev_options", "", "fed_avg"),
     Table("mosi speaker", "mosi_rules", "speaker", "FedAvg", "last"),
     Table("mosi dirichlet_0.1", "mosi_rules", "dirichlet_0.1", "FedAvg", "last"),
     Table("meld_text speaker", "meld_text_rules", "", "FedAvg"),
