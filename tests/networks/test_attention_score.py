@@ -312,3 +312,23 @@ def test_a_dialogue_of_one_turn_works_on_either_axis() -> None:
 def test_values_out_of_range_are_refused(changed: dict[str, float], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         AttentionScore(**changed)  # type: ignore[arg-type]
+
+
+@quick
+@given(seed=SEEDS, axis=st.sampled_from(["modality", "utterance"]), more=st.integers(1, 6))
+def test_neither_padding_nor_company_changes_a_weight(seed: int, axis: str, more: int) -> None:
+    own = network(AttentionScore(axis=axis, students="scaled")).eval()  # type: ignore[arg-type]
+    together = batch_of(seed, (3 + more, 3))
+    alone = dataclasses.replace(
+        together,
+        features={name: rows[1:, :3] for name, rows in together.features.items()},
+        present={name: there[1:, :3] for name, there in together.present.items()},
+        **{
+            name: getattr(together, name)[1:, :3]
+            for name in ("context", "labelled", "labels", "roles", "positions")
+        },
+    )
+    with torch.no_grad():
+        one, other = said(own(alone)), said(own(together))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name][1:, :3], value, atol=1e-5, rtol=0, msg=name)
