@@ -15,6 +15,7 @@ from fedmer.errors import InputError
 from fedmer.plugins.networks._graph import Graph, GraphConvolution, multimodal_graph
 from fedmer.plugins.networks.mmdfn import MMDFN
 from fedmer.plugins.networks.mmgcn import MMGCN
+from tests.networks.talks import batch_of_talks
 
 THREE = CorpusShape({"audio": 2, "text": 3, "visual": 4}, classes=4, speakers=3)
 D = 6
@@ -25,29 +26,6 @@ graph_networks = pytest.mark.parametrize("kind", [MMGCN, MMDFN])
 
 Node = tuple[str, int]
 """A modality and a turn."""
-
-
-def some_batch(talks: list[list[int]], seed: int) -> Batch:
-    """Dialogues with the given roles; a quarter of the rows of each modality is missing."""
-    random = torch.Generator().manual_seed(seed)
-    longest = max(map(len, talks))
-    context = torch.arange(longest) < torch.tensor([[len(talk)] for talk in talks])
-    present = {
-        name: (torch.rand(context.shape, generator=random) > 0.25) & context
-        for name in THREE.features
-    }
-    return Batch(
-        features={
-            name: torch.randn(*context.shape, width, generator=random) * present[name][..., None]
-            for name, width in THREE.features.items()
-        },
-        present=present,
-        context=context,
-        labelled=context.clone(),
-        labels=torch.zeros(context.shape, dtype=torch.int64),
-        roles=torch.tensor([talk + [0] * (longest - len(talk)) for talk in talks]),
-        positions=torch.arange(longest).expand_as(context) * context,
-    )
 
 
 def angle(one: Tensor, other: Tensor) -> float:
@@ -227,7 +205,7 @@ def test_mmgcn_is_what_a_loop_over_nodes_gives(
 ) -> None:
     torch.manual_seed(seed)
     network = MMGCN(THREE, hidden=D, layers=layers).eval()
-    batch = some_batch(talks, seed)
+    batch = batch_of_talks(THREE, talks, seed)
     with torch.no_grad():
         compare(network, batch, [mmgcn_by_hand(network, batch, b) for b in range(len(talks))])
 
@@ -245,7 +223,7 @@ def test_mmdfn_is_what_a_loop_over_nodes_gives(
     torch.manual_seed(seed)
     network = MMDFN(THREE, hidden=D, layers=layers, party=party).eval()
     assert network.weights == {"audio": 1.0, "text": 1.0, "visual": 1.0, **(party or {})}
-    batch = some_batch(talks, seed)
+    batch = batch_of_talks(THREE, talks, seed)
     with torch.no_grad():
         compare(network, batch, [mmdfn_by_hand(network, batch, b) for b in range(len(talks))])
 
@@ -275,7 +253,7 @@ def compare(
 @graph_networks
 def test_half_precision_rounds_no_angle_to_one(kind: type[MMGCN] | type[MMDFN]) -> None:
     torch.manual_seed(0)
-    network, batch = kind(THREE, hidden=8), some_batch([[0, 1, 2, 0, 1], [0, 1]], 0)
+    network, batch = kind(THREE, hidden=8), batch_of_talks(THREE, [[0, 1, 2, 0, 1], [0, 1]], 0)
     batch.features = {name: torch.ones_like(rows) for name, rows in batch.features.items()}
     with torch.autocast("cpu", torch.bfloat16):
         loss = network(batch).logits[batch.context].square().mean()
@@ -290,7 +268,7 @@ def test_many_layers_keep_apart_what_differs(kind: type[MMGCN] | type[MMDFN]) ->
     """At the authors' depths the nodes of a dialogue do not become one and the same."""
     torch.manual_seed(0)
     network = kind(THREE, hidden=16, layers=64 if kind is MMGCN else 32).eval()
-    batch = some_batch([[0, 1] * 8], 0)
+    batch = batch_of_talks(THREE, [[0, 1] * 8], 0)
     with torch.no_grad():
         logits = network(batch).logits[0]
     assert logits.isfinite().all()

@@ -25,6 +25,7 @@ from fedmer.plugins.networks._history import (
 )
 from fedmer.plugins.networks.cmn import CMN
 from fedmer.plugins.networks.icon import ICON
+from tests.networks.talks import batch_of_talks
 
 THREE = CorpusShape({"text": 3, "audio": 2}, classes=4, speakers=3)
 quick = settings(max_examples=15, deadline=None)
@@ -32,29 +33,6 @@ talks = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1
 seeds = st.integers(0, 1000)
 Kind = TypeVar("Kind", bound=CMN | ICON)
 memory_networks = pytest.mark.parametrize("kind", [CMN, ICON])
-
-
-def some_batch(talks: list[list[int]], seed: int) -> Batch:
-    """Dialogues with the given roles; a fourth of the rows of each modality is missing."""
-    random = torch.Generator().manual_seed(seed)
-    longest = max(map(len, talks))
-    context = torch.arange(longest) < torch.tensor([[len(talk)] for talk in talks])
-    present = {
-        name: (torch.rand(context.shape, generator=random) > 0.25) & context
-        for name in THREE.features
-    }
-    return Batch(
-        features={
-            name: torch.randn(*context.shape, width, generator=random) * present[name][..., None]
-            for name, width in THREE.features.items()
-        },
-        present=present,
-        context=context,
-        labelled=context.clone(),
-        labels=torch.zeros(context.shape, dtype=torch.int64),
-        roles=torch.tensor([talk + [0] * (longest - len(talk)) for talk in talks]),
-        positions=torch.arange(longest).expand_as(context) * context,
-    )
 
 
 def built(kind: type[Kind], seed: int = 0, **settings: int) -> Kind:
@@ -125,7 +103,7 @@ def test_cmn_is_what_a_loop_over_utterances_gives(
     talks: list[list[int]], seed: int, hops: int, window: int
 ) -> None:
     network = built(CMN, seed, hops=hops, window=window)
-    compare(network, some_batch(talks, seed), cmn_by_hand)
+    compare(network, batch_of_talks(THREE, talks, seed), cmn_by_hand)
 
 
 @quick
@@ -134,7 +112,7 @@ def test_icon_is_what_a_loop_over_utterances_gives(
     talks: list[list[int]], seed: int, hops: int, window: int
 ) -> None:
     network = built(ICON, seed, hops=hops, window=window)
-    compare(network, some_batch(talks, seed), icon_by_hand)
+    compare(network, batch_of_talks(THREE, talks, seed), icon_by_hand)
 
 
 def compare(
@@ -154,7 +132,7 @@ def compare(
 def test_a_recurrence_runs_both_ways_along_each_group_alone(
     talks: list[list[int]], seed: int, kind: type[nn.GRU] | type[nn.LSTM]
 ) -> None:
-    batch = some_batch(talks, seed)
+    batch = batch_of_talks(THREE, talks, seed)
     torch.manual_seed(seed)
     recurrence = both_ways(kind, 4, dropout=0.0)
     rows = torch.randn(*batch.context.shape, 4)
@@ -175,7 +153,7 @@ def test_a_recurrence_runs_both_ways_along_each_group_alone(
 def test_slots_are_the_earlier_members_within_the_window(
     talks: list[list[int]], seed: int, window: int
 ) -> None:
-    batch = some_batch(talks, seed)
+    batch = batch_of_talks(THREE, talks, seed)
     speaking, known = by_role(batch, 3), heard(batch)
     for kind, members in enumerate(own_and_others(speaking, known)):
         visible = slots(speaking, members, window).reshape(*known.shape, 3, -1)
@@ -192,9 +170,9 @@ def test_slots_are_the_earlier_members_within_the_window(
 def test_a_later_turn_never_changes_an_earlier_prediction(
     kind: type[CMN] | type[ICON], talks: list[list[int]], seed: int, data: st.DataObject
 ) -> None:
-    network, batch = built(kind), some_batch(talks, seed)
+    network, batch = built(kind), batch_of_talks(THREE, talks, seed)
     now = data.draw(st.integers(0, batch.context.shape[1] - 1), label="now")
-    other = some_batch(talks, seed + 1)
+    other = batch_of_talks(THREE, talks, seed + 1)
     roles = batch.roles.clone()
     roles[:, now + 1 :] = (roles[:, now + 1 :] + 1) % 3
     later = dataclasses.replace(
@@ -218,7 +196,7 @@ def spliced(rows: Tensor, other: Tensor, now: int) -> Tensor:
 def test_it_matters_who_speaks_and_not_which_number_they_have(
     kind: type[CMN] | type[ICON], talks: list[list[int]], seed: int, order: list[int]
 ) -> None:
-    network, batch = built(kind), some_batch(talks, seed)
+    network, batch = built(kind), batch_of_talks(THREE, talks, seed)
     renamed = dataclasses.replace(batch, roles=torch.tensor(order)[batch.roles])
     with torch.no_grad():
         before, after = network(batch).logits, network(renamed).logits
@@ -227,7 +205,7 @@ def test_it_matters_who_speaks_and_not_which_number_they_have(
 
 @memory_networks
 def test_the_others_are_told_from_oneself(kind: type[CMN] | type[ICON]) -> None:
-    network, batch = built(kind), some_batch([[0, 0, 0, 0]], 1)
+    network, batch = built(kind), batch_of_talks(THREE, [[0, 0, 0, 0]], 1)
     assert heard(batch)[0, 0]
     dialogue = dataclasses.replace(batch, roles=torch.tensor([[1, 0, 0, 0]]))
     with torch.no_grad():
@@ -242,7 +220,7 @@ def test_the_others_are_told_from_oneself(kind: type[CMN] | type[ICON]) -> None:
 def test_a_turn_without_any_modality_leaves_no_memory(
     kind: type[CMN] | type[ICON], talk: list[int], seed: int, data: st.DataObject
 ) -> None:
-    network, batch = built(kind), some_batch([talk], seed)
+    network, batch = built(kind), batch_of_talks(THREE, [talk], seed)
     gone = data.draw(st.integers(0, len(talk) - 1), label="gone")
     for there in batch.present.values():
         there[0, gone] = False
@@ -275,7 +253,7 @@ def test_reading_spreads_a_weight_of_one_or_nothing(seed: int, turns: int) -> No
 def test_more_roles_than_the_corpus_promised_share_the_last_one(
     kind: type[CMN] | type[ICON],
 ) -> None:
-    network, batch = built(kind), some_batch([[0, 1, 2, 3, 4, 2]], 0)
+    network, batch = built(kind), batch_of_talks(THREE, [[0, 1, 2, 3, 4, 2]], 0)
     clamped = dataclasses.replace(batch, roles=batch.roles.clamp(max=2))
     with torch.no_grad():
         assert torch.equal(network(batch).logits, network(clamped).logits)
