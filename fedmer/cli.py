@@ -159,6 +159,10 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         if not self.record.started:
+            if not self.config["fit"].ckpt_path:
+                raise InputError(
+                    f"--trainer.max_epochs is {self.trainer.max_epochs}; expected at least 1 round."
+                )
             raise InputError(
                 f"The checkpoint has {self.trainer.current_epoch} rounds behind it and "
                 f"--trainer.max_epochs is {self.trainer.max_epochs}; raise it to go on."

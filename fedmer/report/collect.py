@@ -1,5 +1,6 @@
 """Finished runs, read from their folders and checked."""
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -89,7 +90,22 @@ class Run:
 
     def _rows(self, name: str) -> list[dict[str, str]]:
         path = self.path / name
-        return read_rows(path) if path.exists() else []
+        if not path.exists():
+            return []
+        try:
+            rows = read_rows(path)
+            for row in rows:
+                int(row["round"])
+                # A client's name is the one text; a cell may be empty, but not missing.
+                if None in row or None in row.values():
+                    raise ValueError(f"round {row['round']} has other cells than the first line")
+                for column in row.keys() - {"name"}:
+                    float(row[column] or 0)
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
+            raise InputError(
+                f"{path} is damaged ({error}); leave the run out of the report, or run it again."
+            ) from error
+        return rows
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,9 @@ def spoil(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
         (lambda path: (path / "result.json").write_text("[]"), "cannot be read as the result"),
         (lambda path: (path / "test_votes.npz").write_text("x"), "test_votes.npz cannot be read"),
         (lambda path: (path / "prototypes.npz").write_text("x"), "prototypes.npz cannot be read"),
+        (lambda path: (path / "metrics.csv").write_text("round\nx\n"), "metrics.csv is damaged"),
+        (lambda path: (path / "metrics.csv").write_text("a\n1\n"), "metrics.csv is damaged"),
+        (lambda path: (path / "clients.csv").write_text("round,weight\n1\n"), "other cells than"),
     ],
 )
 def test_what_cannot_be_compared_or_read_is_a_sentence(
