@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from fedmer.client import EmotionClient
-from fedmer.data.batch import Batch, EpochOrder, Excerpt, collate
+from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt, collate
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
@@ -133,7 +133,7 @@ class LocalTrainer:
         self.client.eval()
         metrics = self.client.metrics
         metrics.reset()
-        for batch in self._chunks(excerpts, range(len(excerpts))):
+        for batch in self._chunks(excerpts, range(len(excerpts)), EVALUATION_BATCH):
             metrics.update(self.aggregator.predict(self.client(batch), received), batch)
         return None if metrics.empty else metrics.scores()
 
@@ -168,7 +168,8 @@ class LocalTrainer:
                 # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
                 lifetime = own.received.round * self.training.epochs + epoch
                 order.set_epoch(lifetime)
-                for index, batch in enumerate(self._chunks(data, list(order))):
+                size = self.training.batch_size
+                for index, batch in enumerate(self._chunks(data, list(order), size)):
                     self.client.begin_step(client, lifetime, index)
                     loss = self.module.training_step(batch, index)
                     optimizer.zero_grad()
@@ -196,11 +197,12 @@ class LocalTrainer:
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
         self.client.eval()
         data = self.data[client].train
-        batches = self._chunks(data, range(len(data)))
+        batches = self._chunks(data, range(len(data)), EVALUATION_BATCH)
         return self.aggregator.summarize(own, batches)
 
-    def _chunks(self, excerpts: Sequence[Excerpt], order: Sequence[int]) -> Iterator[Batch]:
-        size = self.training.batch_size
+    def _chunks(
+        self, excerpts: Sequence[Excerpt], order: Sequence[int], size: int
+    ) -> Iterator[Batch]:
         for start in range(0, len(order), size):
             batch = collate([excerpts[i] for i in order[start : start + size]])
             yield batch.to(self.fabric.device)

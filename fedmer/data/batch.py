@@ -12,6 +12,9 @@ from fedmer.data.share import Share
 from fedmer.data.standardise import Statistics
 from fedmer.seeds import generator
 
+EVALUATION_BATCH = 32
+"""Dialogues at once where nothing is learnt; no result depends on it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:

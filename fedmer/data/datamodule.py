@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from fedmer.data.batch import Excerpt, collate, excerpt
+from fedmer.data.batch import EVALUATION_BATCH, Excerpt, collate, excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
@@ -22,8 +22,6 @@ from fedmer.data.standardise import statistics as combine
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.base import Partitioner
-
-_EVALUATION_BATCH = 32
 
 
 class FederatedDataModule(pl.LightningDataModule):
@@ -215,4 +213,4 @@ class FederatedDataModule(pl.LightningDataModule):
 
     def _loader(self, excerpts: Sequence[Excerpt]) -> "DataLoader[Any]":
         rows: Any = list(excerpts)
-        return DataLoader(rows, batch_size=_EVALUATION_BATCH, collate_fn=collate)
+        return DataLoader(rows, batch_size=EVALUATION_BATCH, collate_fn=collate)
