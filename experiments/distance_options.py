@@ -5,7 +5,7 @@
 
 Every seed is a synthetic corpus that no published table uses, 40 dialogues long, split by NWay over
 ten clients; scores are on its test part. A paired comparison: all options see the same corpora,
-splits and initial weights. The figures are in experiments/results/method.md.
+splits and initial weights.
 """
 
 import argparse

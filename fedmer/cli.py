@@ -197,15 +197,19 @@ class CLI(LightningCLI):
         return text
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
     """Run a subcommand of Lightning's; returns the exit code.
+
+    Args:
+        arguments: The subcommand and what follows it.
+        command_line: What parses and runs them.
 
     Raises:
         InputError: Something given cannot be used.
     """
     filter_noise()
     try:
-        CLI(
+        command_line(
             FederatedModule,
             FederatedDataModule,
             save_config_callback=None,

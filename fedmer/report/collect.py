@@ -20,7 +20,7 @@ from fedmer.report.votes import Votes, read_votes
 
 Which = Literal["selected", "last"]
 _PERSONAL = ("FedProto", "Local")
-"""The rules without a global network in version 0.1.0, whose results did not say so."""
+"""The rules without a global network in runs made before results said which are personal."""
 
 _STARTED = ("config.yaml", "metrics.csv", "checkpoints")
 

@@ -131,7 +131,7 @@ class RunRecord(pl.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.evaluated = dict(state_dict["evaluated"])
-        # Checkpoints of version 0.1.0 have no votes.
+        # Checkpoints made before votes were kept have none.
         self.votes = dict(state_dict.get("votes", {}))
 
     def _keep(self, number: int, scores: Mapping[str, Scores], votes: Tensor | None) -> None:

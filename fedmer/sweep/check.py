@@ -71,11 +71,8 @@ def answer(questions: Sequence[Question], reply: Connection) -> None:
         def parse_arguments(self, parser: Any, args: Any) -> None:
             raise Found(parser, self._subcommand_parsers["fit"])
 
-    # run() must make the parser just as for a trial. Nobody else sees the change: this process
-    # answers and ends.
-    cli.CLI = OnlyParser  # type: ignore[misc]
     try:
-        cli.run(["fit"])
+        cli.run(["fit"], OnlyParser)
     except Found as found:
         parser, options = found.args
     problems = (_problem(parser, options, question) for question in questions)

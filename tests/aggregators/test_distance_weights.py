@@ -154,7 +154,8 @@ def test_at_equal_distances_the_counts_alone_decide(
     """With gamma 0 that is FedProto's plain mean, with gamma 1 a mean over turns."""
     held = cohort.counts > 0
     assert cohort.previous is not None
-    directions = torch.nn.functional.normalize(torch.randn_like(cohort.local), dim=-1)
+    drawn = torch.randn(cohort.local.shape, generator=generator(0), dtype=torch.float64)
+    directions = torch.nn.functional.normalize(drawn, dim=-1)
     local = (cohort.previous + radius * directions) * held[..., None]
     even = replace(cohort, local=local, known=torch.ones(held.shape[1], dtype=torch.bool))
     by_count = cohort.counts.double().pow(gamma) * held
@@ -212,7 +213,8 @@ def test_two_clients_worked_out_by_hand() -> None:
 
 
 def test_a_client_with_very_many_turns_and_half_precision_stay_finite() -> None:
-    local = torch.randn(3, 2, 4).half()
+    random = generator(0)
+    local = torch.randn(3, 2, 4, generator=random).half()
     counts = torch.tensor([[10**9, 1], [1, 1], [0, 0]])
     weights = rule_of(gamma=1.0)(
         local, counts, torch.randn(2, 4).half(), torch.tensor([True, True])

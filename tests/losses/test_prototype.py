@@ -98,8 +98,9 @@ def test_the_term_is_never_negative_and_moves_with_the_space(seed: int, classes:
     rows, labels, prototypes, known = some(seed, classes)
     value = contrastive(rows, labels, prototypes, known)
     assert (value >= 0).all()
-    turn, _ = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64))
-    shift = torch.randn(3, dtype=torch.float64)
+    random = torch.Generator().manual_seed(seed)
+    turn, _ = torch.linalg.qr(torch.randn(3, 3, generator=random, dtype=torch.float64))
+    shift = torch.randn(3, generator=random, dtype=torch.float64)
     moved = contrastive(rows @ turn + shift, labels, prototypes @ turn + shift, known)
     torch.testing.assert_close(moved, value)
 
