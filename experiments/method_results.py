@@ -10,15 +10,20 @@ changes.
 """
 
 import argparse
+import math
 import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedmer.report.collect import Which, collect
+import numpy as np
+
+from fedmer.report.collect import Run, Which, collect
 from fedmer.report.differences import Interval
 from fedmer.report.grouping import Row
+from fedmer.report.prototypes import FILE as PROTOTYPES
+from fedmer.report.prototypes import read_prototypes
 from fedmer.report.report import Report, make_report
 
 PAGE = Path(__file__).resolve().parent / "results" / "method.md"
@@ -35,6 +40,7 @@ class Table:
         split: Trials of this configuration file only, by its stem; all if empty.
         baseline: The row that others are compared with.
         round: Whose scores are compared: by the one validation selected, or by the last.
+        causes: The marked place of the table on what prototypes and weights did, if wanted.
     """
 
     name: str
@@ -42,6 +48,7 @@ class Table:
     split: str
     baseline: str
     round: Which = "selected"
+    causes: str = ""
 
 
 SPLITS = ("n_way", "dirichlet_0.1", "dirichlet_1", "speaker")
@@ -51,7 +58,7 @@ TABLES = (
     Table("meld_dev central", "meld_dev_networks", "central", "SDT"),
     Table("meld_dev federated", "meld_dev_networks", "dirichlet_1", "SDT"),
     Table("meld_dev ablation", "meld_dev_ablation", "", "full"),
-    Table("meld_dev options", "meld_dev_options", "", "fed_avg"),
+    Table("meld_dev options", "meld_dev_options", "", "fed_avg", causes="meld_dev causes"),
     Table("mosi speaker", "mosi_rules", "speaker", "FedAvg", "last"),
     Table("mosi dirichlet_0.1", "mosi_rules", "dirichlet_0.1", "FedAvg", "last"),
     Table("meld_text speaker", "meld_text_rules", "", "FedAvg"),
@@ -70,6 +77,8 @@ def main() -> int:
             report = make_report(collect(folders, table.round), table.baseline)
             text = replace(text, table.name, "\n".join(lines(report, table.round)))
             seconds += sum(float(run.result["seconds"]) for row in report.rows for run in row.runs)
+            if table.causes:
+                text = replace(text, table.causes, "\n".join(causes(report)))
     text = replace(text, "time", f"{seconds / 3600:.1f} hours of one core, without start-up.")
     PAGE.write_text(text, encoding="utf-8")
     print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
@@ -123,6 +132,57 @@ def stability(row: Row) -> tuple[float, float]:
         steady.append(100 * statistics.stdev(scores[-10:]))
         reached.append(next(i for i, s in enumerate(scores, 1) if s >= REACHED * scores[-1]))
     return statistics.mean(steady), statistics.mean(reached)
+
+
+def causes(report: Report) -> Iterator[str]:
+    """What the rule's prototypes and weights did, a line a row: means over seeds."""
+    yield (
+        "| | wF1 on validation, last | weight moved | margin after round 1 | 5 | last "
+        "| length of a prototype after round 1 | last |"
+    )
+    yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+    for row in report.rows:
+        validation = statistics.mean(
+            100 * run.result["last"]["scores"]["val"]["weighted_f1"] for run in row.runs
+        )
+        cells = [row.name, f"{validation:.1f}", f"{statistics.mean(map(moved, row.runs)):.2f}"]
+        found = [geometry(run) for run in row.runs if (run.path / PROTOTYPES).exists()]
+        if found:
+            margins, lengths = (np.mean(part, axis=0) for part in zip(*found, strict=True))
+            chosen = (margins[0], margins[4], margins[-1], lengths[0], lengths[-1])
+            cells += [f"{value:.1f}" for value in chosen]
+        yield f"| {' | '.join(cells + [''] * (8 - len(cells)))} |"
+
+
+def moved(run: Run) -> float:
+    """The share of a round's weight that lies elsewhere than by numbers of turns, mean of rounds.
+
+    Half the sum over clients of the absolute difference between a client's weight and its share of
+    the cohort's turns: 0 is FedAvg, 1 would be all on clients that have none.
+    """
+    rounds: dict[str, list[tuple[float, float]]] = {}
+    for row in run.clients:
+        if row["weight"]:
+            rounds.setdefault(row["round"], []).append(
+                (float(row["examples"]), float(row["weight"]))
+            )
+    shares = []
+    for cohort in rounds.values():
+        total = sum(turns for turns, _ in cohort)
+        shares.append(sum(abs(weight - turns / total) for turns, weight in cohort) / 2)
+    return statistics.mean(shares) if shares else math.nan
+
+
+def geometry(run: Run) -> tuple[list[float], list[float]]:
+    """After every round: distance from a prototype to its nearest rival, and length; means."""
+    margins, lengths = [], []
+    prototypes, known = read_prototypes(run.path / PROTOTYPES)[1]["prototypes.fused"]
+    for rows, held in zip(prototypes, known, strict=True):
+        apart = np.linalg.norm(rows[held][:, None] - rows[held], axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        margins.append(float(apart.min(axis=1).mean()))
+        lengths.append(float(np.linalg.norm(rows[held], axis=1).mean()))
+    return margins, lengths
 
 
 def replace(text: str, name: str, block: str) -> str:
