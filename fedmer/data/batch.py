@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -107,7 +108,22 @@ class Batch:
                 }
             return value.to(device, non_blocking=non_blocking)
 
-        return Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+        moved = Batch(**{f.name: move(getattr(self, f.name)) for f in fields(self)})  # type: ignore[arg-type]
+        # Found out here, since asking an accelerator for them would wait for it.
+        moved.lengths = self.lengths
+        moved.places = self.places.to(device, non_blocking=non_blocking)
+        return moved
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Turns of each dialogue, ``B`` numbers."""
+        counts: list[int] = self.context.sum(dim=1).tolist()
+        return counts
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Where the ``N`` turns stand among the ``B * L`` places: ``(N,)`` int64, ascending."""
+        return self.context.flatten().nonzero()[:, 0]
 
 
 def collate(excerpts: Sequence[Excerpt]) -> Batch:

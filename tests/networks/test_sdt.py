@@ -13,6 +13,7 @@ from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.plugins.networks._layers import Linears, sinusoid
+from fedmer.plugins.networks._packing import Packing
 from fedmer.plugins.networks.sdt import SDT, _Encoders
 
 IEMOCAP = CorpusShape({"text": 1024, "audio": 1582, "visual": 342}, classes=6, speakers=2)
@@ -126,8 +127,11 @@ def test_reduction_fusion_and_heads_follow_the_equations(seed: int) -> None:
     torch.manual_seed(seed)
     network = SDT(TWO, hidden=8, heads=2, attention_score=None).eval()
     said: list[Tensor] = []
-    network.encoders.register_forward_hook(lambda _, __, output: said.append(output))
     batch = some_batch(seed, (4, 4, 2))
+    packing = Packing.of(batch)
+    network.encoders.register_forward_hook(
+        lambda _, __, output: said.append(packing.unpack(output, dim=1))
+    )
     batch.present["text"][0, 1] = False
     batch.present["audio"][0, 2] = False
     batch.present["text"][1, 0] = batch.present["audio"][1, 0] = False
@@ -152,7 +156,8 @@ def test_reduction_fusion_and_heads_follow_the_equations(seed: int) -> None:
             torch.testing.assert_close(output.embeddings["fused"][b, t], fused, msg="fused")
             torch.testing.assert_close(output.logits[b, t], network.teacher(fused), msg="teacher")
         for i, (name, hidden) in enumerate(reduced.items()):
-            torch.testing.assert_close(output.embeddings[name], hidden, msg=name)
+            there = hidden * batch.context[..., None]
+            torch.testing.assert_close(output.embeddings[name], there, msg=name)
             student = affine(network.students, i, hidden.clamp(min=0))
             torch.testing.assert_close(output.students[name], student, msg=f"student {name}")
 
@@ -196,8 +201,10 @@ def test_encoders_equal_attention_written_out(
     keys = query if same else torch.randn(2, 2, turns, hidden)
     present = torch.rand(2, 2, turns) < 0.6
     present[..., seed % turns] = True
+    packing = Packing(torch.arange(2 * turns), [turns, turns], turns)
     with torch.no_grad():
-        actual = encoders(query, keys, present)
+        rows = [packing.pack(part, dim=1) for part in (query, keys, present)]
+        actual = packing.unpack(encoders(*rows, packing), dim=1)
         for p, b, t in itertools.product(range(2), range(2), range(turns)):
             there = keys[p, b][present[p, b]]
             expected = written_out(encoders, p, query[p, b, t], there)

@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask costs half as much on the CPU as torch's, which draws a float a number.
+    """Dropout whose mask costs a tenth on the CPU of torch's, which draws a float a number.
 
     Args:
         p: Probability that a number is zeroed, in [0, 1); the others are divided by ``1 - p``. On
-            the CPU it is rounded to a multiple of 1 / 65536.
+            the CPU a call zeroes by a byte a number, with a multiple of 1 / 256 that is p on
+            average over calls.
     """
 
     def __init__(self, p: float) -> None:
@@ -28,10 +29,12 @@ class Dropout(nn.Module):
             return rows
         if rows.device.type != "cpu":
             return F.dropout(rows, self.p)
-        kept = round((1 - self.p) * 65536)
-        words = torch.empty((rows.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        drawn = words.view(torch.int16)[: rows.numel()].view(rows.shape)
-        return rows * (drawn <= kept - 32769).to(rows.dtype).mul_(65536 / kept)
+        kept = math.floor((1 - self.p) * 256 + torch.rand(()).item())
+        words = torch.empty((rows.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+        drawn = words.view(torch.int8)[: rows.numel()].view(rows.shape)
+        # Compared into floats at once: a mask of bools would have to be converted twice.
+        mask = torch.empty(rows.shape, dtype=rows.dtype)
+        return rows * torch.le(drawn, kept - 129, out=mask).mul_(1 / (1 - self.p))
 
 
 class Linears(nn.Module):

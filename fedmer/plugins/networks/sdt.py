@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks._layers import Dropout, Linears, attend, sinusoid
+from fedmer.plugins.networks._dialogue_attention import attend_in_dialogues
+from fedmer.plugins.networks._layers import Dropout, Linears, sinusoid
 from fedmer.plugins.networks._modalities import check
+from fedmer.plugins.networks._packing import Packing
 from fedmer.plugins.networks.attention_score import AttentionScore, ModalityScores
 from fedmer.plugins.networks.base import Network, NetworkOutput
 
@@ -73,12 +75,16 @@ class SDT(Network):
         self.modalities = list(shape.features)
         count = len(self.modalities)
         # What flows into a modality: from itself first, then from the others in their order.
-        self.targets = [target for target in range(count) for _ in range(count)]
-        self.sources = [
+        targets = [target for target in range(count) for _ in range(count)]
+        sources = [
             source
             for target in range(count)
             for source in [target, *(other for other in range(count) if other != target)]
         ]
+        self._targets: Tensor
+        self._sources: Tensor
+        self.register_buffer("_targets", torch.tensor(targets), persistent=False)
+        self.register_buffer("_sources", torch.tensor(sources), persistent=False)
         self.project = nn.ModuleDict(
             {name: nn.Linear(width, hidden, bias=False) for name, width in shape.features.items()}
         )
@@ -103,62 +109,77 @@ class SDT(Network):
             self.scores = ModalityScores(self.modalities, hidden, attention_score)
 
     def forward(self, batch: Batch) -> NetworkOutput:
-        present = torch.stack([batch.present[name] for name in self.modalities]) & batch.context
-        reduced = self._reduce(self._streams(batch, present), present)
+        # From here to the heads nothing but turns: no padding is worked on.
+        packing = Packing.of(batch)
+        present = packing.pack(torch.stack([batch.present[m] for m in self.modalities]), dim=1)
+        reduced = self._reduce(self._streams(batch, present, packing), present, packing)
         weighed, read = reduced, reduced
         if self.scores is not None:
-            weighed = self._weigh(self.scores, reduced, present)
+            weighed = self._weigh(self.scores, reduced, present, packing)
             read = weighed if self.scores.settings.students == "scaled" else reduced
         # An alias, so that gradients add up in one order and to the same bits without scores.
         fused = self._fuse(weighed.view_as(weighed), present)
-        students = self.students(self.dropout(F.relu(read)))
+        students = packing.unpack(self.students(self.dropout(F.relu(read))), dim=1)
+        embeddings = packing.unpack(read, dim=1)
         return NetworkOutput(
-            logits=self.teacher(fused),
+            logits=packing.unpack(self.teacher(fused)),
             students=dict(zip(self.modalities, students, strict=True)),
-            embeddings={**dict(zip(self.modalities, read, strict=True)), "fused": fused},
+            embeddings={
+                **dict(zip(self.modalities, embeddings, strict=True)),
+                "fused": packing.unpack(fused),
+            },
         )
 
-    def _streams(self, batch: Batch, present: Tensor) -> Tensor:
-        """x_m + p + s of every modality, ``(M, B, L, d)``."""
+    def _streams(self, batch: Batch, present: Tensor, packing: Packing) -> Tensor:
+        """x_m + p + s of every modality, ``(M, N, d)``."""
         rows = [
-            self.project[name](batch.features[name].masked_fill(~there[..., None], 0))
+            self.project[name](packing.pack(batch.features[name]) * there[:, None])
             for name, there in zip(self.modalities, present, strict=True)
         ]
-        return torch.stack(rows) + self._place(batch)
+        return torch.stack(rows) + self._place(batch, packing)
 
-    def _place(self, batch: Batch) -> Tensor:
-        """Where in the dialogue a turn stands, and who speaks: ``(B, L, d)``."""
-        nobody = self.shape.speakers
-        roles = batch.roles.clamp(max=nobody - 1).masked_fill(~batch.context, nobody)
+    def _place(self, batch: Batch, packing: Packing) -> Tensor:
+        """Where in the dialogue a turn stands, and who speaks: ``(N, d)``."""
+        roles = packing.pack(batch.roles).clamp(max=self.shape.speakers - 1)
         speaker: Tensor = self.speaker(roles)
-        return speaker + sinusoid(batch.positions, speaker.shape[-1]).to(speaker.dtype)
+        positions = packing.pack(batch.positions)
+        return speaker + sinusoid(positions, speaker.shape[-1]).to(speaker.dtype)
 
-    def _reduce(self, streams: Tensor, present: Tensor) -> Tensor:
-        """H'_m, all that flows into each modality, ``(M, B, L, d)``."""
+    def _reduce(self, streams: Tensor, present: Tensor, packing: Packing) -> Tensor:
+        """H'_m, all that flows into each modality, ``(M, N, d)``."""
         count = len(self.modalities)
-        queries = self.dropout(streams[self.targets])
-        keys = self.dropout(streams[self.sources])
+        queries = self.dropout(streams.index_select(0, self._targets))
+        keys = self.dropout(streams.index_select(0, self._sources))
         # A stream that attends to itself is dropped out once, not once on either side.
         keys = keys.unflatten(0, (count, count))
         own = queries.unflatten(0, (count, count))[:, :1]
         keys = torch.cat([own, keys[:, 1:]], dim=1).flatten(0, 1)
-        heard = present[self.sources]
-        hidden = self.encoders(queries, keys, heard)
-        gated = torch.sigmoid(self.gates(hidden)) * hidden * heard.any(dim=-1)[..., None, None]
-        flows = gated.unflatten(0, (count, count)).permute(0, 2, 3, 1, 4).flatten(-2)
+        heard = present.index_select(0, self._sources)
+        hidden = self.encoders(queries, keys, heard, packing)
+        gated = torch.sigmoid(self.gates(hidden)) * hidden
+        gated = gated * packing.any(heard)[..., None]
+        flows = gated.unflatten(0, (count, count)).transpose(1, 2).flatten(-2)
         reduced: Tensor = self.reduce(flows)
         return reduced
 
-    def _weigh(self, scores: ModalityScores, reduced: Tensor, present: Tensor) -> Tensor:
-        """H'_m by how much modality m counts in its turn, ``(M, B, L, d)``."""
-        weights = scores(
-            dict(zip(self.modalities, reduced, strict=True)),
-            dict(zip(self.modalities, present, strict=True)),
+    def _weigh(
+        self, scores: ModalityScores, reduced: Tensor, present: Tensor, packing: Packing
+    ) -> Tensor:
+        """H'_m by how much modality m counts in its turn, ``(M, N, d)``."""
+        dialogues = scores.settings.axis == "utterance"
+        rows, there = (
+            packing.unpack(part, dim=1) if dialogues else part[:, None]
+            for part in (reduced, present)
         )
-        return torch.stack([weights[name] for name in self.modalities]) * reduced
+        found = scores(
+            dict(zip(self.modalities, rows, strict=True)),
+            dict(zip(self.modalities, there, strict=True)),
+        )
+        weights = torch.stack([found[name] for name in self.modalities])
+        return (packing.pack(weights, dim=1) if dialogues else weights[:, 0]) * reduced
 
     def _fuse(self, hidden: Tensor, present: Tensor) -> Tensor:
-        """H': an elementwise softmax over the modalities that a turn has, ``(B, L, d)``."""
+        """H': an elementwise softmax over the modalities that a turn has, ``(N, d)``."""
         missing = ~present[..., None]
         scores: Tensor = self.fuse(hidden)
         # A turn without any modality has no softmax; its scores stay finite, its sum is zeroed.
@@ -187,27 +208,17 @@ class _Encoders(nn.Module):
         self.shift = nn.Parameter(torch.zeros(count, 1, 1, hidden))
         self.dropout = Dropout(dropout)
 
-    def forward(self, queries: Tensor, keys: Tensor, present: Tensor) -> Tensor:
-        """``(P, B, L, d)`` of two such, and of the ``(P, B, L)`` keys that are there."""
-        attended = queries + self.dropout(self._attend(queries, keys, present))
-        normed = F.layer_norm(attended, attended.shape[-1:], eps=1e-6) * self.scale + self.shift
+    def forward(
+        self, queries: Tensor, keys: Tensor, present: Tensor, packing: Packing
+    ) -> Tensor:
+        """``(P, N, d)`` of two such, and of the ``(P, N)`` keys that are there."""
+        mixed = attend_in_dialogues(
+            self.query(queries), self.key(keys), self.value(keys),
+            self.heads, present, packing, self.dropout,
+        )  # fmt: skip
+        attended = queries + self.dropout(self.out(mixed))
+        normed = F.layer_norm(attended, attended.shape[-1:], eps=1e-6)
+        normed = torch.addcmul(self.shift[:, 0], normed, self.scale[:, 0])
         inner = self.dropout(F.gelu(self.widen(normed), approximate="tanh"))
         output: Tensor = attended + self.dropout(self.narrow(inner))
         return output
-
-    def _attend(self, queries: Tensor, keys: Tensor, present: Tensor) -> Tensor:
-        def split(rows: Tensor) -> Tensor:
-            flat = rows.flatten(0, 1)
-            return flat.view(*flat.shape[:2], self.heads, -1).transpose(1, 2)
-
-        # Rows without any key would be undefined; the caller drops what flows from them.
-        some = (present | ~present.any(dim=-1, keepdim=True)).flatten(0, 1)
-        mixed = attend(
-            split(self.query(queries)),
-            split(self.key(keys)),
-            split(self.value(keys)),
-            some,
-            self.dropout,
-        )
-        out: Tensor = self.out(mixed.transpose(1, 2).flatten(-2).view_as(queries))
-        return out
