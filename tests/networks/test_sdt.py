@@ -159,6 +159,7 @@ def test_reduction_fusion_and_heads_follow_the_equations(seed: int) -> None:
             there = hidden * batch.context[..., None]
             torch.testing.assert_close(output.embeddings[name], there, msg=name)
             student = affine(network.students, i, hidden.clamp(min=0))
+            student = student * batch.context[..., None]
             torch.testing.assert_close(output.students[name], student, msg=f"student {name}")
 
 

@@ -208,9 +208,7 @@ class _Encoders(nn.Module):
         self.shift = nn.Parameter(torch.zeros(count, 1, 1, hidden))
         self.dropout = Dropout(dropout)
 
-    def forward(
-        self, queries: Tensor, keys: Tensor, present: Tensor, packing: Packing
-    ) -> Tensor:
+    def forward(self, queries: Tensor, keys: Tensor, present: Tensor, packing: Packing) -> Tensor:
         """``(P, N, d)`` of two such, and of the ``(P, N)`` keys that are there."""
         mixed = attend_in_dialogues(
             self.query(queries), self.key(keys), self.value(keys),
