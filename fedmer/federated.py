@@ -123,6 +123,9 @@ class FederatedModule(pl.LightningModule):
     def configure_optimizers(self) -> Optimizer:
         return self.loop.optimizer
 
+    def teardown(self, stage: str) -> None:
+        self.executor.close()
+
     def cohort_loader(self) -> "DataLoader[list[int]]":
         """Places ``0, 1, ...`` of the largest cohort, as many at once as the executor takes.
 

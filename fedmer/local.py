@@ -14,10 +14,12 @@ from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt, coll
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
-from fedmer.messages import Broadcast, Summary, Update, Weights
+from fedmer.messages import Broadcast, Summary, Update
 from fedmer.metrics import Scores
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound, load_weights
+from fedmer.plugins.aggregators.base import Aggregator, ClientRound
 from fedmer.plugins.networks.base import NetworkOutput
+from fedmer.spool import Spool
+from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,10 @@ class LocalTrainer:
         self.data = data
         self.aggregator = aggregator
         self.training = training
-        self._initial = _snapshot(client)
-        self._memory: dict[int, dict[str, Any]] = {}
+        self.own = flatten(client.network)
+        self._initial = self.own.clone()
+        self.memory = Spool()
+        """What clients keep between rounds, by id."""
         self._class_weights = self._make_class_weights()
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
@@ -98,34 +102,46 @@ class LocalTrainer:
         Raises:
             InputError: The loss is not finite.
         """
-        self.load(client, received)
-        memory = self._memory.get(client, {}).get("rule", {})
-        own = ClientRound(self.client, received, memory)
-        loss = self._train(client, own)
+        summary, update, memory = self.work(client, received, self.memory.get(client, {}))
+        if memory:
+            self.memory[client] = memory
+        return summary, update
+
+    def work(
+        self, client: int, received: Broadcast, memory: dict[str, Any]
+    ) -> tuple[Summary, Update | None, dict[str, Any]]:
+        """The same as :meth:`fit`, with what the client remembers handed in and out.
+
+        Raises:
+            InputError: The loss is not finite.
+        """
+        self._load(received, memory)
+        own = ClientRound(self.client, received, dict(memory.get("rule", {})))
+        loss, optimizer = self._train(client, own, memory.get("optimizer"))
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
             scalars={"train_loss": loss, "steps": own.steps},
             tensors=self._summarize(client, own),
         )
-        weights = _snapshot(self.client)
         attached = self.aggregator.attach(own) if self.aggregator.averages else {}
-        if memory:
-            self._remember(client)["rule"] = memory
+        weights = FlatWeights.of({**self.own, **attached}) if attached else self.own.clone()
+        kept = {"rule": own.memory, "optimizer": optimizer}
         if self.aggregator.averages:
-            return summary, Update(client, weights | attached)
-        self._remember(client)["weights"] = weights
-        return summary, None
+            return summary, Update(client, weights), {k: v for k, v in kept.items() if v}
+        return summary, None, {k: v for k, v in kept.items() if v} | {"weights": dict(weights)}
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""
-        own = self._memory.get(client, {}).get("weights")
-        load_weights(self.client.network, received.weights or own or self._initial)
+        self._load(received, self.memory.get(client, {}))
+
+    def _load(self, received: Broadcast, memory: Mapping[str, Any]) -> None:
+        copy_weights(self.own, received.weights or memory.get("weights") or self._initial)
 
     @property
     def personal(self) -> list[int]:
         """Ids of the clients that keep a network of their own."""
-        return sorted(c for c, memory in self._memory.items() if "weights" in memory)
+        return [] if self.aggregator.averages else list(self.memory)
 
     @torch.no_grad()
     def evaluate(self, excerpts: Sequence[Excerpt], received: Broadcast) -> Scores | None:
@@ -138,13 +154,17 @@ class LocalTrainer:
         return None if metrics.empty else metrics.scores()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"memory": self._memory, "initial": self._initial}
+        return {"memory": dict(self.memory), "initial": dict(self._initial)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._memory = dict(state["memory"])
-        self._initial = dict(state["initial"])
+        self.memory.clear()
+        self.memory.update(state["memory"])
+        self._initial = FlatWeights.of(state["initial"])
 
-    def _train(self, client: int, own: ClientRound) -> float:
+    def _train(
+        self, client: int, own: ClientRound, state: dict[str, Any] | None
+    ) -> tuple[float, dict[str, Any] | None]:
+        """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
         self.client.train()
         self.client.class_weights = self._class_weights[client]
 
@@ -159,8 +179,8 @@ class LocalTrainer:
         optimizer: Any = self.fabric.setup_optimizers(self.client.configure_optimizers())
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
-        if keep and "optimizer" in self._memory.get(client, {}):
-            optimizer.load_state_dict(self._memory[client]["optimizer"])
+        if keep and state:
+            optimizer.load_state_dict(_detached(state))
         data, losses = self.data[client].train, []
         order = EpochOrder(len(data), self.client.seed, client)
         with torch.random.fork_rng(devices=self._random_devices()):
@@ -182,8 +202,6 @@ class LocalTrainer:
                     own.steps += 1
                     losses.append(loss.detach())
         self.client.regulariser = None
-        if keep:
-            self._remember(client)["optimizer"] = _detached(optimizer.state_dict())
         mean = torch.stack(losses).mean()
         if not torch.isfinite(mean):
             raise InputError(
@@ -191,7 +209,7 @@ class LocalTrainer:
                 f"('{self.data[client].name}') is {float(mean)}; lower the learning rate, or look "
                 "at its features with 'fedmer data describe'."
             )
-        return float(mean)
+        return float(mean), _detached(optimizer.state_dict()) if keep else None
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
@@ -216,16 +234,9 @@ class LocalTrainer:
             counts = [torch.stack(counts).sum(dim=0)] * len(counts)
         return [inverse_frequencies(count).to(self.fabric.device) for count in counts]
 
-    def _remember(self, client: int) -> dict[str, Any]:
-        return self._memory.setdefault(client, {})
-
     def _random_devices(self) -> list[int]:
         device = self.fabric.device
         return [device.index or 0] if device.type == "cuda" else []
-
-
-def _snapshot(client: EmotionClient) -> Weights:
-    return {name: value.detach().clone() for name, value in client.network.state_dict().items()}
 
 
 def _detached(state: Any) -> Any:

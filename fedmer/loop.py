@@ -91,17 +91,21 @@ class FederatedLoop:
         return self.finish()
 
     def begin(self, round: int) -> list[int]:
-        """Choose the cohort and broadcast to it; returns its ids in ascending order."""
+        """Choose the cohort and broadcast to it; returns its ids, the largest client first.
+
+        So a worker that begins last has little left to do, and clients of a size stand together.
+        """
         self._started = time.perf_counter()
         self.state.round = round
-        self._cohort = self.selector.select(round, self.sizes, self.seed)
+        chosen = self.selector.select(round, self.sizes, self.seed)
+        self._cohort = sorted(chosen, key=lambda client: (-self.sizes[client], client))
         self._received = self.aggregator.broadcast(self.state)
         self._summaries: list[Summary] = []
-        self.executor.open(self._received)
+        self.executor.open(self._received, self._cohort)
         return self._cohort
 
     def train(self, clients: Sequence[int]) -> list[Summary]:
-        """Let some clients of the cohort train, in ascending order; returns their summaries."""
+        """Let the cohort's next clients train; returns their summaries."""
         summaries = self.executor.train(clients)
         self._summaries.extend(summaries)
         return summaries
@@ -113,7 +117,7 @@ class FederatedLoop:
             server_step: Steps the server optimizer; by default ``self.optimizer.step``. Lightning
                 passes its own wrapper, which counts the step.
         """
-        summaries = self._summaries
+        summaries = sorted(self._summaries, key=lambda summary: summary.client)
         weights = self.aggregator.weigh(summaries, self.state)
         mean, bytes_updates = self.executor.weighted_mean(weights)
         self.optimizer.zero_grad()

@@ -13,6 +13,7 @@ from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.base import Aggregator
+from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.base import Partitioner
@@ -50,6 +51,7 @@ def federation(
     training: LocalTraining | None = None,
     seed: int = 0,
     loss: SelfDistillation | None = None,
+    executor: Executor | None = None,
 ) -> FederatedLoop:
     """A loop over a tiny SDT with dropout; everything is a function of the seed."""
     corpus = corpus or small_corpus()
@@ -57,7 +59,9 @@ def federation(
     network = network_for(corpus, seed)
     working = EmotionClient(network_for(corpus, seed), loss or SelfDistillation(), seed=seed)
     trainer = LocalTrainer(working, clients, aggregator, training or LocalTraining())
-    return FederatedLoop(network, aggregator, selector or All(), Inline(), trainer, seed)
+    return FederatedLoop(
+        network, aggregator, selector or All(), executor or Inline(), trainer, seed
+    )
 
 
 def weights_of(loop: FederatedLoop) -> dict[str, torch.Tensor]:

@@ -149,14 +149,14 @@ def test_the_report_counts_bytes_and_weights() -> None:
 
 
 def test_local_never_exchanges_and_remembers() -> None:
-    loop = federation(Local())
+    loop = federation(Local(), training=LocalTraining(epochs=8))
     before = weights_of(loop)
     reports = [loop.run_round(number) for number in range(2)]
     assert same_bits(before, weights_of(loop))
     assert reports[0].bytes_down == 0
     assert loop.trainer.personal == list(range(8))
     assert reports[1].train_loss < reports[0].train_loss
-    networks = [loop.trainer._memory[client]["weights"] for client in (0, 1)]
+    networks = [loop.trainer.memory[client]["weights"] for client in (0, 1)]
     assert not same_bits(*networks)
 
 

@@ -15,7 +15,7 @@ from fedmer.data.corpus import UNLABELLED, CorpusShape
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
-from fedmer.plugins.executors.base import RunningMean
+from fedmer.plugins.executors.collector import RunningMean
 from fedmer.plugins.networks.base import NetworkOutput
 from fedmer.plugins.networks.sdt import SDT
 

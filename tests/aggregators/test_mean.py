@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmer.messages import Summary, Update, Weights
-from fedmer.plugins.aggregators.base import Aggregator, ServerState, load_weights
+from fedmer.plugins.aggregators.base import Aggregator, ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.plugins.executors.base import Collector, RunningMean
+from fedmer.plugins.executors.collector import Collector, RunningMean
+from fedmer.weights import load_weights
 from tests.aggregators.rules import SEEDS, generator, quick
 
 PARTS = st.floats(0.01, 100)
@@ -151,7 +152,8 @@ def test_a_mean_neither_keeps_nor_changes_what_it_was_given(
 @given(cohorts(torch.float64))
 def test_collected_or_streamed_the_mean_is_the_same(cohort: list[tuple[Weights, float]]) -> None:
     total = sum(part for _, part in cohort)
-    streamed, waiting = Collector(), Collector()
+    order = range(len(cohort))
+    streamed, waiting = Collector(order), Collector(order, limit=50)
     for number, (weights, part) in enumerate(cohort):
         streamed.take(Update(number, weights), part)
     for number, (weights, _) in reversed(list(enumerate(cohort))):

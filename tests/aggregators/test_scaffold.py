@@ -128,6 +128,9 @@ def test_one_client_corrects_nothing() -> None:
     plain, corrected = (
         federation(rule, corpus, [alone], training=training) for rule in (FedAvg(), SCAFFOLD())
     )
+    for loop in (plain, corrected):
+        # Adam would blow up the rounding of gradients that are zero, such as a key's bias has.
+        loop.trainer.client.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.05)
     for number in range(3):
         plain.run_round(number)
         corrected.run_round(number)

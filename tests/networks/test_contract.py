@@ -17,10 +17,10 @@ from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.share import whole
 from fedmer.errors import InputError
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.aggregators.base import load_weights
-from fedmer.plugins.executors.base import RunningMean
+from fedmer.plugins.executors.collector import RunningMean
 from fedmer.plugins.networks.base import Network, NetworkOutput
 from fedmer.plugins.registry import plugins
+from fedmer.weights import load_weights
 from tests.strategies import conversation, corpora, corpus_of, random_corpus
 
 SMALL = {"hidden": 8, "heads": 2}

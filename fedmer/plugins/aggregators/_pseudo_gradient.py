@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedmer.messages import Weights
-from fedmer.plugins.aggregators.base import load_weights
+from fedmer.weights import load_weights
 
 
 @torch.no_grad()

@@ -143,23 +143,3 @@ class Aggregator:
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         """``(B, L, C)`` logits that the rule predicts by; by default the network's."""
         return output.logits
-
-
-@torch.no_grad()
-def load_weights(network: nn.Module, weights: Weights) -> None:
-    """Copy weights into a network in place, after checking names and shapes.
-
-    Raises:
-        ValueError: A name or a shape differs; the sentence says which.
-    """
-    own = network.state_dict()
-    if own.keys() != weights.keys():
-        odd = sorted(own.keys() ^ weights.keys())
-        raise ValueError(f"Weights of another network: {len(odd)} names differ, first '{odd[0]}'.")
-    for name, target in own.items():
-        if target.shape != weights[name].shape:
-            raise ValueError(
-                f"Weights of another network: '{name}' has shape {tuple(weights[name].shape)}, "
-                f"expected {tuple(target.shape)}."
-            )
-        target.copy_(weights[name])

@@ -22,8 +22,9 @@ from fedmer.plugins.aggregators._prototypes import (
     embedding_at,
     local_prototypes,
 )
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState, load_weights
+from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
 from fedmer.plugins.networks.base import NetworkOutput
+from fedmer.weights import load_weights
 
 PREFIX = "prototypes."
 

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from fedmer.messages import Summary, Weights
-from fedmer.plugins.aggregators.base import Aggregator, ServerState, load_weights
+from fedmer.plugins.aggregators.base import Aggregator, ServerState
+from fedmer.weights import load_weights
 
 
 class FedAvg(Aggregator):

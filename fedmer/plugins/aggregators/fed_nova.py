@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from fedmer.messages import Summary, Weights
-from fedmer.plugins.aggregators.base import ServerState, load_weights
+from fedmer.plugins.aggregators.base import ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
+from fedmer.weights import load_weights
 
 
 class FedNova(FedAvg):

@@ -10,9 +10,10 @@ from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._prototypes import embedding_at
-from fedmer.plugins.aggregators.base import ClientRound, ServerState, load_weights
+from fedmer.plugins.aggregators.base import ClientRound, ServerState
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from fedmer.plugins.networks.base import NetworkOutput
+from fedmer.weights import load_weights
 
 
 class FedProc(FedProto):

@@ -1,13 +1,13 @@
 """Inline, one client after the other."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
-from fedmer.messages import Broadcast, Summary, Weights
-from fedmer.plugins.executors.base import Collector, Executor
+from fedmer.messages import Summary
+from fedmer.plugins.executors.base import Executor
 
 
 class Inline(Executor):
@@ -17,12 +17,14 @@ class Inline(Executor):
         threads: CPU threads of torch. One by default, because the products of a small network
             gain nothing from a second, and lose much wherever another program is running; raise
             it for wide networks (hidden 256 and up) on an idle machine.
+        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
 
     Raises:
-        InputError: ``threads`` is below 1.
+        InputError: ``threads`` is below 1, or ``spool_gb`` negative.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, spool_gb: float = 4.0) -> None:
+        super().__init__(spool_gb)
         if threads < 1:
             raise InputError(f"executor.threads is {threads}; expected at least 1.")
         self.threads = threads
@@ -31,20 +33,10 @@ class Inline(Executor):
         super().bind(trainer)
         torch.set_num_threads(self.threads)
 
-    def open(self, received: Broadcast) -> None:
-        self._received = received
-        self._collector = Collector()
-
     def train(self, clients: Sequence[int]) -> list[Summary]:
         summaries = []
         for client in clients:
-            summary, update = self.trainer.fit(client, self._received)
-            if update is not None:
-                self._collector.take(update, self.trainer.aggregator.weight(summary))
+            summary, update = self.trainer.fit(client, self.received)
+            self.collect(summary, update)
             summaries.append(summary)
         return summaries
-
-    def weighted_mean(self, weights: Mapping[int, float]) -> tuple[Weights | None, int]:
-        if not self._collector.nbytes:
-            return None, 0
-        return self._collector.mean(weights), self._collector.nbytes

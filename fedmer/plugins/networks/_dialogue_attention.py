@@ -37,7 +37,7 @@ def attend_in_dialogues(
     """
 
     def split(rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return rows.view(*rows.shape[:2], heads, -1).transpose(1, 2)
 
     count = len(queries)
     parts = split(queries), split(keys), split(values)
@@ -45,14 +45,18 @@ def attend_in_dialogues(
         barred = None if present.all() else _barred(present, packing)
         rows = [part.reshape(count * heads, -1, part.shape[-1]) for part in parts]
         mixed: Tensor = _BlockAttention.apply(*rows, packing.spans, barred, dropout)  # type: ignore[no-untyped-call]
-        mixed = mixed.unflatten(0, (count, heads))
+        mixed = mixed.view(count, heads, *mixed.shape[1:])
     else:
         there = packing.unpack(present, dim=1).flatten(0, 1)
         there = there | ~there.any(dim=-1, keepdim=True)
-        padded = [packing.unpack(part, dim=2).transpose(1, 2).flatten(0, 1) for part in parts]
+        query, key, value = (
+            packing.unpack(part, dim=2).transpose(1, 2).flatten(0, 1) for part in parts
+        )
         rate = dropout.p if dropout.active else 0.0
-        found = F.scaled_dot_product_attention(*padded, there[:, None, None], dropout_p=rate)
-        found = found.unflatten(0, (count, -1)).transpose(1, 2)
+        found = F.scaled_dot_product_attention(
+            query, key, value, there[:, None, None], dropout_p=rate
+        )
+        found = found.view(count, -1, *found.shape[1:]).transpose(1, 2)
         mixed = packing.pack(found, dim=2)
     return mixed.transpose(1, 2).flatten(-2)
 
@@ -79,7 +83,7 @@ class _BlockAttention(torch.autograd.Function):
     """
 
     @staticmethod
-    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)  # type: ignore[untyped-decorator]
     def forward(
         ctx: Any,
         queries: Tensor,
@@ -95,7 +99,8 @@ class _BlockAttention(torch.autograd.Function):
         for start, end in spans:
             scores = torch.bmm(queries[:, start:end] * scale, keys[:, start:end].transpose(1, 2))
             if barred is not None:
-                scores.unflatten(0, (len(barred), -1)).add_(barred[:, None, None, start:end])
+                every = scores.view(len(barred), -1, *scores.shape[1:])
+                every.add_(barred[:, None, None, start:end])
             attention = scores.softmax(dim=-1)
             dropped = dropout(attention)
             mixed[:, start:end] = torch.bmm(dropped, values[:, start:end])
@@ -105,8 +110,8 @@ class _BlockAttention(torch.autograd.Function):
         return mixed
 
     @staticmethod
-    @torch.amp.custom_bwd(device_type="cpu")
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @torch.amp.custom_bwd(device_type="cpu")  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         queries, keys, values, *kept = ctx.saved_tensors
         scale = queries.shape[-1] ** -0.5
         moved = [torch.empty_like(rows) for rows in (queries, keys, values)]

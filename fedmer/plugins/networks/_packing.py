@@ -53,7 +53,8 @@ class Packing:
         total = len(self.lengths) * self.longest
         shape = [*packed.shape[:dim], total, *packed.shape[dim + 1 :]]
         padded = packed.new_full(shape, value).index_copy(dim, self.places, packed)
-        return padded.unflatten(dim, (len(self.lengths), self.longest))
+        sizes = (len(self.lengths), self.longest)
+        return padded.view(*packed.shape[:dim], *sizes, *packed.shape[dim + 1 :])
 
     def any(self, held: Tensor) -> Tensor:
         """``(P, N)`` bool of ``(P, N)``: does any turn of the same dialogue hold it?"""

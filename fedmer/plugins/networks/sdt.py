@@ -151,14 +151,14 @@ class SDT(Network):
         queries = self.dropout(streams.index_select(0, self._targets))
         keys = self.dropout(streams.index_select(0, self._sources))
         # A stream that attends to itself is dropped out once, not once on either side.
-        keys = keys.unflatten(0, (count, count))
-        own = queries.unflatten(0, (count, count))[:, :1]
+        keys = keys.view(count, count, *keys.shape[1:])
+        own = queries.view(count, count, *queries.shape[1:])[:, :1]
         keys = torch.cat([own, keys[:, 1:]], dim=1).flatten(0, 1)
         heard = present.index_select(0, self._sources)
         hidden = self.encoders(queries, keys, heard, packing)
         gated = torch.sigmoid(self.gates(hidden)) * hidden
         gated = gated * packing.any(heard)[..., None]
-        flows = gated.unflatten(0, (count, count)).transpose(1, 2).flatten(-2)
+        flows = gated.view(count, count, *gated.shape[1:]).transpose(1, 2).flatten(-2)
         reduced: Tensor = self.reduce(flows)
         return reduced
 

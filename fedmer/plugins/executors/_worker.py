@@ -1,0 +1,172 @@
+"""One process that trains clients, and the server's handle on it."""
+
+import os
+import pickle
+import signal
+import threading
+import time
+import traceback
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.multiprocessing
+from torch import Tensor
+
+from fedmer.errors import InputError
+from fedmer.local import LocalTrainer
+from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.weights import FlatWeights, copy_weights
+
+_PATIENCE = 5.0
+"""Seconds that a worker has to end by itself."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One client to train.
+
+    Args:
+        client: Its id.
+        memory: What it kept from earlier rounds.
+    """
+
+    client: int
+    memory: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of a job.
+
+    Args:
+        summary: The client's, unless it failed.
+        memory: What the client keeps.
+        weights: Its weights, where the rule averages them.
+        failure: What went wrong.
+    """
+
+    summary: Summary | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+    weights: Weights | None = None
+    failure: Exception | None = None
+
+
+class Worker:
+    """A process with a copy of the client side, and two vectors that it shares with the server.
+
+    Args:
+        trainer: The client side; forked with all data, so that nothing is sent twice.
+        place: Which worker it is, from 0.
+    """
+
+    def __init__(self, trainer: LocalTrainer, place: int) -> None:
+        self.place = place
+        self.job: Job | None = None
+        self._down = _shared(trainer.own)
+        self._up = _shared(trainer.own)
+        context = torch.multiprocessing.get_context("fork")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_work, args=(trainer, theirs, self._down, self._up, os.getpid()), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def open(self, message: bytes, weights: Weights | None) -> None:
+        """Begin a round: what everybody may know, and the weights."""
+        if weights is not None:
+            copy_weights(self._down, weights)
+        self._send((message, weights is not None))
+
+    def give(self, job: Job) -> None:
+        """Let it train a client."""
+        self.job = job
+        self._send(job)
+
+    def take(self) -> Answer | None:
+        """What came of the job; None if the process died."""
+        self.job = None
+        try:
+            summary, memory, attached, sent, failure = pickle.loads(self.pipe.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join(_PATIENCE)
+            return None
+        weights = self._up.clone() if sent else None
+        if weights is not None and attached:
+            return Answer(summary, memory, {**weights, **attached})
+        return Answer(summary, memory, weights, failure)
+
+    def close(self) -> None:
+        """End the process, at once if it is at work."""
+        if self.job is not None:
+            self.process.terminate()
+        self._send(None)
+        self.process.join(_PATIENCE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.pipe.close()
+
+    def _send(self, message: Any) -> None:
+        try:
+            self.pipe.send_bytes(pickle.dumps(message))
+        except OSError:
+            # It died; whoever waits for its answer finds out and starts another.
+            return
+
+
+def _shared(like: FlatWeights) -> FlatWeights:
+    vectors = {
+        kind: torch.empty(len(vector), dtype=kind).share_memory_()  # type: ignore[no-untyped-call]
+        for kind, vector in like.vectors.items()
+    }
+    return FlatWeights(like, vectors)
+
+
+def _work(
+    trainer: LocalTrainer, pipe: Any, down: FlatWeights, up: FlatWeights, parent: int
+) -> None:
+    """The life of a worker: rounds and jobs come in, answers go out, until None comes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    torch.set_num_threads(1)
+    received = Broadcast(0)
+    while True:
+        try:
+            message = pickle.loads(pipe.recv_bytes())
+        except (EOFError, OSError):
+            return
+        if message is None:
+            return
+        if not isinstance(message, Job):
+            known: Broadcast = pickle.loads(message[0])
+            received = Broadcast(known.round, down if message[1] else None, known.tensors)
+            continue
+        pipe.send_bytes(pickle.dumps(_answer(trainer, received, message, up)))
+
+
+def _answer(
+    trainer: LocalTrainer, received: Broadcast, job: Job, up: FlatWeights
+) -> tuple[Summary | None, dict[str, Any], dict[str, Tensor], bool, Exception | None]:
+    try:
+        summary, update, memory = trainer.work(job.client, received, job.memory)
+    except InputError as error:
+        return None, {}, {}, False, error
+    except Exception:  # noqa: BLE001 - raised again on the other side
+        text = traceback.format_exc()
+        return None, {}, {}, False, RuntimeError(f"client {job.client} failed:\n{text}")
+    attached: dict[str, Tensor] = {}
+    if update is not None:
+        attached = {name: value for name, value in update.weights.items() if name not in up}
+        own = {name: update.weights[name] for name in up} if attached else update.weights
+        copy_weights(up, own)
+    return summary, memory, attached, update is not None, None
+
+
+def _leave_with(parent: int) -> None:
+    """End this process soon after its parent is gone, even in the middle of a client."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

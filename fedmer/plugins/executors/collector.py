@@ -1,0 +1,117 @@
+"""The weighted mean of a cohort's updates, whatever order they come in."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from fedmer.messages import Update, Weights
+from fedmer.spool import Spool
+from fedmer.weights import FlatWeights
+
+
+class RunningMean:
+    """A weighted mean that holds one sum, however many updates are added.
+
+    Sums are in float64, so that the mean of equal weights is those weights bit for bit. Integer
+    and boolean buffers, such as counts of batches seen, take the maximum.
+
+    >>> mean = RunningMean()
+    >>> mean.add({"w": torch.tensor([1.0])}, 1.0)
+    >>> mean.add({"w": torch.tensor([4.0])}, 2.0)
+    >>> mean.result()
+    {'w': tensor([3.])}
+    """
+
+    def __init__(self) -> None:
+        self._layout: FlatWeights | None = None
+        self._sums: dict[torch.dtype, Tensor] = {}
+        self._total = 0.0
+
+    def add(self, weights: Weights, weight: float) -> None:
+        """Add one client's weights with its weight >= 0.
+
+        Raises:
+            ValueError: They are those of another network than before.
+        """
+        flat = weights if isinstance(weights, FlatWeights) else FlatWeights.of(weights)
+        if self._layout is None:
+            self._layout = FlatWeights({name: value.to("meta") for name, value in flat.items()})
+            for kind, vector in flat.vectors.items():
+                self._sums[kind] = (
+                    vector.double() * weight if kind.is_floating_point else vector.clone()
+                )
+        else:
+            if not self._layout.fits(flat):
+                raise ValueError("The updates of a cohort have different names or shapes.")
+            for kind, vector in flat.vectors.items():
+                if kind.is_floating_point:
+                    self._sums[kind].add_(vector, alpha=weight)
+                else:
+                    torch.maximum(self._sums[kind], vector, out=self._sums[kind])
+        self._total += weight
+
+    def result(self) -> Weights:
+        """The mean, in the dtypes that came in.
+
+        Raises:
+            ValueError: The weights added up to nothing.
+        """
+        if self._layout is None or not self._total > 0:
+            raise ValueError("A weighted mean needs weights with a positive sum.")
+        return FlatWeights(
+            self._layout,
+            {
+                kind: (value / self._total).to(kind) if kind.is_floating_point else value
+                for kind, value in self._sums.items()
+            },
+        )
+
+
+class Collector:
+    """Takes the cohort's updates in any order and adds them up in the cohort's.
+
+    Where the rule fixes a client's weight from its own summary, updates run into one sum and are
+    let go, each as soon as those before it are there; otherwise they wait until all weights are
+    known.
+
+    Args:
+        cohort: The order of adding.
+        limit: Bytes of updates that may wait in memory; the others wait in files.
+    """
+
+    def __init__(self, cohort: Sequence[int], limit: float = float("inf")) -> None:
+        self._order = iter(cohort)
+        self._next = next(self._order, None)
+        self._running = RunningMean()
+        self._waiting = Spool(limit)
+        self._weights: dict[int, float] = {}
+        self.nbytes = 0
+
+    def take(self, update: Update, weight: float | None) -> None:
+        """Take one client's update.
+
+        Args:
+            update: What it sent.
+            weight: Its weight up to a common factor, or None if that is not known yet.
+        """
+        self.nbytes += update.nbytes
+        if weight is not None:
+            self._weights[update.client] = weight
+            if update.client == self._next:
+                self._running.add(update.weights, weight)
+                self._next = next(self._order, None)
+                self._add_waiting()
+                return
+        self._waiting[update.client] = update.weights
+
+    def mean(self, weights: Mapping[int, float]) -> Weights:
+        """The mean; for updates whose weight was not known before, by these weights."""
+        self._weights = {**weights, **self._weights}
+        self._add_waiting()
+        return self._running.result()
+
+    def _add_waiting(self) -> None:
+        while self._next in self._waiting and self._next in self._weights:
+            self._running.add(self._waiting.pop(self._next), self._weights[self._next])
+            self._next = next(self._order, None)
