@@ -126,24 +126,23 @@ class FederatedModule(pl.LightningModule):
     def teardown(self, stage: str) -> None:
         self.executor.close()
 
-    def cohort_loader(self) -> "DataLoader[list[int]]":
-        """Places ``0, 1, ...`` of the largest cohort, as many at once as the executor takes.
+    def cohort_loader(self) -> "DataLoader[int]":
+        """Places ``0, 1, ...`` of the largest cohort.
 
         Places and not ids, because a cohort's size changes from round to round while Lightning
         counts the batches of an epoch once. A place beyond the cohort passes at once.
         """
         places: Any = range(self.selector.at_most(len(self.loop.sizes)))
-        return DataLoader(places, batch_size=self.executor.concurrency, collate_fn=list)
+        return DataLoader(places, batch_size=None)
 
     def on_train_epoch_start(self) -> None:
         # A round that is not evaluated has no scores, and not those of an earlier one.
         self.scores, self.client_scores = {}, {}
         self.cohort = self.loop.begin(self.current_epoch)
 
-    def training_step(self, places: list[int], batch_idx: int) -> None:
-        clients = self.cohort[places[0] : places[-1] + 1]
-        if clients:
-            self.loop.train(clients)
+    def training_step(self, place: int, batch_idx: int) -> None:
+        if place < len(self.cohort):
+            self.loop.train(self.cohort[place])
         if self.trainer.is_last_batch:
             optimizer: Any = self.optimizers()
             self.report = self.loop.finish(optimizer.step)

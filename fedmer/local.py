@@ -1,6 +1,7 @@
 """What a client does with a broadcast: train on its own data, sum up, send back."""
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt, coll
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
-from fedmer.messages import Broadcast, Summary, Update
+from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.plugins.aggregators.base import Aggregator, ClientRound
 from fedmer.plugins.networks.base import NetworkOutput
@@ -91,7 +92,7 @@ class LocalTrainer:
         self._initial = self.own.clone()
         self.memory = Spool()
         """What clients keep between rounds, by id."""
-        self._class_weights = self._make_class_weights()
+        self.class_weights = self._make_class_weights()
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
         """One client's part of a round.
@@ -118,6 +119,22 @@ class LocalTrainer:
         self._load(received, memory)
         own = ClientRound(self.client, received, dict(memory.get("rule", {})))
         loss, optimizer = self._train(client, own, memory.get("optimizer"))
+        return self.report(client, own, loss, optimizer)
+
+    def report(
+        self, client: int, own: ClientRound, loss: float, optimizer: dict[str, Any] | None = None
+    ) -> tuple[Summary, Update | None, dict[str, Any]]:
+        """What a client whose trained weights are in the resident network sends and remembers.
+
+        Raises:
+            InputError: The loss is not finite.
+        """
+        if not math.isfinite(loss):
+            raise InputError(
+                f"round {own.received.round}: the loss of client {client} "
+                f"('{self.data[client].name}') is {loss}; lower the learning rate, or look "
+                "at its features with 'fedmer data describe'."
+            )
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
@@ -127,16 +144,21 @@ class LocalTrainer:
         attached = self.aggregator.attach(own) if self.aggregator.averages else {}
         weights = FlatWeights.of({**self.own, **attached}) if attached else self.own.clone()
         kept = {"rule": own.memory, "optimizer": optimizer}
+        memory = {name: value for name, value in kept.items() if value}
         if self.aggregator.averages:
-            return summary, Update(client, weights), {k: v for k, v in kept.items() if v}
-        return summary, None, {k: v for k, v in kept.items() if v} | {"weights": dict(weights)}
+            return summary, Update(client, weights), memory
+        return summary, None, memory | {"weights": dict(weights)}
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""
         self._load(received, self.memory.get(client, {}))
 
     def _load(self, received: Broadcast, memory: Mapping[str, Any]) -> None:
-        copy_weights(self.own, received.weights or memory.get("weights") or self._initial)
+        copy_weights(self.own, self.start(received, memory))
+
+    def start(self, received: Broadcast, memory: Mapping[str, Any]) -> Weights:
+        """The weights that a client begins with: received, its own, or those of the first day."""
+        return received.weights or memory.get("weights") or self._initial
 
     @property
     def personal(self) -> list[int]:
@@ -166,7 +188,7 @@ class LocalTrainer:
     ) -> tuple[float, dict[str, Any] | None]:
         """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
         self.client.train()
-        self.client.class_weights = self._class_weights[client]
+        self.client.class_weights = self.class_weights[client]
 
         def regulariser(output: NetworkOutput, batch: Batch, loss: Tensor) -> Tensor | None:
             own.supervised = loss
@@ -202,14 +224,8 @@ class LocalTrainer:
                     own.steps += 1
                     losses.append(loss.detach())
         self.client.regulariser = None
-        mean = torch.stack(losses).mean()
-        if not torch.isfinite(mean):
-            raise InputError(
-                f"round {own.received.round}: the loss of client {client} "
-                f"('{self.data[client].name}') is {float(mean)}; lower the learning rate, or look "
-                "at its features with 'fedmer data describe'."
-            )
-        return float(mean), _detached(optimizer.state_dict()) if keep else None
+        mean = float(torch.stack(losses).mean())
+        return mean, _detached(optimizer.state_dict()) if keep else None
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:

@@ -86,8 +86,8 @@ class FederatedLoop:
     def run_round(self, round: int) -> RoundReport:
         """One round, from the selection to the server's step."""
         cohort = self.begin(round)
-        for start in range(0, len(cohort), self.executor.concurrency):
-            self.train(cohort[start : start + self.executor.concurrency])
+        for client in cohort:
+            self.train(client)
         return self.finish()
 
     def begin(self, round: int) -> list[int]:
@@ -104,11 +104,11 @@ class FederatedLoop:
         self.executor.open(self._received, self._cohort)
         return self._cohort
 
-    def train(self, clients: Sequence[int]) -> list[Summary]:
-        """Let the cohort's next clients train; returns their summaries."""
-        summaries = self.executor.train(clients)
-        self._summaries.extend(summaries)
-        return summaries
+    def train(self, client: int) -> Summary:
+        """Let the cohort's next client train; returns its summary."""
+        summary = self.executor.train(client)
+        self._summaries.append(summary)
+        return summary
 
     def finish(self, server_step: Callable[[], Any] | None = None) -> RoundReport:
         """Weigh, add up and step.

@@ -15,9 +15,9 @@ from fedmer.weights import FlatWeights
 class Executor(ABC):
     """Trains the clients of a cohort and adds up what they send.
 
-    A round calls :meth:`open`, then :meth:`train` with at most :attr:`concurrency` clients at a
-    time until the cohort is through, then :meth:`weighted_mean` once. The result never depends on
-    which executor does it: updates are added in the cohort's order, whatever order they come in.
+    A round calls :meth:`open`, then :meth:`train` for every client in the cohort's order, then
+    :meth:`weighted_mean` once. An executor may train others of the cohort meanwhile: updates are
+    added in the cohort's order, whatever order they come in.
 
     Args:
         spool_gb: Gigabytes (1e9 bytes) of the cohort's updates to hold in memory where the rule
@@ -27,9 +27,6 @@ class Executor(ABC):
     Raises:
         InputError: ``spool_gb`` is negative.
     """
-
-    concurrency: int = 1
-    """How many clients to hand over at once."""
 
     def __init__(self, spool_gb: float = 4.0) -> None:
         if not spool_gb >= 0:
@@ -50,8 +47,8 @@ class Executor(ABC):
         self.collector = Collector(cohort, self.limit)
 
     @abstractmethod
-    def train(self, clients: Sequence[int]) -> list[Summary]:
-        """Train some clients of the cohort, the next ones in its order."""
+    def train(self, client: int) -> Summary:
+        """See that the cohort's next client is trained, and :meth:`collect` what it sends."""
 
     def collect(self, summary: Summary, update: Update | None) -> None:
         """Keep or add up what one client sends."""

@@ -1,7 +1,5 @@
 """Inline, one client after the other."""
 
-from collections.abc import Sequence
-
 import torch
 
 from fedmer.errors import InputError
@@ -33,10 +31,7 @@ class Inline(Executor):
         super().bind(trainer)
         torch.set_num_threads(self.threads)
 
-    def train(self, clients: Sequence[int]) -> list[Summary]:
-        summaries = []
-        for client in clients:
-            summary, update = self.trainer.fit(client, self.received)
-            self.collect(summary, update)
-            summaries.append(summary)
-        return summaries
+    def train(self, client: int) -> Summary:
+        summary, update = self.trainer.fit(client, self.received)
+        self.collect(summary, update)
+        return summary

@@ -72,15 +72,15 @@ class Workers(Executor):
         for worker in self._workers:
             self._next_job(worker)
 
-    def train(self, clients: Sequence[int]) -> list[Summary]:
-        while any(client not in self._done for client in clients):
+    def train(self, client: int) -> Summary:
+        while client not in self._done:
             busy: dict[Any, Worker] = {}
             for worker in self._workers:
                 if worker.job is not None:
                     busy[worker.pipe] = busy[worker.process.sentinel] = worker
             for worker in {id(w): w for w in map(busy.__getitem__, wait(list(busy)))}.values():
                 self._receive(worker)
-        return [self._done[client] for client in clients]
+        return self._done[client]
 
     def close(self) -> None:
         for worker in self._workers:

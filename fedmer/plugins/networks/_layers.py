@@ -19,6 +19,8 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
+        self.bytewise = True
+        """Draw bytes on the CPU; off, torch draws, which also works for many clients at once."""
 
     @property
     def active(self) -> bool:
@@ -27,7 +29,7 @@ class Dropout(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         if not self.active:
             return rows
-        if rows.device.type != "cpu":
+        if rows.device.type != "cpu" or not self.bytewise:
             return F.dropout(rows, self.p)
         kept = math.floor((1 - self.p) * 256 + torch.rand(()).item())
         words = torch.empty((rows.numel() + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
@@ -78,13 +80,13 @@ def attend(
         ``(N, h, Q, w)``.
     """
     mask = present[:, None, None, :]
-    if not dropout.active or queries.device.type != "cpu":
+    if dropout.bytewise and not (dropout.active and queries.device.type == "cpu"):
         rate = dropout.p if dropout.active else 0.0
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout_p=rate)
-    # In place and added, since filling would cost a pass over all scores in the backward step too.
-    barred = torch.zeros(mask.shape, dtype=queries.dtype).masked_fill_(~mask, -torch.inf)
+    # Added, since filling would cost a pass over all scores in the backward step too.
+    barred = torch.where(mask, queries.new_zeros(()), -torch.inf)
     scores = (queries * queries.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
-    mixed: Tensor = dropout(scores.add_(barred).softmax(dim=-1)) @ values
+    mixed: Tensor = dropout((scores + barred).softmax(dim=-1)) @ values
     return mixed
 
 

@@ -40,6 +40,9 @@ class Network(nn.Module, ABC):
     reads_context: ClassVar[bool] = True
     """Does the prediction of a turn depend on other turns of its dialogue?"""
 
+    stackable: ClassVar[bool] = True
+    """Can ``torch.func.vmap`` run it for many clients at once?"""
+
     def __init__(self, shape: CorpusShape) -> None:
         super().__init__()
         self.shape = shape

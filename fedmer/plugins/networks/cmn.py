@@ -1,5 +1,7 @@
 """CMN, the Conversational Memory Network."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -52,6 +54,8 @@ class CMN(Network):
     Raises:
         InputError: A hyperparameter is out of range.
     """
+
+    stackable: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """ICON, the Interactive Conversational Memory Network."""
 
+from typing import ClassVar
+
 import torch
 from torch import nn
 
@@ -55,6 +57,8 @@ class ICON(Network):
     Raises:
         InputError: A hyperparameter is out of range.
     """
+
+    stackable: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -56,6 +57,8 @@ class MMDFN(Network):
     Raises:
         InputError: A hyperparameter is out of range, or ``party`` names an unknown modality.
     """
+
+    stackable: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """MMGCN, a deep graph convolution over the modalities of a dialogue."""
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -46,6 +48,8 @@ class MMGCN(Network):
     Raises:
         InputError: A hyperparameter is out of range.
     """
+
+    stackable: ClassVar[bool] = False
 
     def __init__(
         self,

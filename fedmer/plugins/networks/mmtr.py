@@ -1,5 +1,7 @@
 """MMTr, cues of the dialogue and of each speaker, and attention to the main modality."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,8 @@ class MMTr(Network):
     Raises:
         InputError: A hyperparameter is out of range.
     """
+
+    stackable: ClassVar[bool] = False
 
     def __init__(
         self,

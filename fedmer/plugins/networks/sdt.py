@@ -1,7 +1,7 @@
 """SDT, the Self-Distillation Transformer."""
 
 import warnings
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -60,6 +60,8 @@ class SDT(Network):
         InputError: ``hidden`` is not a positive multiple of ``heads``, or ``dropout`` is out of
             range.
     """
+
+    stackable: ClassVar[bool] = False
 
     def __init__(
         self,

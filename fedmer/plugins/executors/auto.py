@@ -1,0 +1,86 @@
+"""Auto, whichever executor is fastest on this machine."""
+
+import os
+import time
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from fedmer.local import LocalTrainer
+from fedmer.messages import Broadcast, Summary
+from fedmer.plugins.executors.base import Executor
+from fedmer.plugins.executors.inline import Inline
+from fedmer.plugins.executors.stacked import Stacked
+from fedmer.plugins.executors.workers import Workers
+
+
+class Auto(Executor):
+    """Whichever of the others is fastest, found out in the first round.
+
+    Every candidate trains its share of the first cohort, so that nothing is done twice; the one
+    that needs the least time for a labelled turn trains all later rounds. A line says which.
+    ``Inline`` and ``Workers`` give the same bits; where ``Stacked`` is a candidate, results
+    differ within its bounds between runs that choose otherwise. Name an executor to repeat a run.
+
+    Args:
+        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+    """
+
+    def __init__(self, spool_gb: float = 4.0) -> None:
+        super().__init__(spool_gb)
+        self.chosen: Executor | None = None
+
+    def bind(self, trainer: LocalTrainer) -> None:
+        super().bind(trainer)
+        gigabytes = self.limit / 1e9
+        self.candidates: list[Executor] = [Inline(spool_gb=gigabytes)]
+        if trainer.fabric.device.type == "cpu" and (os.cpu_count() or 1) > 1:
+            self.candidates.append(Workers(spool_gb=gigabytes))
+        if not Stacked.obstacle(trainer):
+            self.candidates.append(Stacked(spool_gb=gigabytes))
+        for executor in self.candidates:
+            executor.bind(trainer)
+        self.chosen = self.candidates[0] if len(self.candidates) == 1 else None
+
+    def open(self, received: Broadcast, cohort: Sequence[int]) -> None:
+        super().open(received, cohort)
+        self._first: dict[int, Summary] = {}
+        if self.chosen is not None:
+            self._begin(self.chosen, cohort)
+        elif len(cohort) < len(self.candidates):
+            self._begin(self.candidates[0], cohort)
+        else:
+            self._compare(cohort)
+
+    def train(self, client: int) -> Summary:
+        if client in self._first:
+            return self._first[client]
+        return (self.chosen or self.candidates[0]).train(client)
+
+    def close(self) -> None:
+        for executor in self.candidates:
+            executor.close()
+
+    def _begin(self, executor: Executor, cohort: Sequence[int]) -> None:
+        executor.open(self.received, cohort)
+        # All add up here, in the order of the whole cohort.
+        executor.collector = self.collector
+
+    def _compare(self, cohort: Sequence[int]) -> None:
+        seconds: dict[str, float] = {}
+        for place, executor in enumerate(self.candidates):
+            # Every third client, say: shares of like sizes.
+            share = cohort[place :: len(self.candidates)]
+            began = time.perf_counter()
+            self._begin(executor, share)
+            self._first |= {client: executor.train(client) for client in share}
+            turns = sum(self._first[client].examples for client in share)
+            seconds[type(executor).__name__] = (time.perf_counter() - began) / turns
+        name = min(seconds, key=lambda name: seconds[name])
+        for executor in self.candidates:
+            if type(executor).__name__ == name:
+                self.chosen = executor
+            else:
+                executor.close()
+        costs = ", ".join(f"{name} {1e3 * each:.2f} ms" for name, each in seconds.items())
+        Console(stderr=True).print(f"executor: {name} from now on; a labelled turn took {costs}")
