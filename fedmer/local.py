@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,7 +11,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from fedmer.client import EmotionClient
-from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt, collate
+from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
+from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
@@ -90,6 +91,7 @@ class LocalTrainer:
         self.training = training
         self.own = flatten(client.network)
         self._initial = self.own.clone()
+        self._cache = BatchCache(self.fabric.device)
         self.memory = Spool()
         """What clients keep between rounds, by id."""
         self.class_weights = self._make_class_weights()
@@ -171,7 +173,8 @@ class LocalTrainer:
         self.client.eval()
         metrics = self.client.metrics
         metrics.reset()
-        for batch in self._chunks(excerpts, range(len(excerpts)), EVALUATION_BATCH):
+        places = range(len(excerpts))
+        for batch in self._cache.batches(excerpts, places, EVALUATION_BATCH):
             metrics.update(self.aggregator.predict(self.client(batch), received), batch)
         return None if metrics.empty else metrics.scores()
 
@@ -204,14 +207,15 @@ class LocalTrainer:
         if keep and state:
             optimizer.load_state_dict(_detached(state))
         data, losses = self.data[client].train, []
-        order = EpochOrder(len(data), self.client.seed, client)
+        size = self.training.batch_size
+        order = EpochOrder(len(data), self.client.seed, client, size)
         with torch.random.fork_rng(devices=self._random_devices()):
             for epoch in range(self.training.epochs):
                 # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
                 lifetime = own.received.round * self.training.epochs + epoch
                 order.set_epoch(lifetime)
-                size = self.training.batch_size
-                for index, batch in enumerate(self._chunks(data, list(order), size)):
+                batches = self._cache.batches(data, list(order), size, client)
+                for index, batch in enumerate(batches):
                     self.client.begin_step(client, lifetime, index)
                     loss = self.module.training_step(batch, index)
                     optimizer.zero_grad()
@@ -231,15 +235,8 @@ class LocalTrainer:
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
         self.client.eval()
         data = self.data[client].train
-        batches = self._chunks(data, range(len(data)), EVALUATION_BATCH)
+        batches = self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
         return self.aggregator.summarize(own, batches)
-
-    def _chunks(
-        self, excerpts: Sequence[Excerpt], order: Sequence[int], size: int
-    ) -> Iterator[Batch]:
-        for start in range(0, len(order), size):
-            batch = collate([excerpts[i] for i in order[start : start + size]])
-            yield batch.to(self.fabric.device)
 
     def _make_class_weights(self) -> list[Tensor | None]:
         kind, classes = self.client.loss.class_weights, self.client.network.shape.classes

@@ -114,6 +114,13 @@ class Batch:
         moved.places = self.places.to(device, non_blocking=non_blocking)
         return moved
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        parts = [getattr(self, f.name) for f in fields(self)]
+        tensors = [t for p in parts for t in (p.values() if isinstance(p, dict) else [p])]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
     @cached_property
     def lengths(self) -> list[int]:
         """Turns of each dialogue, ``B`` numbers."""
@@ -153,11 +160,19 @@ def collate(excerpts: Sequence[Excerpt]) -> Batch:
 class EpochOrder(Sampler[int]):
     """The order of a client's dialogues: a pure function of (seed, client, epoch).
 
+    Dialogues that fit into one batch stay in their order, since none is learnt from before another.
     Lightning calls :meth:`set_epoch` by itself when a DataLoader uses this as its sampler.
+
+    Args:
+        size: How many dialogues.
+        seed: Of the run.
+        client: Its id.
+        batch_size: Dialogues a batch.
     """
 
-    def __init__(self, size: int, seed: int, client: int = 0) -> None:
+    def __init__(self, size: int, seed: int, client: int = 0, batch_size: int = 1) -> None:
         self.size, self.seed, self.client, self.epoch = size, seed, client, 0
+        self.batch_size = batch_size
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -167,6 +182,9 @@ class EpochOrder(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         # A generator on purpose: Lightning makes the iterator before it sets the epoch on resume.
+        if self.size <= self.batch_size:
+            yield from range(self.size)
+            return
         yield from (
             generator(self.seed, "order", self.client, self.epoch).permutation(self.size).tolist()
         )

@@ -155,7 +155,8 @@ class Stacked(Executor):
     def _plan(self, client: int) -> Iterator[list[Any]]:
         """The excerpts of every step of a client's round, as Inline takes them."""
         training, data = self.trainer.training, self.trainer.data[client].train
-        order = EpochOrder(len(data), self.trainer.client.seed, client)
+        seed = self.trainer.client.seed
+        order = EpochOrder(len(data), seed, client, training.batch_size)
         for epoch in range(training.epochs):
             order.set_epoch(self.received.round * training.epochs + epoch)
             places = list(order)

@@ -1,0 +1,70 @@
+"""The federations that benchmarks train: networks of three sizes, clients of equal make."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from fedmer.data.batch import Batch, Excerpt
+from fedmer.data.client_data import ClientData
+from fedmer.data.corpus import CorpusShape
+from fedmer.plugins.networks.base import Network, NetworkOutput
+from fedmer.plugins.networks.early_fusion import EarlyFusion
+from fedmer.plugins.networks.sdt import SDT
+
+SHAPE = CorpusShape({"text": 128, "audio": 64, "visual": 32}, classes=6, speakers=2)
+
+
+class MLP(Network):
+    """Two layers over a turn's features, 39 thousand parameters: what is left is overhead."""
+
+    def __init__(self, shape: CorpusShape, hidden: int = 168) -> None:
+        super().__init__(shape)
+        self.first = nn.Linear(sum(shape.features.values()), hidden)
+        self.second = nn.Linear(hidden, shape.classes)
+
+    def forward(self, batch: Batch) -> NetworkOutput:
+        rows = torch.cat(list(batch.features.values()), dim=-1)
+        fused = self.first(rows).relu()
+        return NetworkOutput(self.second(fused), {}, {"fused": fused})
+
+
+WORKLOADS: Mapping[str, Callable[[], Network]] = {
+    "MLP": lambda: MLP(SHAPE),
+    "Transformer": lambda: EarlyFusion(SHAPE, hidden=148, heads=4, layers=2, dropout=0.0),
+    "SDT": lambda: SDT(SHAPE, hidden=64, heads=4, dropout=0.0),
+}
+"""Name -> network, the same weights at every call."""
+
+
+def build(name: str) -> Network:
+    """A network of a workload; dropout is off, so that others can be compared weight by weight."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return WORKLOADS[name]()
+
+
+def clients(count: int, dialogues: int = 2, turns: int = 20) -> list[ClientData]:
+    """Clients of a few dialogues, whose lengths vary by half, with random features and labels."""
+    random = torch.Generator().manual_seed(1)
+
+    def excerpt(name: str) -> Excerpt:
+        length = int(torch.randint(turns // 2, turns + turns // 2 + 1, (), generator=random))
+        return Excerpt(
+            dialogue=name,
+            turns=torch.arange(length),
+            features={
+                modality: torch.randn(length, width, generator=random)
+                for modality, width in SHAPE.features.items()
+            },
+            present={modality: torch.ones(length, dtype=torch.bool) for modality in SHAPE.features},
+            labels=torch.randint(SHAPE.classes, (length,), generator=random),
+            labelled=torch.ones(length, dtype=torch.bool),
+            roles=torch.arange(length) % 2,
+            positions=torch.arange(length),
+        )
+
+    return [
+        ClientData(f"client {i}", [excerpt(f"{i}/{d}") for d in range(dialogues)])
+        for i in range(count)
+    ]
