@@ -44,8 +44,23 @@ def build(name: str) -> Network:
         return WORKLOADS[name]()
 
 
-def clients(count: int, dialogues: int = 2, turns: int = 20) -> list[ClientData]:
-    """Clients of a few dialogues, whose lengths vary by half, with random features and labels."""
+def clients(
+    count: int,
+    dialogues: int = 2,
+    turns: int = 20,
+    shape: CorpusShape = SHAPE,
+    pool: int | None = None,
+) -> list[ClientData]:
+    """Clients of a few dialogues, whose lengths vary by half, with random features and labels.
+
+    Args:
+        count: How many clients.
+        dialogues: Of each.
+        turns: Mean length.
+        shape: Modalities and their dimensions.
+        pool: How many different dialogues there are, which virtual clients share; by default each
+            client has its own.
+    """
     random = torch.Generator().manual_seed(1)
 
     def excerpt(name: str) -> Excerpt:
@@ -55,16 +70,19 @@ def clients(count: int, dialogues: int = 2, turns: int = 20) -> list[ClientData]
             turns=torch.arange(length),
             features={
                 modality: torch.randn(length, width, generator=random)
-                for modality, width in SHAPE.features.items()
+                for modality, width in shape.features.items()
             },
-            present={modality: torch.ones(length, dtype=torch.bool) for modality in SHAPE.features},
-            labels=torch.randint(SHAPE.classes, (length,), generator=random),
+            present={modality: torch.ones(length, dtype=torch.bool) for modality in shape.features},
+            labels=torch.randint(shape.classes, (length,), generator=random),
             labelled=torch.ones(length, dtype=torch.bool),
             roles=torch.arange(length) % 2,
             positions=torch.arange(length),
         )
 
+    talks = [excerpt(str(number)) for number in range(pool or count * dialogues)]
     return [
-        ClientData(f"client {i}", [excerpt(f"{i}/{d}") for d in range(dialogues)])
+        ClientData(
+            f"client {i}", [talks[(i * dialogues + d) % len(talks)] for d in range(dialogues)]
+        )
         for i in range(count)
     ]
