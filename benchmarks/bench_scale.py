@@ -157,8 +157,8 @@ def main() -> None:
     refuse_if_busy(options.busy)
     found = {}
     lines = [
-        "| axis | value | seconds a round | peak memory | partition |",
-        "|---|--:|--:|--:|--:|",
+        "| axis | value | seconds a round | peak memory |",
+        "|---|--:|--:|--:|",
     ]
     slopes = ["| axis | exponent of time | of memory |", "|---|--:|--:|"]
     for axis in options.axes:

@@ -74,7 +74,7 @@ class Distance(Aggregator):
 
     Args:
         strength: The factor lambda of the correction, 0 or more; 0 turns it off. The paper has 0.1,
-            which slows the first rounds: prototypes are still close together then.
+            at which prototypes drive each other apart: the margin is their own distance.
         gate: Which turns are corrected, by :math:`\alpha` and the distance of their embedding to
             their own prototype: all ('off'); those that are not yet :math:`\alpha` nearer to it
             than its nearest rival is, :math:`d(z, c^k) + \alpha \geq \min_{l \neq k} d(c^k, c^l)`
