@@ -60,8 +60,9 @@ class Workers(Executor):
         super().open(received, cohort)
         if not self._workers:
             # Begun with the first round: until then the run may still load a checkpoint.
+            clients = len(self.trainer.data)
             atexit.register(self.close)
-            self._workers = [Worker(self.trainer, k) for k in range(min(self.count, len(cohort)))]
+            self._workers = [Worker(self.trainer, k) for k in range(min(self.count, clients))]
         message = pickle.dumps(Broadcast(received.round, None, dict(received.tensors)))
         for worker in self._workers:
             worker.open(message, self.received.weights)
