@@ -67,11 +67,15 @@ def run(
 
 
 @pytest.mark.parametrize("plugin", registry.plugins("networks"), ids=lambda plugin: plugin.name)
-def test_every_stackable_network_learns_what_inline_does(plugin: registry.Plugin) -> None:
+def test_every_network_learns_what_inline_does_or_says_that_it_cannot(
+    plugin: registry.Plugin,
+) -> None:
     registry.load("networks")
     kind = {k.__name__: k for k in _all(Network)}[plugin.name]
     if not kind.stackable:
-        pytest.skip(f"{plugin.name} cannot be stacked and says so")
+        with pytest.raises(InputError, match=f"{plugin.name} has steps that torch"):
+            run(Stacked(), kind, FedAvg())
+        return
     expected = run(Inline(), kind, FedAvg())
     found = run(Stacked(clients=3), kind, FedAvg())
     for name, value in expected.items():

@@ -96,6 +96,19 @@ def test_a_clients_sentence_comes_through() -> None:
         outcome(Diverges(), executor)
 
 
+class Breaks(FedAvg):
+    """A client half with a mistake in it."""
+
+    def on_before_optimizer_step(self, own: ClientRound) -> None:
+        raise KeyError("no such name")
+
+
+def test_a_mistake_in_a_client_half_comes_through_with_its_place() -> None:
+    with pytest.raises(RuntimeError, match=r"client \d+ failed:") as error:
+        outcome(Breaks(), Workers(2))
+    assert "KeyError: 'no such name'" in str(error.value)
+
+
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_the_run(signal_: int, tmp_path: Path) -> None:
     program = (

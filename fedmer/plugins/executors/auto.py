@@ -28,12 +28,13 @@ class Auto(Executor):
 
     def __init__(self, spool_gb: float = 4.0) -> None:
         super().__init__(spool_gb)
+        self.candidates: list[Executor] = []
         self.chosen: Executor | None = None
 
     def bind(self, trainer: LocalTrainer) -> None:
         super().bind(trainer)
         gigabytes = self.limit / 1e9
-        self.candidates: list[Executor] = [Inline(spool_gb=gigabytes)]
+        self.candidates = [Inline(spool_gb=gigabytes)]
         if trainer.fabric.device.type == "cpu" and (os.cpu_count() or 1) > 1:
             self.candidates.append(Workers(spool_gb=gigabytes))
         if not Stacked.obstacle(trainer):
