@@ -11,7 +11,6 @@ hand, and have to be read again when a figure changes.
 
 import argparse
 import json
-import re
 import shlex
 import statistics
 import subprocess
@@ -20,6 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from experiments.marked_places import replace
 
 HERE = Path(__file__).resolve().parent
 REPORT = HERE / "results" / "first_run.md"
@@ -170,9 +171,9 @@ def write_report(runs: Path) -> None:
     for corpus in CORPORA:
         own = {run: result for run, result in found.items() if run.corpus == corpus.name}
         if own:
-            text = _replace(text, corpus.name, "\n".join(corpus_table(corpus, own)))
-    text = _replace(text, "commands", "\n".join(["```", *map(_shown, found), "```"]))
-    text = _replace(text, "provenance", "\n".join(provenance(found)))
+            text = replace(REPORT, text, corpus.name, "\n".join(corpus_table(corpus, own)))
+    text = replace(REPORT, text, "commands", "\n".join(["```", *map(_shown, found), "```"]))
+    text = replace(REPORT, text, "provenance", "\n".join(provenance(found)))
     REPORT.write_text(text, encoding="utf-8")
 
 
@@ -243,14 +244,6 @@ def _size(count: float) -> str:
 
 def _shown(run: Run) -> str:
     return shlex.join(["fedmer", *run.command(SHOWN_DATA, Path("runs/first_run"))])
-
-
-def _replace(text: str, name: str, block: str) -> str:
-    start, end = f"<!-- table {name} -->", "<!-- end -->"
-    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{REPORT.name} has no line '{start}' with '{end}' after it; put it back.")
-    return pattern.sub(lambda _: f"{start}\n{block}\n{end}", text)
 
 
 if __name__ == "__main__":

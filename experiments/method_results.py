@@ -11,7 +11,6 @@ changes.
 
 import argparse
 import math
-import re
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.marked_places import replace
 from fedmer.errors import InputError
 from fedmer.report.collect import Run, Which, collect
 from fedmer.report.differences import Interval
@@ -81,11 +81,11 @@ def main() -> int:
             except InputError as error:
                 print(f"The table '{table.name}' stays as it is: {error}")
                 continue
-            text = replace(text, table.name, "\n".join(lines(report, table.round)))
+            text = replace(PAGE, text, table.name, "\n".join(lines(report, table.round)))
             seconds += sum(float(run.result["seconds"]) for row in report.rows for run in row.runs)
             if table.causes:
-                text = replace(text, table.causes, "\n".join(causes(report)))
-    text = replace(text, "time", f"{seconds / 3600:.1f} hours of one core, without start-up.")
+                text = replace(PAGE, text, table.causes, "\n".join(causes(report)))
+    text = replace(PAGE, text, "time", f"{seconds / 3600:.1f} hours of one core, without start-up.")
     PAGE.write_text(text, encoding="utf-8")
     print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
     return 0
@@ -189,15 +189,6 @@ def geometry(run: Run) -> tuple[list[float], list[float]]:
         margins.append(float(apart.min(axis=1).mean()))
         lengths.append(float(np.linalg.norm(rows[held], axis=1).mean()))
     return margins, lengths
-
-
-def replace(text: str, name: str, block: str) -> str:
-    """Put a block between the line ``<!-- table NAME -->`` and the next ``<!-- end -->``."""
-    start, end = f"<!-- table {name} -->", "<!-- end -->"
-    pattern = re.compile(f"{re.escape(start)}.*?{re.escape(end)}", re.DOTALL)
-    if not pattern.search(text):
-        raise SystemExit(f"{PAGE.name} has no line '{start}' with '{end}' after it; put it back.")
-    return pattern.sub(lambda _: f"{start}\n{block}\n{end}", text)
 
 
 def _other(row: Row, which: str) -> str:
