@@ -28,8 +28,8 @@ from benchmarks.machine import (
     timed,
 )
 from benchmarks.workloads import WORKLOADS, build, clients
-from fedmer.client import EmotionClient, adam
-from fedmer.data.batch import EpochOrder, collate
+from fedmer.client import EmotionClient
+from fedmer.data.batch import collate
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining
@@ -51,24 +51,18 @@ EXECUTORS: dict[str, Callable[[], Executor]] = {
 
 
 def bare(name: str, data: list[ClientData], rounds: int) -> Callable[[], None]:
-    """Local training alone: every client's batches, a new Adam each, on one network."""
+    """Local training alone: every client's batch, made once, and a new Adam, on one network."""
     client = EmotionClient(build(name), SelfDistillation())
-    numbers = iter(range(10**9))
+    batches = [collate(own.train) for own in data]
 
     def run() -> None:
         client.train()
         for _ in range(rounds):
-            number = next(numbers)
-            for i, own in enumerate(data):
-                optimizer = adam(client.network.parameters())
-                order = EpochOrder(len(own.train), 0, i, BATCH)
-                order.set_epoch(number)
-                places = list(order)
-                for start in range(0, len(places), BATCH):
-                    batch = collate([own.train[j] for j in places[start : start + BATCH]])
-                    optimizer.zero_grad()
-                    torch.autograd.backward(client.training_step(batch, 0))
-                    optimizer.step()
+            for batch in batches:
+                optimizer = client.configure_optimizers()
+                optimizer.zero_grad()
+                torch.autograd.backward(client.training_step(batch, 0))
+                optimizer.step()
 
     return run
 

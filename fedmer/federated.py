@@ -272,7 +272,7 @@ class FederatedModule(pl.LightningModule):
             assert self.network is not None
             yield self.network
             return
-        trainer.client.eval()
+        trainer.client.network.eval()
         for client in trainer.personal:
             trainer.load(client, knowledge)
             yield trainer.client.network

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -100,7 +100,8 @@ class LocalTrainer:
         """One client's part of a round.
 
         Returns:
-            Its summary, and its weights where the rule averages them.
+            Its summary, and its weights where the rule averages them. These are the resident
+            network's own, good until the next client trains; who wants them longer copies them.
 
         Raises:
             InputError: The loss is not finite.
@@ -144,12 +145,12 @@ class LocalTrainer:
             tensors=self._summarize(client, own),
         )
         attached = self.aggregator.attach(own) if self.aggregator.averages else {}
-        weights = FlatWeights.of({**self.own, **attached}) if attached else self.own.clone()
         kept = {"rule": own.memory, "optimizer": optimizer}
         memory = {name: value for name, value in kept.items() if value}
         if self.aggregator.averages:
+            weights = FlatWeights.of({**self.own, **attached}) if attached else self.own
             return summary, Update(client, weights), memory
-        return summary, None, memory | {"weights": dict(weights)}
+        return summary, None, memory | {"weights": dict(self.own.clone())}
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""
@@ -170,7 +171,7 @@ class LocalTrainer:
     @torch.no_grad()
     def evaluate(self, excerpts: Sequence[Excerpt], received: Broadcast) -> Scores | None:
         """Score the resident network on excerpts; None if no turn of them is labelled."""
-        self.client.eval()
+        self.client.network.eval()
         metrics = self.client.metrics
         metrics.reset()
         places = range(len(excerpts))
@@ -190,7 +191,8 @@ class LocalTrainer:
         self, client: int, own: ClientRound, state: dict[str, Any] | None
     ) -> tuple[float, dict[str, Any] | None]:
         """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
-        self.client.train()
+        if not self.client.network.training:
+            self.client.network.train()
         self.client.class_weights = self.class_weights[client]
 
         def regulariser(output: NetworkOutput, batch: Batch, loss: Tensor) -> Tensor | None:
@@ -201,7 +203,8 @@ class LocalTrainer:
         if self.client.teacher is not None:
             load_weights(self.client.teacher, own.received.weights or self._initial)
             self.client.teacher.eval()
-        optimizer: Any = self.fabric.setup_optimizers(self.client.configure_optimizers())
+        # Fabric's own wrapper makes a class for every optimizer, which is more than a small step.
+        optimizer = self.fabric.strategy.setup_optimizer(self.client.configure_optimizers())
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
         if keep and state:
@@ -222,9 +225,9 @@ class LocalTrainer:
                     self.fabric.backward(loss)
                     if clip is not None:
                         self.fabric.clip_gradients(self.module, optimizer, max_norm=clip)
-                    self.client.on_before_optimizer_step(optimizer.optimizer)
+                    self.client.on_before_optimizer_step(optimizer)
                     self.aggregator.on_before_optimizer_step(own)
-                    optimizer.step()
+                    self.fabric.strategy.optimizer_step(optimizer)
                     own.steps += 1
                     losses.append(loss.detach())
         self.client.regulariser = None
@@ -233,10 +236,14 @@ class LocalTrainer:
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
-        self.client.eval()
+        return self.aggregator.summarize(own, self._seen(client))
+
+    def _seen(self, client: int) -> Iterator[Batch]:
+        """A client's dialogues for a network that does not learn; for a rule that never asks, no
+        network changes its mode."""
+        self.client.network.eval()
         data = self.data[client].train
-        batches = self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
-        return self.aggregator.summarize(own, batches)
+        yield from self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
 
     def _make_class_weights(self) -> list[Tensor | None]:
         kind, classes = self.client.loss.class_weights, self.client.network.shape.classes

@@ -1,7 +1,8 @@
 """Weights of a network as views of one vector, so that moving them is one copy."""
 
 from collections.abc import Mapping
-from itertools import accumulate
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -9,57 +10,78 @@ from torch import Tensor, nn
 from fedmer.messages import Weights
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Which weights there are, and where each lies in the vector of its type.
+
+    Args:
+        parts: Name, shape and type of each.
+    """
+
+    parts: tuple[tuple[str, torch.Size, torch.dtype], ...]
+
+    @classmethod
+    def of(cls, named: Mapping[str, Tensor]) -> "Layout":
+        """That of weights as they are."""
+        if isinstance(named, FlatWeights):
+            return named.layout
+        return cls(tuple((name, value.shape, value.dtype) for name, value in named.items()))
+
+    @cached_property
+    def sizes(self) -> dict[torch.dtype, list[int]]:
+        """How many numbers each has, by type."""
+        found: dict[torch.dtype, list[int]] = {}
+        for _, shape, kind in self.parts:
+            found.setdefault(kind, []).append(shape.numel())
+        return found
+
+
 class FlatWeights(Weights):
     """A dictionary of weights, each a view of one vector for its type of number.
 
     Args:
-        named: Name -> tensor; the values are not copied, only the layout.
-        vectors: Type -> ``(n,)``, in the order of the names; new and uninitialised if None.
+        layout: What there is.
+        vectors: Type -> ``(n,)``, in the order of the names.
 
     >>> flat = FlatWeights.of({"w": torch.ones(2, 3), "b": torch.zeros(3)})
     >>> flat.vectors[torch.float32]
     tensor([1., 1., 1., 1., 1., 1., 0., 0., 0.])
     """
 
-    def __init__(
-        self, named: Mapping[str, Tensor], vectors: Mapping[torch.dtype, Tensor] | None = None
-    ) -> None:
-        kinds: dict[torch.dtype, list[str]] = {}
-        for name, tensor in named.items():
-            kinds.setdefault(tensor.dtype, []).append(name)
-        self.vectors: dict[torch.dtype, Tensor] = {}
-        found: Weights = {}
-        for kind, names in kinds.items():
-            ends = list(accumulate(named[name].numel() for name in names))
-            like = named[names[0]]
-            self.vectors[kind] = (
-                torch.empty(ends[-1], dtype=kind, device=like.device)
-                if vectors is None
-                else vectors[kind]
-            )
-            for name, end in zip(names, ends, strict=True):
-                tensor = named[name]
-                part = self.vectors[kind][end - tensor.numel() : end]
-                found[name] = part.view(tensor.shape)
-        super().__init__((name, found[name]) for name in named)
+    def __init__(self, layout: Layout, vectors: Mapping[torch.dtype, Tensor]) -> None:
+        self.layout = layout
+        self.vectors = dict(vectors)
+        pieces = {
+            kind: iter(torch.split(vectors[kind], sizes)) for kind, sizes in layout.sizes.items()
+        }
+        super().__init__(
+            (name, next(pieces[kind]).view(shape)) for name, shape, kind in layout.parts
+        )
 
     @classmethod
     def of(cls, named: Mapping[str, Tensor]) -> "FlatWeights":
-        """A copy of tensors that may lie anywhere."""
-        flat = cls(named)
+        """A copy of tensors that may lie anywhere on one device."""
+        if isinstance(named, FlatWeights):
+            return named.clone()
+        layout = Layout.of(named)
+        device = next(iter(named.values())).device if named else None
+        vectors = {
+            kind: torch.empty(sum(sizes), dtype=kind, device=device)
+            for kind, sizes in layout.sizes.items()
+        }
+        flat = cls(layout, vectors)
         for name, tensor in named.items():
             flat[name].copy_(tensor.detach())
         return flat
 
     def clone(self) -> "FlatWeights":
         """A copy."""
-        return FlatWeights(self, {kind: vector.clone() for kind, vector in self.vectors.items()})
+        return FlatWeights(self.layout, {kind: v.clone() for kind, v in self.vectors.items()})
 
     def fits(self, other: Mapping[str, Tensor]) -> bool:
         """Has it the same names, shapes and types in the same order?"""
-        return [(n, t.shape, t.dtype) for n, t in self.items()] == [
-            (n, t.shape, t.dtype) for n, t in other.items()
-        ]
+        layout = Layout.of(other)
+        return layout is self.layout or layout == self.layout
 
 
 @torch.no_grad()

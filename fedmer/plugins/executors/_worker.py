@@ -42,7 +42,7 @@ class Answer:
     Args:
         summary: The client's, unless it failed.
         memory: What the client keeps.
-        weights: Its weights, where the rule averages them.
+        weights: Its weights, where the rule averages them; good until the worker's next job.
         failure: What went wrong.
     """
 
@@ -92,9 +92,7 @@ class Worker:
         except (EOFError, OSError):
             self.process.join(_PATIENCE)
             return None
-        weights = self._up.clone() if sent else None
-        if weights is not None and attached:
-            return Answer(summary, memory, {**weights, **attached})
+        weights = {**self._up, **attached} if sent and attached else self._up if sent else None
         return Answer(summary, memory, weights, failure)
 
     def close(self) -> None:
@@ -121,7 +119,7 @@ def _shared(like: FlatWeights) -> FlatWeights:
         kind: torch.empty(len(vector), dtype=kind).share_memory_()  # type: ignore[no-untyped-call]
         for kind, vector in like.vectors.items()
     }
-    return FlatWeights(like, vectors)
+    return FlatWeights(like.layout, vectors)
 
 
 def _work(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
+from fedmer.client import fuse
 from fedmer.data.batch import Batch, EpochOrder, collate
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
@@ -127,7 +128,7 @@ class Stacked(Executor):
         stack = {
             name: nn.Parameter(torch.stack([weights[name] for weights in starts])) for name in names
         }
-        optimizer = trainer.client.optimizer(stack.values())
+        optimizer = fuse(trainer.client.optimizer(stack.values()))
         network.train()
         losses: dict[int, list[Tensor]] = {client: [] for client in clients}
         with torch.random.fork_rng(devices=[]):

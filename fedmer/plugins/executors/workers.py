@@ -107,9 +107,9 @@ class Workers(Executor):
         if answer.memory:
             self.trainer.memory[job.client] = answer.memory
         update = None if answer.weights is None else Update(job.client, answer.weights)
-        self._next_job(worker)
         assert answer.summary is not None
         self.collect(answer.summary, update)
+        self._next_job(worker)
         self._done[job.client] = answer.summary
 
     def _replace(self, worker: Worker, job: Job) -> None:

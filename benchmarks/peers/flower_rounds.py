@@ -1,0 +1,91 @@
+"""FedAvg by Flower's simulation engine, over the clients of ``bench_round.py``.
+
+Run by that script in the environment that ``setup.sh`` makes. The ClientApp does the same local epoch;
+Flower's own engine starts two actors of one core each, serialises, sends and adds up. Each actor keeps
+its network and the data between messages, which is kinder than making them anew each time.
+"""
+
+import argparse
+import json
+import os
+import time
+from typing import Any
+
+os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+
+from benchmarks.peers.local_epoch import answer, clients, local_epoch, resident
+from fedmer.weights import load_weights
+
+def client_app(workload: str, count: int) -> ClientApp:
+    app = ClientApp()
+
+    @app.train()  # type: ignore[untyped-decorator]
+    def train(message: Message, context: Context) -> Message:
+        number = int(context.node_config["partition-id"])
+        client, data = resident(workload), clients(count)[number]
+        load_weights(client.network, message.content["arrays"].to_torch_state_dict())
+        round = int(message.content["config"]["server-round"]) - 1
+        loss = local_epoch(client, data, number, round)
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord(client.network.state_dict()),
+                "metrics": MetricRecord({"loss": loss, "num-examples": data.examples}),
+            }
+        )
+        return Message(content=content, reply_to=message)
+
+    return app
+
+
+def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) -> ServerApp:
+    app = ServerApp()
+
+    @app.main()  # type: ignore[untyped-decorator]
+    def main(grid: Grid, context: Context) -> None:
+        marks: list[float] = []
+
+        def mark(server_round: int, arrays: ArrayRecord) -> None:
+            # Called before the first round and after each.
+            marks.append(time.perf_counter())
+
+        strategy = FedAvg(
+            fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=count, min_available_nodes=count
+        )
+        result = strategy.start(
+            grid,
+            ArrayRecord(resident(workload).network.state_dict()),
+            num_rounds=rounds,
+            train_config=ConfigRecord(),
+            evaluate_fn=mark,
+        )
+        found["seconds"] = [end - start for start, end in zip(marks, marks[1:], strict=False)]
+        found["weights"] = result.arrays.to_torch_state_dict()
+
+    return app
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--workload", required=True)
+    parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--weights", required=True, help="Where the final weights go.")
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    run_simulation(
+        server_app=server_app(options.workload, options.clients, options.rounds, found),
+        client_app=client_app(options.workload, options.clients),
+        num_supernodes=options.clients,
+        backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
+    )
+    print(json.dumps(answer(found["seconds"], found["weights"], options.weights)))
+
+
+if __name__ == "__main__":
+    main()
