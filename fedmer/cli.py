@@ -52,7 +52,7 @@ DEFAULTS: dict[str, Any] = {
     "local": {"batch_size": 2},
 }
 """What ``fedmer fit`` does when nothing is said: twenty clients of six dialogues each train a small
-network in about two minutes, chosen by validation on the embedded corpus. Files in ``experiments/``
+network in about a minute, chosen by validation on the embedded corpus. Files in ``experiments/``
 say what suits others."""
 
 
