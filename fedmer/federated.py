@@ -20,7 +20,7 @@ from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
-from fedmer.metrics import EmotionMetrics, Scores, count_votes
+from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
 from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.networks.base import Network
@@ -185,9 +185,13 @@ class FederatedModule(pl.LightningModule):
         """Score each client's own holdout, by its personal network or the global one."""
         trainer, knowledge = self.loop.trainer, self.loop.knowledge()
         self.client_scores = {}
+        shared = self.aggregator.averages
+        if shared:
+            trainer.load(0, knowledge)
         for client, data in enumerate(trainer.data):
             if data.holdout:
-                trainer.load(client, knowledge)
+                if not shared:
+                    trainer.load(client, knowledge)
                 scores = trainer.evaluate(data.holdout, knowledge)
                 if scores is not None:
                     self.client_scores[client] = scores
@@ -255,9 +259,10 @@ class FederatedModule(pl.LightningModule):
         knowledge = self.loop.knowledge()
         metrics: Any = self.metrics[part]
         guesses = [
-            metrics.update(self.aggregator.predict(network(batch), knowledge), batch)
+            named(self.aggregator.predict(network(batch), knowledge), batch)
             for network in self._networks(knowledge)
         ]
+        metrics.count(torch.cat(guesses), batch.labels[batch.labelled].repeat(len(guesses)))
         if part == "test":
             self._ballots.append(count_votes(guesses, self._data.shape.classes))
 
@@ -285,7 +290,7 @@ class FederatedModule(pl.LightningModule):
         self._log_round({f"{part}_{name}": v for name, v in self.scores[part].totals.items()})
         metrics.reset()
         if part == "test":
-            self.votes = torch.cat(self._ballots).cpu()
+            self.votes = self._data.batches["test"].restore(torch.cat(self._ballots)).cpu()
             self._ballots = []
 
     def _log_round(self, values: dict[str, float]) -> None:

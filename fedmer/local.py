@@ -232,7 +232,8 @@ class LocalTrainer:
                     losses.append(loss.detach())
         self.client.regulariser = None
         mean = float(torch.stack(losses).mean())
-        return mean, _detached(optimizer.state_dict()) if keep else None
+        # No copy: the optimizer ends here.
+        return mean, dict(optimizer.state_dict()) if keep else None
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:

@@ -71,20 +71,19 @@ class EmotionMetrics(nn.Module):
             }
         )
 
-    def update(self, logits: Tensor, batch: Batch) -> Tensor:
+    def update(self, logits: Tensor, batch: Batch) -> None:
         """Count a batch.
 
         Args:
             logits: ``(B, L, C)``.
             batch: Its labels and label mask decide what is scored.
-
-        Returns:
-            ``(N,)`` int64, the class named for each labelled turn, dialogue by dialogue.
         """
-        guess = logits[batch.labelled].argmax(dim=-1)
-        if len(guess):
-            self.collection.update(guess, batch.labels[batch.labelled])
-        return guess
+        self.count(named(logits, batch), batch.labels[batch.labelled])
+
+    def count(self, guesses: Tensor, labels: Tensor) -> None:
+        """Count turns: the ``(N,)`` classes named, and the ``(N,)`` true ones."""
+        if len(guesses):
+            self.collection.update(guesses, labels)
 
     @property
     def empty(self) -> bool:
@@ -111,6 +110,11 @@ class EmotionMetrics(nn.Module):
 
     def reset(self) -> None:
         self.collection.reset()
+
+
+def named(logits: Tensor, batch: Batch) -> Tensor:
+    """The class named for each labelled turn, dialogue by dialogue: ``(N,)`` int64."""
+    return logits[batch.labelled].argmax(dim=-1)
 
 
 def count_votes(guesses: Sequence[Tensor], classes: int) -> Tensor:

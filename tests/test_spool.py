@@ -15,7 +15,10 @@ values = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 40)), max_size=12)
 
 
 def thing(number: int, size: int) -> dict[str, Any]:
-    return {"weights": FlatWeights.of({"w": torch.empty(0)}), "state": [torch.full((size,), number)]}
+    return {
+        "weights": FlatWeights.of({"w": torch.empty(0)}),
+        "state": [torch.full((size,), number)],
+    }
 
 
 @settings(max_examples=40, deadline=None)

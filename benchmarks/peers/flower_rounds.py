@@ -1,7 +1,7 @@
 """FedAvg by Flower's simulation engine, over the clients of ``bench_round.py``.
 
-Run by that script in the environment that ``setup.sh`` makes. The ClientApp does the same local epoch;
-Flower's own engine starts two actors of one core each, serialises, sends and adds up. Each actor keeps
+Run by that script in the environment that ``setup.sh`` makes. The ClientApp does the same local
+epoch; Flower's own engine starts an actor a core, serialises, sends and adds up. Each actor keeps
 its network and the data between messages, which is kinder than making them anew each time.
 """
 
@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import time
+from itertools import pairwise
 from typing import Any
 
 os.environ |= {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
@@ -21,6 +22,7 @@ from flwr.simulation import run_simulation
 
 from benchmarks.peers.local_epoch import answer, clients, local_epoch, resident
 from fedmer.weights import load_weights
+
 
 def client_app(workload: str, count: int) -> ClientApp:
     app = ClientApp()
@@ -55,7 +57,10 @@ def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) ->
             marks.append(time.perf_counter())
 
         strategy = FedAvg(
-            fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=count, min_available_nodes=count
+            fraction_train=1.0,
+            fraction_evaluate=0.0,
+            min_train_nodes=count,
+            min_available_nodes=count,
         )
         result = strategy.start(
             grid,
@@ -64,7 +69,7 @@ def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) ->
             train_config=ConfigRecord(),
             evaluate_fn=mark,
         )
-        found["seconds"] = [end - start for start, end in zip(marks, marks[1:], strict=False)]
+        found["seconds"] = [end - start for start, end in pairwise(marks)]
         found["weights"] = result.arrays.to_torch_state_dict()
 
     return app

@@ -1,8 +1,8 @@
 """FedAvg by Apple's pfl, over the clients of ``bench_round.py``.
 
 Run by that script in the environment that ``setup.sh`` makes. One process, one thread, the network
-resident and every client's batch made once, as pfl does it; its metrics on clients are off after the
-first round.
+resident and every client's batch made once, as pfl does it; its metrics on clients are off after
+the first round.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import functools
 import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -118,7 +119,7 @@ def main() -> None:
         callbacks=[stopwatch],
     )
     marks = stopwatch.marks
-    seconds = [end - start for start, end in zip(marks, marks[1:], strict=False)]
+    seconds = [end - start for start, end in pairwise(marks)]
     print(json.dumps(answer(seconds, learner.network.state_dict(), options.weights)))
 
 

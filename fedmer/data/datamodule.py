@@ -1,7 +1,7 @@
 """From a file to clients: reads, splits, holds out, standardises."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from fedmer.data.batch import EVALUATION_BATCH, Excerpt, collate, excerpt
+from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
+from fedmer.data.evaluation import EvaluationBatches
 from fedmer.data.formats import read_corpus
 from fedmer.data.holdout import hold_out
 from fedmer.data.leave_out import leave_session_out
@@ -67,6 +68,8 @@ class FederatedDataModule(pl.LightningDataModule):
         self._corpus: ConversationCorpus | None = None
         self._split = False
         self.statistics: dict[str, Statistics] | None = None
+        self.batches: dict[str, EvaluationBatches] = {}
+        """``val`` and ``test``, as the loaders made last give them out."""
 
     @property
     def corpus(self) -> ConversationCorpus:
@@ -160,13 +163,13 @@ class FederatedDataModule(pl.LightningDataModule):
         """During ``fit`` validation and test, for the record of every round; else validation."""
         assert self.trainer is not None
         parts = ["val", "test"] if self.trainer.state.fn == "fit" else ["val"]
-        return [self._loader(self.excerpts(part)) for part in parts]
+        return [self._loader(part) for part in parts]
 
     def test_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.excerpts("test"))
+        return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        return self._loader(self.excerpts("test"))
+        return self._loader("test")
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to treat other files as this one was treated."""
@@ -211,6 +214,11 @@ class FederatedDataModule(pl.LightningDataModule):
             return combine([moments(self.corpus, client)])
         return self.statistics
 
-    def _loader(self, excerpts: Sequence[Excerpt]) -> "DataLoader[Any]":
-        rows: Any = list(excerpts)
-        return DataLoader(rows, batch_size=EVALUATION_BATCH, collate_fn=collate)
+    def _loader(self, part: str) -> "DataLoader[Any]":
+        self.batches[part] = EvaluationBatches(self.excerpts(part))
+        rows: Any = self.batches[part]
+        return DataLoader(rows, batch_size=None, collate_fn=_as_it_is)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

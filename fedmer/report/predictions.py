@@ -20,13 +20,14 @@ def write_predictions(path: Path, data: FederatedDataModule, batches: Sequence[T
         batches: ``(B, L, C)`` probabilities, in the order of ``data.predict_dataloader()``.
     """
     names = data.corpus.label_names
-    rows = [row for batch in batches for row in batch]
+    evaluated = [row for batch in batches for row in batch]
+    rows = dict(zip(data.batches["test"].order, evaluated, strict=True))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["dialogue", "turn", "truth", "prediction", *names])
-    for excerpt, probabilities in zip(data.excerpts("test"), rows, strict=True):
+    for number, excerpt in enumerate(data.excerpts("test")):
         for place in excerpt.labelled.nonzero()[:, 0].tolist():
-            chances = probabilities[place].tolist()
+            chances = rows[number][place].tolist()
             guess = max(range(len(names)), key=chances.__getitem__)
             writer.writerow(
                 [

@@ -15,8 +15,9 @@ class RunningMean:
     .. math:: m \leftarrow m + \frac{a}{a_1 + \dots + a}\,(w - m)
 
     so that the mean of equal weights is those weights bit for bit, at a fifth of the time of a sum
-    in double precision; after ten thousand updates it is within 1e-5 of the largest number, after a hundred within 1e-6.
-    Integer and boolean buffers, such as counts of batches seen, take the maximum.
+    in double precision. After ten thousand updates it is within 1e-5 of the largest number, after
+    a hundred within 1e-6. Integer and boolean buffers, such as counts of batches seen, take the
+    maximum.
 
     >>> mean = RunningMean()
     >>> mean.add({"w": torch.tensor([1.0])}, 1.0)
