@@ -31,8 +31,8 @@ lint: $(READY) ## Check style and types
 docs: $(READY) ## Build docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W -q docs docs/_build/html
 
-bench: $(READY) ## Measure what a round costs beside a bare loop
-	$(BIN)/python benchmarks/round_overhead.py $(ARGS)
+bench: $(READY) ## Measure steps, rounds, growth, start-up on an idle machine
+	for part in step round scale start; do $(BIN)/python benchmarks/bench_$$part.py $(ARGS) || exit; done
 
 clean: ## Remove what can be made again; .venv and runs stay
 	rm -rf docs/_build dist .mypy_cache .ruff_cache .hypothesis

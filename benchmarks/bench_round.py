@@ -1,130 +1,165 @@
-"""What a round costs beside a bare loop over the same batches, and beside peers.
+"""What a round costs beside a bare loop over the same batches, and beside other frameworks.
 
+    sh benchmarks/peers/setup.sh                       # other frameworks, if they are wanted
     python benchmarks/bench_round.py --save
     python benchmarks/bench_round.py --workloads MLP --clients 4 --rounds 2 --repeats 2 --busy
 
-FedAvg over small clients, one local epoch, Adam. The bare loop does forward, backward and Adam on
-the same batches and nothing else; ratios to it are paired, ways alternate, and the first turn of
-each is dropped. Peers run in environments of their own, which ``benchmarks/peers/setup.sh`` makes;
-they take the same steps, and their final weights are compared with fedmer's. Peak memory and
-start-up are those of a fresh process.
+FedAvg over small clients, one local epoch of one batch, Adam. The bare loop does forward, backward
+and Adam on the same batches and nothing else; ratios to it are paired, ways alternate, and the
+first turn of each is dropped. Other frameworks take the same steps in fresh processes; their final
+weights are compared with fedmer's. Peak memory and start-up are those of a fresh process.
 """
 
 import argparse
+import json
 import resource
+import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from benchmarks.machine import (
-    interleave,
-    machine,
-    peak_memory,
-    ratio,
-    refuse_if_busy,
-    save,
-    timed,
-)
-from benchmarks.workloads import WORKLOADS, build, clients
-from fedmer.client import EmotionClient
-from fedmer.data.batch import collate
-from fedmer.data.client_data import ClientData
+from benchmarks.federations import WAYS, federation
+from benchmarks.machine import RESULTS, machine, ratio, refuse_if_busy, save
+from benchmarks.peers import installed, run_peer
+from benchmarks.workloads import WORKLOADS, build
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
-from fedmer.loop import FederatedLoop
-from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
-from fedmer.plugins.executors.stacked import Stacked
-from fedmer.plugins.executors.workers import Workers
-from fedmer.plugins.selectors.all import All
-
-BATCH = 16
-EXECUTORS: dict[str, Callable[[], Executor]] = {
-    "Inline": Inline,
-    "Workers(2)": lambda: Workers(2),
-    "Stacked": lambda: Stacked(clients=32),
-}
 
 
-def bare(name: str, data: list[ClientData], rounds: int) -> Callable[[], None]:
-    """Local training alone: every client's batch, made once, and a new Adam, on one network."""
-    client = EmotionClient(build(name), SelfDistillation())
-    batches = [collate(own.train) for own in data]
+@dataclass
+class Row:
+    """What was measured of one way.
 
-    def run() -> None:
-        client.train()
-        for _ in range(rounds):
-            for batch in batches:
-                optimizer = client.configure_optimizers()
-                optimizer.zero_grad()
-                torch.autograd.backward(client.training_step(batch, 0))
-                optimizer.step()
+    Args:
+        seconds: Of so many rounds, each repeat.
+        first: Seconds of the first round of all.
+        start: Seconds from a process's start to its first round.
+        memory: Megabytes of a process at the most.
+    """
 
-    return run
-
-
-def federation(name: str, data: list[ClientData], executor: Executor) -> FederatedLoop:
-    client = EmotionClient(build(name), SelfDistillation())
-    trainer = LocalTrainer(client, data, FedAvg(), LocalTraining(batch_size=BATCH))
-    return FederatedLoop(build(name), FedAvg(), All(), executor, trainer, seed=0)
+    seconds: list[float] = field(default_factory=list)
+    first: float = 0.0
+    start: float = 0.0
+    memory: float = 0.0
 
 
-def ours(name: str, data: list[ClientData], executor: Executor, rounds: int) -> Callable[[], None]:
-    loop, numbers = federation(name, data, executor), iter(range(10**9))
-
-    def run() -> None:
-        for _ in range(rounds):
-            loop.run_round(next(numbers))
-
-    return run
-
-
-def measure(name: str, count: int, options: argparse.Namespace) -> list[str]:
-    """The lines of one workload."""
-    data = clients(count)
-    ways = {"bare loop": timed(bare(name, data, options.rounds))}
-    started: list[Executor] = []
-    for title, make in EXECUTORS.items():
-        executor = make()
+def measure(workload: str, count: int, options: argparse.Namespace) -> dict[str, Row]:
+    """Every way over one workload and number of clients, in turns."""
+    ways: dict[str, Callable[[int], None]] = {}
+    rows: dict[str, Row] = {}
+    for title, make in WAYS.items():
         try:
-            ways[title] = timed(ours(name, data, executor, options.rounds))
-            started.append(executor)
+            ways[title] = make(workload, count)
         except InputError as error:
-            print(f"{name}: {error}", file=sys.stderr)
-    seconds = interleave(ways, options.repeats)
-    for executor in started:
-        executor.close()
-    weights = sum(parameter.numel() for parameter in build(name).parameters())
-    lines = []
-    for title, took in seconds.items():
-        arguments = ["--memory", title, "--workloads", name, "--clients", str(count)]
-        lines.append(
-            f"| {name}, {weights / 1e3:.0f} k | {count} | {title} "
-            f"| {1e3 * sorted(took)[len(took) // 2] / options.rounds:.1f} "
-            f"| {ratio(took, seconds['bare loop'])} | {peak_memory(__file__, arguments):.0f} MB |"
-        )
-        print(lines[-1], file=sys.stderr)
+            print(f"{workload}: {error}", file=sys.stderr)
+            continue
+        first = _seconds(ways[title], 1)
+        rows[title] = Row(first=first, **_fresh(title, workload, count))
+    for repeat in range(options.repeats + 1):
+        for title, run in ways.items():
+            took = _seconds(run, options.rounds)
+            if repeat:
+                rows[title].seconds.append(took)
+        for title, peer in installed().items() if repeat else ():
+            found = run_peer(peer, workload, count, options.rounds + 1)
+            row = rows.setdefault(title, Row())
+            row.seconds.append(sum(found.rounds))
+            row.first, row.start, row.memory = found.first, found.start, found.memory
+            apart = _apart(found.weights, workload, count, options.rounds + 1)
+            if apart > 1e-4:
+                raise SystemExit(f"{title} ends {apart:.1e} away from fedmer: other work.")
+            print(f"{workload}, {count}: {title} ends {apart:.0e} away", file=sys.stderr)
+    return rows
+
+
+def _seconds(run: Callable[[int], None], rounds: int) -> float:
+    began = time.perf_counter()
+    run(rounds)
+    return time.perf_counter() - began
+
+
+def _apart(theirs: dict[str, Tensor], workload: str, count: int, rounds: int) -> float:
+    """The largest difference of weights from fedmer's after as many rounds."""
+    loop = federation(workload, count, Inline())
+    for number in range(rounds):
+        loop.run_round(number)
+    own = loop.state.network.state_dict()
+    return max(float((own[name] - theirs[name]).abs().max()) for name in own)
+
+
+def _fresh(title: str, workload: str, count: int) -> dict[str, float]:
+    """Start-up and peak memory of a process of its own."""
+    command = [sys.executable, __file__, "--fresh", title, "--began", str(time.time())]
+    command += ["--workloads", workload, "--clients", str(count)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path.cwd())
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def be_fresh(options: argparse.Namespace) -> None:
+    """Train two rounds, and print when the first began and how much memory was needed."""
+    run = WAYS[options.fresh](options.workloads[0], options.clients[0])
+    start = time.time() - options.began
+    run(2)
+    peaks = [
+        resource.getrusage(who).ru_maxrss / 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    print(json.dumps({"start": start, "memory": max(peaks)}))
+
+
+def table(found: dict[tuple[str, int], dict[str, Row]], rounds: int) -> list[str]:
+    """The figures as Markdown."""
+    lines = [
+        "| network | clients | way | ms a round, median | ratio to bare, median [quartiles] "
+        "| first round, ms | start-up, s | peak memory of a process |",
+        "|---|--:|---|--:|--:|--:|--:|--:|",
+    ]
+    for (workload, count), rows in found.items():
+        weights = sum(parameter.numel() for parameter in build(workload).parameters())
+        for title, row in rows.items():
+            lines.append(
+                f"| {workload}, {weights / 1e3:.0f} k | {count} | {title} "
+                f"| {1e3 * statistics.median(row.seconds) / rounds:.1f} "
+                f"| {ratio(row.seconds, rows['bare loop'].seconds)} | {1e3 * row.first:.0f} "
+                f"| {row.start:.1f} | {row.memory:.0f} MB |"
+            )
     return lines
 
 
-def memory_of(way: str, name: str, count: int) -> float:
-    """Megabytes of this process and its workers at the most, after two rounds."""
-    data = clients(count)
-    if way == "bare loop":
-        bare(name, data, 2)()
-    else:
-        executor = EXECUTORS[way]()
-        ours(name, data, executor, 2)()
-        executor.close()
-    own, children = (
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return max(own, children)
+def draw(found: dict[tuple[str, int], dict[str, Row]]) -> None:
+    """results/round.png: a panel a workload, ratios to the bare loop."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panels = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
+    for panel, ((workload, count), rows) in zip(panels[0], found.items(), strict=True):
+        base = rows["bare loop"].seconds
+        ratios = [
+            statistics.median(a / b for a, b in zip(row.seconds, base, strict=True))
+            for row in rows.values()
+        ]
+        bars = panel.barh(list(rows), ratios, color="tab:blue")
+        panel.bar_label(bars, [f"{value:.2f}" for value in ratios], fontsize=7, padding=2)
+        panel.axvline(1, color="black", linewidth=0.8)
+        panel.set_xscale("log")
+        panel.set_xlim(right=2.5 * max(ratios))
+        panel.invert_yaxis()
+        panel.set_title(f"{workload}, {count} clients", fontsize=9)
+        panel.set_xlabel("time of a round / bare loop", fontsize=8)
+        panel.tick_params(labelsize=7)
+        if panel is not panels[0][0]:
+            panel.set_yticks(range(len(rows)), [""] * len(rows))
+    figure.tight_layout()
+    figure.savefig(RESULTS / "round.png", dpi=130)
 
 
 def main() -> None:
@@ -136,31 +171,35 @@ def main() -> None:
     parser.add_argument(
         "--busy", action="store_true", help="measure on a busy machine all the same"
     )
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
-    parser.add_argument("--save", action="store_true", help="write results/round.md")
+    parser.add_argument("--fresh", choices=WAYS, help=argparse.SUPPRESS)
+    parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--save", action="store_true", help="write results/round.md and round.png")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.memory:
-        print(memory_of(options.memory, options.workloads[0], options.clients[0]))
+    if options.fresh:
+        be_fresh(options)
         return
     refuse_if_busy(options.busy)
     began = time.perf_counter()
-    lines = [
-        f"Clients of two dialogues of 10 to 30 turns, one local epoch, Adam, one thread a client; "
-        f"{options.repeats} repeats of {options.rounds} rounds, in turns, after one that warms up.",
-        "",
-        "| network | clients | way | ms a round, median | ratio to bare, median [quartiles] "
-        "| peak memory of a process |",
-        "|---|--:|---|--:|--:|--:|",
-    ]
-    for name in options.workloads:
+    found = {}
+    for workload in options.workloads:
         for count in options.clients:
-            lines += measure(name, count, options)
-    lines += ["", f"{machine()} It took {(time.perf_counter() - began) / 60:.0f} minutes."]
-    text = "\n".join(lines)
+            found[workload, count] = measure(workload, count, options)
+            print("\n".join(table(found, options.rounds)), file=sys.stderr)
+    text = "\n".join(
+        [
+            "Clients of two dialogues of 10 to 30 turns, one local epoch of one batch, Adam, one "
+            f"thread a client; {options.repeats} repeats of {options.rounds} rounds, in turns.",
+            "",
+            *table(found, options.rounds),
+            "",
+            f"{machine()} It took {(time.perf_counter() - began) / 60:.0f} minutes.",
+        ]
+    )
     print(text)
     if options.save:
         save("round.md", "What a round costs", text)
+        draw(found)
 
 
 if __name__ == "__main__":

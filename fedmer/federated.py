@@ -27,6 +27,9 @@ from fedmer.plugins.networks.base import Network
 from fedmer.plugins.selectors.base import Selector
 from fedmer.seeds import derive
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Of Lightning's, those in which weights are single precision."""
+
 
 class FederatedModule(pl.LightningModule):
     """A federation under Lightning's Trainer.
@@ -88,9 +91,18 @@ class FederatedModule(pl.LightningModule):
         return self._loop[0]
 
     def setup(self, stage: str) -> None:
-        """Build the network for the corpus, and the loop around it."""
+        """Build the network for the corpus, and the loop around it.
+
+        Raises:
+            InputError: The Trainer's precision is not one of :data:`PRECISIONS`.
+        """
         if self.network is not None:
             return
+        if self.trainer.precision not in PRECISIONS:
+            raise InputError(
+                f"trainer.precision is '{self.trainer.precision}', but what clients send each "
+                f"other stays in single precision; use one of {', '.join(PRECISIONS)}."
+            )
         data = self._data
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "weights"))
@@ -107,6 +119,8 @@ class FederatedModule(pl.LightningModule):
             devices=1,
             precision=self.trainer.precision,
         )
+        if fabric.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32: 10 bits of products instead of 23
         trainer = LocalTrainer(client, data.clients, self.aggregator, self.local, fabric)
         self._loop = [
             FederatedLoop(

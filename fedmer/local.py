@@ -176,7 +176,9 @@ class LocalTrainer:
         metrics.reset()
         places = range(len(excerpts))
         for batch in self._cache.batches(excerpts, places, EVALUATION_BATCH):
-            metrics.update(self.aggregator.predict(self.client(batch), received), batch)
+            with self.fabric.autocast():
+                logits = self.aggregator.predict(self.client(batch), received)
+            metrics.update(logits, batch)
         return None if metrics.empty else metrics.scores()
 
     def state_dict(self) -> dict[str, Any]:
@@ -220,7 +222,9 @@ class LocalTrainer:
                 batches = self._cache.batches(data, list(order), size, client)
                 for index, batch in enumerate(batches):
                     self.client.begin_step(client, lifetime, index)
-                    loss = self.module.training_step(batch, index)
+                    # Fabric's wrapper brings its precision to forward alone, not to this method.
+                    with self.fabric.autocast():
+                        loss = self.client.training_step(batch, index)
                     optimizer.zero_grad()
                     self.fabric.backward(loss)
                     if clip is not None:
@@ -237,7 +241,8 @@ class LocalTrainer:
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
-        return self.aggregator.summarize(own, self._seen(client))
+        with self.fabric.autocast():
+            return self.aggregator.summarize(own, self._seen(client))
 
     def _seen(self, client: int) -> Iterator[Batch]:
         """A client's dialogues for a network that does not learn; for a rule that never asks, no

@@ -54,6 +54,7 @@ def fit(corpus: Path, *more: str) -> int:
         (["--data.holdout", "1"], "data.holdout is 1.0; expected a number in [0, 1)."),
         (["--data.standardise", "no"], "data.standardise is 'no'; expected one of"),
         (["--trainer.max_epochs", "x"], "trainer.max_epochs is 'x'; expected int or null."),
+        (["--trainer.precision", "bf16-true"], "use one of 32-true, bf16-mixed, 16-mixed."),
         (["--name", "a/b"], "--name is 'a/b'; expected a plain folder name"),
         (["--runs", "/dev/null/runs"], "cannot be written: /dev/null is a file"),
         (["--ckpt_path", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt"),

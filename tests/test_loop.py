@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from fedmer.client import EmotionClient
@@ -216,3 +217,17 @@ def test_the_global_teacher_is_the_network_that_was_sent_without_dropout() -> No
 def test_a_rule_without_a_global_network_has_no_global_teacher() -> None:
     with pytest.raises(InputError, match=r"loss\.teacher is 'global', but FedProto"):
         federation(FedProto(), loss=SelfDistillation(teacher="global"))
+
+
+def test_half_precision_trains_to_almost_the_same_losses() -> None:
+    exact = federation(FedAvg())
+    halved = federation(FedAvg())
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    own = halved.trainer
+    halved.trainer = LocalTrainer(own.client, own.data, FedAvg(), own.training, fabric)
+    halved.executor.bind(halved.trainer)
+    for number in range(3):
+        expected, found = exact.run_round(number), halved.run_round(number)
+        assert found.train_loss == pytest.approx(expected.train_loss, rel=0.02)
+    assert weights_of(halved)["teacher.weight"].dtype == torch.float32
+    assert not same_bits(weights_of(exact), weights_of(halved))

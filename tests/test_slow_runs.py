@@ -122,14 +122,3 @@ def test_the_demonstration_beats_a_probe_without_context(here: Path) -> None:
         scores = result[entry]["scores"]["test"]
         assert scores["weighted_f1"] > result["baselines"]["probe"]["weighted_f1"] + 0.02
         assert scores["accuracy"] > result["baselines"]["majority"]["accuracy"] + 0.2
-
-
-def test_the_overhead_benchmark_runs() -> None:
-    script = ROOT / "benchmarks" / "round_overhead.py"
-    done = subprocess.run(
-        [sys.executable, script, "--repeats", "2", "--dialogues", "20", "--hidden", "16"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    assert "| a round under Lightning's Trainer |" in done.stdout

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from benchmarks.peers.local_epoch import answer, clients, local_epoch, resident
+from benchmarks.peers.local_epoch import answer, clients, local_epoch, peak, resident
 from fedmer.weights import load_weights
 
 
@@ -37,7 +37,9 @@ def client_app(workload: str, count: int) -> ClientApp:
         content = RecordDict(
             {
                 "arrays": ArrayRecord(client.network.state_dict()),
-                "metrics": MetricRecord({"loss": loss, "num-examples": data.examples}),
+                "metrics": MetricRecord(
+                    {"loss": loss, "memory": peak(), "num-examples": data.examples}
+                ),
             }
         )
         return Message(content=content, reply_to=message)
@@ -71,6 +73,7 @@ def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) ->
         )
         found["seconds"] = [end - start for start, end in pairwise(marks)]
         found["weights"] = result.arrays.to_torch_state_dict()
+        found["memory"] = max(float(m["memory"]) for m in result.train_metrics_clientapp.values())
 
     return app
 
@@ -89,7 +92,7 @@ def main() -> None:
         num_supernodes=options.clients,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
-    print(json.dumps(answer(found["seconds"], found["weights"], options.weights)))
+    print(json.dumps(answer(path=options.weights, **found)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What every peer's client does in a round: the bare loop of ``bench_round.py`` over one client."""
 
 import functools
+import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from benchmarks.workloads import build
 from benchmarks.workloads import clients as make_clients
-from fedmer.client import EmotionClient, adam
+from fedmer.client import EmotionClient
 from fedmer.data.batch import EpochOrder, collate
 from fedmer.data.client_data import ClientData
 from fedmer.losses.distillation import SelfDistillation
@@ -26,7 +27,7 @@ def local_epoch(client: EmotionClient, data: ClientData, number: int, round: int
         round: From 0.
     """
     client.train()
-    optimizer = adam(client.network.parameters())
+    optimizer = client.configure_optimizers()
     order = EpochOrder(len(data.train), 0, number, BATCH)
     order.set_epoch(round)
     places = list(order)
@@ -53,7 +54,14 @@ def resident(name: str) -> EmotionClient:
     return EmotionClient(build(name), SelfDistillation())
 
 
-def answer(seconds: Sequence[float], weights: Mapping[str, Any], path: str) -> dict[str, Any]:
+def peak() -> float:
+    """Megabytes of this process at the most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def answer(
+    seconds: Sequence[float], weights: Mapping[str, Any], path: str, memory: float
+) -> dict[str, Any]:
     """What a peer's script prints as its last line: seconds of every round, the first apart."""
     torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, path)
-    return {"first": seconds[0], "rounds": list(seconds[1:])}
+    return {"first": seconds[0], "rounds": list(seconds[1:]), "memory": memory}

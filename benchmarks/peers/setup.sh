@@ -2,8 +2,8 @@
 # Environments of the frameworks that bench_round.py compares with, each by itself, since their
 # requirements exclude one another. From the repository's root:
 #
-#   sh benchmarks/peers/setup.sh                  # both, in benchmarks/peers/.venv-flower and .venv-pfl
-#   python benchmarks/bench_round.py --peers --save
+#   sh benchmarks/peers/setup.sh        # makes benchmarks/peers/.venv-flower and .venv-pfl, 4 GB
+#   python benchmarks/bench_round.py    # measures whichever are there
 set -eu
 python=${PYTHON:-python3}
 here=benchmarks/peers
@@ -13,7 +13,8 @@ for peer in flower pfl; do
     pfl) package='pfl[pytorch]==0.6.0' ;;
   esac
   $python -m venv "$here/.venv-$peer"
-  # pfl excludes the dp-accounting that constraints.txt names for fedmer.
-  grep -v '^dp-accounting' constraints.txt > "$here/.venv-$peer/constraints.txt"
+  # Only what the work itself depends on: pfl excludes others of the versions in constraints.txt.
+  grep -E '^(torch|numpy|pytorch-lightning|torchmetrics|jsonargparse)==' constraints.txt \
+    > "$here/.venv-$peer/constraints.txt"
   "$here/.venv-$peer/bin/python" -m pip install -qq -c "$here/.venv-$peer/constraints.txt" -e . "$package"
 done

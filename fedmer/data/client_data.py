@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ class ClientData:
     train: Sequence[Excerpt]
     holdout: Sequence[Excerpt] = field(default_factory=tuple)
 
-    @property
+    @cached_property
     def examples(self) -> int:
         """Labelled turns to learn from."""
         return sum(int(part.labelled.sum()) for part in self.train)

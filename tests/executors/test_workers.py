@@ -112,7 +112,9 @@ def test_a_mistake_in_a_client_half_comes_through_with_its_place() -> None:
 @pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_no_worker_outlives_the_run(signal_: int, tmp_path: Path) -> None:
     program = (
-        "import sys; from tests.federations import federation\n"
+        # A shell that starts tests in the background has them ignore SIGINT, and so all they start.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from tests.federations import federation\n"
         "from fedmer.plugins.aggregators.fed_avg import FedAvg\n"
         "from fedmer.plugins.executors.workers import Workers\n"
         "loop = federation(FedAvg(), executor=Workers(2))\n"

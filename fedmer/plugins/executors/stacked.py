@@ -35,7 +35,7 @@ class Stacked(Executor):
     The rule must leave the local loss and the gradients alone, as FedAvg, its server optimizers
     and Local do; the optimizer must treat every number by itself; the network must be one that
     ``torch.func.vmap`` can run, which recurrent ones are not, nor SDT, which looks at how long
-    dialogues are to skip padding.
+    dialogues are to skip padding; and the precision must be single.
 
     Args:
         clients: How many at once.
@@ -75,6 +75,9 @@ class Stacked(Executor):
             return f"{type(rule).__name__} changes what a client minimises."
         if trainer.client.loss.teacher == "global":
             return "the loss has a global teacher."
+        precision = trainer.fabric.strategy.precision.precision
+        if precision != "32-true":
+            return f"the precision is {precision}."
         if trainer.training.optimizer_state == "keep":
             return "local.optimizer_state is 'keep'."
         name = type(trainer.client.configure_optimizers()).__name__
