@@ -21,7 +21,7 @@ import torch
 from lightning_fabric import Fabric
 
 from benchmarks.bench_step import operations
-from benchmarks.machine import machine, refuse_if_busy, save, synchronise, timed
+from benchmarks.machine import machine, options_parser, refuse_if_busy, save, synchronise, timed
 from fedmer.client import EmotionClient
 from fedmer.data.client_data import ClientData
 from fedmer.data.datamodule import FederatedDataModule
@@ -148,7 +148,7 @@ def measure(precision: str, options: argparse.Namespace) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = options_parser(__doc__, "gpu.md")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="Local epochs a round.")
     parser.add_argument("--clients", type=int, default=20)
@@ -156,10 +156,6 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=1024)
     parser.add_argument("--features", type=int, help="Dimensions of every modality.")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
-    parser.add_argument("--save", action="store_true", help="write results/gpu.md")
     options = parser.parse_args()
     refuse_if_busy(options.busy)
     lines = [

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.federations import WAYS, federation
-from benchmarks.machine import RESULTS, machine, ratio, refuse_if_busy, save
+from benchmarks.machine import RESULTS, machine, options_parser, ratio, refuse_if_busy, save
 from benchmarks.peers import installed, run_peer
 from benchmarks.workloads import WORKLOADS, build
 from fedmer.errors import InputError
@@ -163,17 +163,13 @@ def draw(found: dict[tuple[str, int], dict[str, Row]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = options_parser(__doc__, "round.md and round.png")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--clients", type=int, nargs="+", default=[20, 100])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
     parser.add_argument("--fresh", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
-    parser.add_argument("--save", action="store_true", help="write results/round.md and round.png")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.fresh:

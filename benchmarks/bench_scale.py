@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import RESULTS, machine, refuse_if_busy, save
+from benchmarks.machine import RESULTS, machine, options_parser, refuse_if_busy, save
 from benchmarks.workloads import clients as make_clients
 from fedmer.client import EmotionClient
 from fedmer.data.corpus import CorpusShape
@@ -55,7 +55,7 @@ def point(axis: str, value: int) -> dict[str, int | str]:
     """The sizes of one point: all as usual but one."""
     sizes = {**BASE, axis: value}
     if axis == "clients":
-        sizes |= {"cohort": value, "pool": 200}
+        sizes |= {"cohort": value, "pool": 200, "turns": 10}
     return sizes
 
 
@@ -142,14 +142,10 @@ def draw(found: Mapping[str, Sequence[tuple[int, dict[str, float]]]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = options_parser(__doc__, "scale.md and scale.png")
     parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES))
     parser.add_argument("--short", action="store_true", help="only the two smallest of every axis")
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--save", action="store_true", help="write results/scale.md and scale.png")
     options = parser.parse_args()
     if options.point:
         print(json.dumps(measure(**options.point)))

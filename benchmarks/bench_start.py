@@ -5,7 +5,6 @@
 Every repeat is a fresh process; the first of each warms the disk's cache and is dropped.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -14,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from benchmarks.machine import machine, refuse_if_busy, save
+from benchmarks.machine import machine, options_parser, refuse_if_busy, save
 
 COMMANDS: Mapping[str, Sequence[str]] = {
     "fedmer --help": ("--help",),
@@ -51,12 +50,8 @@ def seconds(arguments: Sequence[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = options_parser(__doc__, "start.md")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
-    parser.add_argument("--save", action="store_true", help="write results/start.md")
     options = parser.parse_args()
     refuse_if_busy(options.busy)
     lines = ["| command | seconds, median | from | to |", "|---|--:|--:|--:|"]

@@ -12,13 +12,16 @@ this machine; no step can be faster, and most of it is what the wider networks a
 import argparse
 import resource
 import sys
+from collections.abc import Sequence
 
 import torch
 
 from benchmarks.machine import (
+    RESULTS,
     interleave,
     machine,
     matrix_rate,
+    options_parser,
     peak_memory,
     ratio,
     refuse_if_busy,
@@ -95,17 +98,35 @@ def networks(hidden: int) -> dict[str, Network]:
     return {"padded": PaddedSDT(packed), "packed": packed}
 
 
+def draw(found: Sequence[tuple[str, float, float, float]]) -> None:
+    """results/step.png: milliseconds of a step, padded and packed, and the floor."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, panel = plt.subplots(figsize=(6.4, 3.2))
+    colours = {"padded": "tab:grey", "packed (fedmer)": "tab:blue", "floor": "tab:green"}
+    for place, (name, colour) in enumerate(colours.items()):
+        heights = [row[1 + place] for row in found]
+        places = [number + 0.28 * (place - 1) for number in range(len(found))]
+        bars = panel.bar(places, heights, width=0.26, color=colour, label=name)
+        panel.bar_label(bars, [f"{height:.0f}" for height in heights], fontsize=6)
+    panel.set_xticks(range(len(found)), [row[0] for row in found], fontsize=7)
+    panel.set_yscale("log")
+    panel.set_ylabel("ms a step")
+    panel.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(RESULTS / "step.png", dpi=130)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser = options_parser(__doc__, "step.md and step.png")
     parser.add_argument("--hidden", type=int, nargs="+", default=[128, 256, 1024])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--batches", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument(
-        "--busy", action="store_true", help="measure on a busy machine all the same"
-    )
     parser.add_argument("--memory", choices=("padded", "packed"), help=argparse.SUPPRESS)
-    parser.add_argument("--save", action="store_true", help="write results/step.md")
     options = parser.parse_args()
     batches = [iemocap_batch(16, seed) for seed in range(options.batches)]
     if options.memory:
@@ -124,6 +145,7 @@ def main() -> None:
         "| floor | of the floor's rate | peak memory padded | packed |",
         "|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
+    found = []
     for hidden in options.hidden:
         memory = {
             way: peak_memory(__file__, ["--memory", way, "--hidden", str(hidden)])
@@ -149,10 +171,13 @@ def main() -> None:
                 f"| {memory['padded']:.0f} MB | {memory['packed']:.0f} MB |"
             )
             print(lines[-1], file=sys.stderr)
+            name = f"hidden {hidden},\n{threads} thread" + "s" * (threads > 1)
+            found.append((name, each["padded"], each["packed"], floor))
     text = "\n".join([*lines, "", machine()])
     print(text)
     if options.save:
         save("step.md", "A training step", text)
+        draw(found)
 
 
 if __name__ == "__main__":

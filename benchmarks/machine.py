@@ -1,5 +1,6 @@
 """What every benchmark needs: a quiet machine, interleaved repeats, and a page for the figures."""
 
+import argparse
 import os
 import platform
 import statistics
@@ -15,6 +16,19 @@ import torch
 RESULTS = Path(__file__).parent / "results"
 BUSY = 0.25
 """Share of the cores that others may use before a benchmark refuses to run."""
+
+
+def options_parser(description: str | None, writes: str) -> argparse.ArgumentParser:
+    """What every benchmark may be told.
+
+    Args:
+        description: A docstring, of which the first line is shown.
+        writes: The pages and plots that ``--save`` writes.
+    """
+    made = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    made.add_argument("--busy", action="store_true", help="measure on a busy machine all the same")
+    made.add_argument("--save", action="store_true", help=f"write {writes} in results/")
+    return made
 
 
 def refuse_if_busy(anyway: bool = False) -> None:

@@ -5,7 +5,6 @@ epoch; Flower's own engine starts an actor a core, serialises, sends and adds up
 its network and the data between messages, which is kinder than making them anew each time.
 """
 
-import argparse
 import json
 import os
 import time
@@ -20,7 +19,14 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from benchmarks.peers.local_epoch import answer, clients, local_epoch, peak, resident
+from benchmarks.peers.local_epoch import (
+    answer,
+    clients,
+    local_epoch,
+    peak,
+    resident,
+    row_of_the_table,
+)
 from fedmer.weights import load_weights
 
 
@@ -79,12 +85,7 @@ def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--workload", required=True)
-    parser.add_argument("--clients", type=int, required=True)
-    parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--weights", required=True, help="Where the final weights go.")
-    options = parser.parse_args()
+    options = row_of_the_table()
     found: dict[str, Any] = {}
     run_simulation(
         server_app=server_app(options.workload, options.clients, options.rounds, found),

@@ -1,5 +1,6 @@
-"""What every peer's client does in a round: the bare loop of ``bench_round.py`` over one client."""
+"""What the scripts of all peers share: the row, one client's part of a round, the answer."""
 
+import argparse
 import functools
 import resource
 from collections.abc import Mapping, Sequence
@@ -39,6 +40,16 @@ def local_epoch(client: EmotionClient, data: ClientData, number: int, round: int
         torch.autograd.backward(loss)
         optimizer.step()
     return float(loss.detach())
+
+
+def row_of_the_table() -> argparse.Namespace:
+    """What a peer's script is asked to train."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--workload", required=True)
+    parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--weights", required=True, help="Where the final weights go.")
+    return parser.parse_args()
 
 
 @functools.cache

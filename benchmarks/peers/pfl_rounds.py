@@ -5,7 +5,6 @@ resident and every client's batch made once, as pfl does it; its metrics on clie
 the first round.
 """
 
-import argparse
 import functools
 import json
 import time
@@ -26,7 +25,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 
-from benchmarks.peers.local_epoch import answer, clients, peak, resident
+from benchmarks.peers.local_epoch import answer, clients, peak, resident, row_of_the_table
 from fedmer.client import EmotionClient
 from fedmer.data.batch import Batch, collate
 from fedmer.data.client_data import ClientData
@@ -85,12 +84,7 @@ class Stopwatch(TrainingProcessCallback):  # type: ignore[misc, type-arg]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
-    parser.add_argument("--workload", required=True)
-    parser.add_argument("--clients", type=int, required=True)
-    parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--weights", required=True, help="Where the final weights go.")
-    options = parser.parse_args()
+    options = row_of_the_table()
     client, data = resident(options.workload), clients(options.clients)
     learner = Learner(client)
     made = [Conversations(own) for own in data]
