@@ -2,7 +2,7 @@
 
     sh benchmarks/peers/setup.sh                       # other frameworks, if they are wanted
     python benchmarks/bench_round.py --save
-    python benchmarks/bench_round.py --workloads MLP --clients 4 --rounds 2 --repeats 2 --busy
+    python benchmarks/bench_round.py --workloads MLP --cohorts 4x2x20 --rounds 2 --repeats 2 --busy
 
 FedAvg over small clients, one local epoch of one batch, Adam. The bare loop does forward, backward
 and Adam on the same batches and nothing else; ratios to it are paired, ways alternate, and the
@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.federations import WAYS, federation
 from benchmarks.machine import RESULTS, machine, options_parser, ratio, refuse_if_busy, save
 from benchmarks.peers import installed, run_peer
-from benchmarks.workloads import WORKLOADS, build
+from benchmarks.workloads import WORKLOADS, Cohort, build
 from fedmer.errors import InputError
 from fedmer.plugins.executors.inline import Inline
 
@@ -37,7 +37,7 @@ class Row:
     """What was measured of one way.
 
     Args:
-        seconds: Of so many rounds, each repeat.
+        seconds: Of a round, each repeat.
         first: Seconds of the first round of all.
         start: Seconds from a process's start to its first round.
         memory: Megabytes of a process at the most.
@@ -49,32 +49,34 @@ class Row:
     memory: float = 0.0
 
 
-def measure(workload: str, count: int, options: argparse.Namespace) -> dict[str, Row]:
-    """Every way over one workload and number of clients, in turns."""
+def measure(workload: str, cohort: Cohort, options: argparse.Namespace) -> dict[str, Row]:
+    """Every way over one workload and its clients, in turns."""
     ways: dict[str, Callable[[int], None]] = {}
     rows: dict[str, Row] = {}
     for title, make in WAYS.items():
         try:
-            ways[title] = make(workload, count)
+            ways[title] = make(workload, cohort)
         except InputError as error:
             print(f"{workload}: {error}", file=sys.stderr)
             continue
         first = _seconds(ways[title], 1)
-        rows[title] = Row(first=first, **_fresh(title, workload, count))
+        rows[title] = Row(first=first, **_fresh(title, workload, cohort))
+    rounds = options.rounds
     for repeat in range(options.repeats + 1):
         for title, run in ways.items():
-            took = _seconds(run, options.rounds)
+            took = _seconds(run, rounds)
             if repeat:
-                rows[title].seconds.append(took)
+                rows[title].seconds.append(took / rounds)
         for title, peer in installed().items() if repeat else ():
-            found = run_peer(peer, workload, count, options.rounds + 1)
+            found = run_peer(peer, workload, cohort, rounds + 1)
             row = rows.setdefault(title, Row())
-            row.seconds.append(sum(found.rounds))
+            row.seconds.append(statistics.mean(found.rounds))
             row.first, row.start, row.memory = found.first, found.start, found.memory
-            apart = _apart(found.weights, workload, count, options.rounds + 1)
-            if apart > 1e-4:
-                raise SystemExit(f"{title} ends {apart:.1e} away from fedmer: other work.")
-            print(f"{workload}, {count}: {title} ends {apart:.0e} away", file=sys.stderr)
+            if repeat == 1:
+                apart = _apart(found.weights, workload, cohort, rounds + 1)
+                if apart > 1e-4:
+                    raise SystemExit(f"{title} ends {apart:.1e} away from fedmer: other work.")
+                print(f"{workload}, {cohort}: {title} ends {apart:.0e} away", file=sys.stderr)
     return rows
 
 
@@ -84,19 +86,19 @@ def _seconds(run: Callable[[int], None], rounds: int) -> float:
     return time.perf_counter() - began
 
 
-def _apart(theirs: dict[str, Tensor], workload: str, count: int, rounds: int) -> float:
+def _apart(theirs: dict[str, Tensor], workload: str, cohort: Cohort, rounds: int) -> float:
     """The largest difference of weights from fedmer's after as many rounds."""
-    loop = federation(workload, count, Inline())
+    loop = federation(workload, cohort, Inline())
     for number in range(rounds):
         loop.run_round(number)
     own = loop.state.network.state_dict()
     return max(float((own[name] - theirs[name]).abs().max()) for name in own)
 
 
-def _fresh(title: str, workload: str, count: int) -> dict[str, float]:
+def _fresh(title: str, workload: str, cohort: Cohort) -> dict[str, float]:
     """Start-up and peak memory of a process of its own."""
     command = [sys.executable, __file__, "--fresh", title, "--began", str(time.time())]
-    command += ["--workloads", workload, "--clients", str(count)]
+    command += ["--workloads", workload, "--cohorts", str(cohort)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path.cwd())
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -104,7 +106,7 @@ def _fresh(title: str, workload: str, count: int) -> dict[str, float]:
 
 def be_fresh(options: argparse.Namespace) -> None:
     """Train two rounds, and print when the first began and how much memory was needed."""
-    run = WAYS[options.fresh](options.workloads[0], options.clients[0])
+    run = WAYS[options.fresh](options.workloads[0], options.cohorts[0])
     start = time.time() - options.began
     run(2)
     peaks = [
@@ -114,34 +116,39 @@ def be_fresh(options: argparse.Namespace) -> None:
     print(json.dumps({"start": start, "memory": max(peaks)}))
 
 
-def table(found: dict[tuple[str, int], dict[str, Row]], rounds: int) -> list[str]:
+def table(found: dict[tuple[str, Cohort], dict[str, Row]]) -> list[str]:
     """The figures as Markdown."""
     lines = [
-        "| network | clients | way | ms a round, median | ratio to bare, median [quartiles] "
-        "| first round, ms | start-up, s | peak memory of a process |",
+        "| network | clients x dialogues x turns | way | ms a round, median "
+        "| ratio to bare, median [quartiles] | first round, ms | start-up, s "
+        "| peak memory of a process |",
         "|---|--:|---|--:|--:|--:|--:|--:|",
     ]
-    for (workload, count), rows in found.items():
+    for (workload, cohort), rows in found.items():
         weights = sum(parameter.numel() for parameter in build(workload).parameters())
         for title, row in rows.items():
             lines.append(
-                f"| {workload}, {weights / 1e3:.0f} k | {count} | {title} "
-                f"| {1e3 * statistics.median(row.seconds) / rounds:.1f} "
+                f"| {workload}, {weights / 1e3:.0f} k | {cohort} | {title} "
+                f"| {1e3 * statistics.median(row.seconds):.1f} "
                 f"| {ratio(row.seconds, rows['bare loop'].seconds)} | {1e3 * row.first:.0f} "
                 f"| {row.start:.1f} | {row.memory:.0f} MB |"
             )
     return lines
 
 
-def draw(found: dict[tuple[str, int], dict[str, Row]]) -> None:
-    """results/round.png: a panel a workload, ratios to the bare loop."""
+def draw(found: dict[tuple[str, Cohort], dict[str, Row]]) -> None:
+    """results/round.png: a panel a workload and cohort, ratios to the bare loop."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, panels = plt.subplots(1, len(found), figsize=(3.2 * len(found), 3.4), squeeze=False)
-    for panel, ((workload, count), rows) in zip(panels[0], found.items(), strict=True):
+    across = len({cohort for _, cohort in found})
+    down = len(found) // across
+    size = (3.2 * across, 2.2 * down + 0.4)
+    figure, panels = plt.subplots(down, across, figsize=size, squeeze=False)
+    for number, ((workload, cohort), rows) in enumerate(found.items()):
+        panel = panels.flat[number]
         base = rows["bare loop"].seconds
         ratios = [
             statistics.median(a / b for a, b in zip(row.seconds, base, strict=True))
@@ -153,10 +160,10 @@ def draw(found: dict[tuple[str, int], dict[str, Row]]) -> None:
         panel.set_xscale("log")
         panel.set_xlim(right=2.5 * max(ratios))
         panel.invert_yaxis()
-        panel.set_title(f"{workload}, {count} clients", fontsize=9)
+        panel.set_title(f"{workload}, {cohort}", fontsize=9)
         panel.set_xlabel("time of a round / bare loop", fontsize=8)
         panel.tick_params(labelsize=7)
-        if panel is not panels[0][0]:
+        if number % across:
             panel.set_yticks(range(len(rows)), [""] * len(rows))
     figure.tight_layout()
     figure.savefig(RESULTS / "round.png", dpi=130)
@@ -165,7 +172,13 @@ def draw(found: dict[tuple[str, int], dict[str, Row]]) -> None:
 def main() -> None:
     parser = options_parser(__doc__, "round.md and round.png")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--clients", type=int, nargs="+", default=[20, 100])
+    parser.add_argument(
+        "--cohorts",
+        type=Cohort.of,
+        nargs="+",
+        default=[Cohort(20), Cohort(100), Cohort(20, 6, 49)],
+        help="clients x dialogues x turns, as in 20x2x20",
+    )
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--fresh", choices=WAYS, help=argparse.SUPPRESS)
@@ -179,15 +192,15 @@ def main() -> None:
     began = time.perf_counter()
     found = {}
     for workload in options.workloads:
-        for count in options.clients:
-            found[workload, count] = measure(workload, count, options)
-            print("\n".join(table(found, options.rounds)), file=sys.stderr)
+        for cohort in options.cohorts:
+            found[workload, cohort] = measure(workload, cohort, options)
+            print("\n".join(table(found)), file=sys.stderr)
     text = "\n".join(
         [
-            "Clients of two dialogues of 10 to 30 turns, one local epoch of one batch, Adam, one "
-            f"thread a client; {options.repeats} repeats of {options.rounds} rounds, in turns.",
+            "FedAvg, one local epoch of one batch, Adam, one thread a client; dialogues' lengths "
+            f"vary by half; {options.repeats} repeats of {options.rounds} rounds, in turns.",
             "",
-            *table(found, options.rounds),
+            *table(found),
             "",
             f"{machine()} It took {(time.perf_counter() - began) / 60:.0f} minutes.",
         ]

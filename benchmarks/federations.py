@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.workloads import SHAPE, build, clients
+from benchmarks.workloads import SHAPE, Cohort, build
 from fedmer.client import EmotionClient, adam
 from fedmer.data.batch import collate
 from fedmer.data.client_data import ClientData
@@ -30,10 +30,10 @@ Rounds = Callable[[int], None]
 """Trains so many more rounds."""
 
 
-def bare(workload: str, number: int) -> Rounds:
+def bare(workload: str, cohort: Cohort) -> Rounds:
     """Local training alone: every client's batch, made once, and a new Adam, on one network."""
     client = EmotionClient(build(workload), SelfDistillation())
-    batches = [collate(own.train) for own in clients(number)]
+    batches = [collate(own.train) for own in cohort.data()]
 
     def run(rounds: int) -> None:
         client.train()
@@ -47,18 +47,18 @@ def bare(workload: str, number: int) -> Rounds:
     return run
 
 
-def federation(workload: str, number: int, executor: Executor) -> FederatedLoop:
+def federation(workload: str, cohort: Cohort, executor: Executor) -> FederatedLoop:
     """FedAvg over all clients, one epoch of one batch each."""
     client = EmotionClient(build(workload), SelfDistillation())
-    trainer = LocalTrainer(client, clients(number), FedAvg(), LocalTraining())
+    trainer = LocalTrainer(client, cohort.data(), FedAvg(), LocalTraining())
     return FederatedLoop(build(workload), FedAvg(), All(), executor, trainer, seed=0)
 
 
-def looped(executor: Executor) -> Callable[[str, int], Rounds]:
+def looped(executor: Executor) -> Callable[[str, Cohort], Rounds]:
     """fedmer's loop over an executor, without a Trainer."""
 
-    def make(workload: str, number: int) -> Rounds:
-        loop, numbers = federation(workload, number, executor), count()
+    def make(workload: str, cohort: Cohort) -> Rounds:
+        loop, numbers = federation(workload, cohort, executor), count()
 
         def run(rounds: int) -> None:
             for _ in range(rounds):
@@ -72,9 +72,9 @@ def looped(executor: Executor) -> Callable[[str, int], Rounds]:
 class _Ready(FederatedDataModule):
     """Clients as the other ways have them, and nothing to validate on."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, cohort: Cohort) -> None:
         super().__init__(Central())
-        self._clients = clients(number)
+        self._clients = cohort.data()
 
     @property
     def shape(self) -> CorpusShape:
@@ -91,13 +91,13 @@ class _Ready(FederatedDataModule):
         return []
 
 
-def under_lightning(workload: str, number: int) -> Rounds:
+def under_lightning(workload: str, cohort: Cohort) -> Rounds:
     """The same under Lightning's Trainer, as ``fedmer fit`` runs it, without tables and files."""
     filter_noise()
     module = FederatedModule(
         lambda shape: build(workload), FedAvg(), All(), Inline(), optimizer=adam
     )
-    data = _Ready(number)
+    data = _Ready(cohort)
 
     def run(rounds: int) -> None:
         trainer = pl.Trainer(
@@ -114,11 +114,11 @@ def under_lightning(workload: str, number: int) -> Rounds:
     return run
 
 
-WAYS: dict[str, Callable[[str, int], Rounds]] = {
+WAYS: dict[str, Callable[[str, Cohort], Rounds]] = {
     "bare loop": bare,
     "Inline": looped(Inline()),
     "Inline, under Lightning's Trainer": under_lightning,
     "Workers(2)": looped(Workers(2)),
     "Stacked": looped(Stacked(clients=32)),
 }
-"""Name -> workload, number of clients -> rounds."""
+"""Name -> workload, clients -> rounds."""

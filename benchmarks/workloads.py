@@ -1,6 +1,7 @@
 """The federations that benchmarks train: networks of three sizes, clients of equal make."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -42,6 +43,33 @@ def build(name: str) -> Network:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return WORKLOADS[name]()
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients of one row of a table.
+
+    Args:
+        clients: How many.
+        dialogues: Of each.
+        turns: Mean length of a dialogue.
+    """
+
+    clients: int
+    dialogues: int = 2
+    turns: int = 20
+
+    def __str__(self) -> str:
+        return f"{self.clients} x {self.dialogues} x {self.turns}"
+
+    @classmethod
+    def of(cls, text: str) -> "Cohort":
+        """That of its text, as in 20x2x20."""
+        return cls(*map(int, text.replace(" ", "").split("x")))
+
+    def data(self) -> list[ClientData]:
+        """What they hold."""
+        return clients(self.clients, self.dialogues, self.turns)
 
 
 def clients(

@@ -36,7 +36,7 @@ def test_a_step_is_compared_with_the_padded_one() -> None:
 
 
 def test_a_round_is_compared_with_a_bare_loop() -> None:
-    sizes = ("--workloads", "MLP", "--clients", "3", "--rounds", "1", "--repeats", "2")
+    sizes = ("--workloads", "MLP", "--cohorts", "3x2x20", "--rounds", "1", "--repeats", "2")
     found = {row[2]: row for row in rows(run("bench_round", *sizes, "--busy"), "MLP")}
     ours = {"bare loop", "Inline", "Inline, under Lightning's Trainer", "Workers(2)", "Stacked"}
     assert ours <= found.keys()

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.workloads import Cohort
+
 HERE = Path(__file__).parent
 PEERS = {"Flower 1.41, two actors": "flower", "pfl 0.6": "pfl"}
 """Title -> name of its environment and script."""
@@ -45,11 +47,11 @@ def installed() -> dict[str, str]:
     return {title: peer for title, peer in PEERS.items() if interpreter(peer).exists()}
 
 
-def run_peer(peer: str, workload: str, clients: int, rounds: int) -> PeerRun:
+def run_peer(peer: str, workload: str, cohort: Cohort, rounds: int) -> PeerRun:
     """A fresh process of a peer over one row's clients."""
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
-        sizes = ["--workload", workload, "--clients", str(clients), "--rounds", str(rounds)]
+        sizes = ["--workload", workload, "--cohort", str(cohort), "--rounds", str(rounds)]
         command = [str(interpreter(peer)), str(HERE / f"{peer}_rounds.py"), *sizes]
         began = time.perf_counter()
         done = subprocess.run(

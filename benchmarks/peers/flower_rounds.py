@@ -21,22 +21,23 @@ from flwr.simulation import run_simulation
 
 from benchmarks.peers.local_epoch import (
     answer,
-    clients,
+    data_of,
     local_epoch,
     peak,
     resident,
     row_of_the_table,
 )
+from benchmarks.workloads import Cohort
 from fedmer.weights import load_weights
 
 
-def client_app(workload: str, count: int) -> ClientApp:
+def client_app(workload: str, cohort: Cohort) -> ClientApp:
     app = ClientApp()
 
     @app.train()  # type: ignore[untyped-decorator]
     def train(message: Message, context: Context) -> Message:
         number = int(context.node_config["partition-id"])
-        client, data = resident(workload), clients(count)[number]
+        client, data = resident(workload), data_of(cohort)[number]
         load_weights(client.network, message.content["arrays"].to_torch_state_dict())
         round = int(message.content["config"]["server-round"]) - 1
         loss = local_epoch(client, data, number, round)
@@ -53,7 +54,7 @@ def client_app(workload: str, count: int) -> ClientApp:
     return app
 
 
-def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) -> ServerApp:
+def server_app(workload: str, cohort: Cohort, rounds: int, found: dict[str, Any]) -> ServerApp:
     app = ServerApp()
 
     @app.main()  # type: ignore[untyped-decorator]
@@ -67,8 +68,8 @@ def server_app(workload: str, count: int, rounds: int, found: dict[str, Any]) ->
         strategy = FedAvg(
             fraction_train=1.0,
             fraction_evaluate=0.0,
-            min_train_nodes=count,
-            min_available_nodes=count,
+            min_train_nodes=cohort.clients,
+            min_available_nodes=cohort.clients,
         )
         result = strategy.start(
             grid,
@@ -88,9 +89,9 @@ def main() -> None:
     options = row_of_the_table()
     found: dict[str, Any] = {}
     run_simulation(
-        server_app=server_app(options.workload, options.clients, options.rounds, found),
-        client_app=client_app(options.workload, options.clients),
-        num_supernodes=options.clients,
+        server_app=server_app(options.workload, options.cohort, options.rounds, found),
+        client_app=client_app(options.workload, options.cohort),
+        num_supernodes=options.cohort.clients,
         backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
     )
     print(json.dumps(answer(path=options.weights, **found)))

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.workloads import build
-from benchmarks.workloads import clients as make_clients
+from benchmarks.workloads import Cohort, build
 from fedmer.client import EmotionClient
 from fedmer.data.batch import EpochOrder, collate
 from fedmer.data.client_data import ClientData
@@ -46,16 +45,16 @@ def row_of_the_table() -> argparse.Namespace:
     """What a peer's script is asked to train."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--workload", required=True)
-    parser.add_argument("--clients", type=int, required=True)
+    parser.add_argument("--cohort", type=Cohort.of, required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--weights", required=True, help="Where the final weights go.")
     return parser.parse_args()
 
 
 @functools.cache
-def clients(count: int) -> list[ClientData]:
+def data_of(cohort: Cohort) -> list[ClientData]:
     """The clients of a row of the table, made once a process."""
-    return make_clients(count)
+    return cohort.data()
 
 
 @functools.cache

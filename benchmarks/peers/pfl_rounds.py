@@ -25,7 +25,7 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 
-from benchmarks.peers.local_epoch import answer, clients, peak, resident, row_of_the_table
+from benchmarks.peers.local_epoch import answer, data_of, peak, resident, row_of_the_table
 from fedmer.client import EmotionClient
 from fedmer.data.batch import Batch, collate
 from fedmer.data.client_data import ClientData
@@ -85,11 +85,11 @@ class Stopwatch(TrainingProcessCallback):  # type: ignore[misc, type-arg]
 
 def main() -> None:
     options = row_of_the_table()
-    client, data = resident(options.workload), clients(options.clients)
+    client, data = resident(options.workload), data_of(options.cohort)
     learner = Learner(client)
     made = [Conversations(own) for own in data]
     users = FederatedDataset(
-        made.__getitem__, get_user_sampler("minimize_reuse", list(range(options.clients)))
+        made.__getitem__, get_user_sampler("minimize_reuse", list(range(options.cohort.clients)))
     )
     model = Resident(
         learner,
@@ -101,7 +101,7 @@ def main() -> None:
         algorithm_params=NNAlgorithmParams(
             central_num_iterations=options.rounds,
             evaluation_frequency=10**9,
-            train_cohort_size=options.clients,
+            train_cohort_size=options.cohort.clients,
             val_cohort_size=0,
         ),
         backend=SimulatedBackend(users, users, [WeightByDatapoints()]),
