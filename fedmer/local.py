@@ -205,13 +205,15 @@ class LocalTrainer:
         if self.client.teacher is not None:
             load_weights(self.client.teacher, own.received.weights or self._initial)
             self.client.teacher.eval()
-        # Fabric's own wrapper makes a class for every optimizer, which is more than a small step.
-        optimizer = self.fabric.strategy.setup_optimizer(self.client.configure_optimizers())
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
+        # Fabric's own calls look for what only one strategy needs, and make a class for every
+        # optimizer; that is more than a small step.
+        strategy, total = self.fabric.strategy, torch.zeros((), device=self.fabric.device)
+        optimizer = strategy.setup_optimizer(self.client.configure_optimizers())
+        data = self.data[client].train
         if keep and state:
             optimizer.load_state_dict(_detached(state))
-        data, losses = self.data[client].train, []
         size = self.training.batch_size
         order = EpochOrder(len(data), self.client.seed, client, size)
         with torch.random.fork_rng(devices=self._random_devices()):
@@ -226,18 +228,17 @@ class LocalTrainer:
                     with self.fabric.autocast():
                         loss = self.client.training_step(batch, index)
                     optimizer.zero_grad()
-                    self.fabric.backward(loss)
+                    strategy.backward(loss, None)
                     if clip is not None:
                         self.fabric.clip_gradients(self.module, optimizer, max_norm=clip)
                     self.client.on_before_optimizer_step(optimizer)
                     self.aggregator.on_before_optimizer_step(own)
-                    self.fabric.strategy.optimizer_step(optimizer)
+                    strategy.optimizer_step(optimizer)
                     own.steps += 1
-                    losses.append(loss.detach())
+                    total += loss.detach()
         self.client.regulariser = None
-        mean = float(torch.stack(losses).mean())
         # No copy: the optimizer ends here.
-        return mean, dict(optimizer.state_dict()) if keep else None
+        return float(total) / own.steps, dict(optimizer.state_dict()) if keep else None
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:

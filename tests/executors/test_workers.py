@@ -131,7 +131,10 @@ def test_no_worker_outlives_the_run(signal_: int, tmp_path: Path) -> None:
     children = [int(number) for number in run.stdout.readline().split()]
     assert len(children) == 2
     run.send_signal(signal_)
-    run.wait(20)
+    try:
+        run.wait(20)
+    finally:
+        run.kill()
     until = time.monotonic() + 20
     while any(alive(pid) for pid in children) and time.monotonic() < until:
         time.sleep(0.1)
