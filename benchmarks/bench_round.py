@@ -1,7 +1,7 @@
 """What a round costs beside a bare loop over the same batches, and beside other frameworks.
 
-    sh benchmarks/peers/setup.sh                       # other frameworks, if they are wanted
     python benchmarks/bench_round.py --save
+    sh benchmarks/peers/setup.sh && python benchmarks/bench_round.py --peers --save
     python benchmarks/bench_round.py --workloads MLP --cohorts 4x2x20 --rounds 2 --repeats 2 --busy
 
 FedAvg over small clients, one local epoch of one batch, Adam. The bare loop does forward, backward
@@ -61,13 +61,14 @@ def measure(workload: str, cohort: Cohort, options: argparse.Namespace) -> dict[
             continue
         first = _seconds(ways[title], 1)
         rows[title] = Row(first=first, **_fresh(title, workload, cohort))
-    rounds = options.rounds
+    rounds = max(2, options.rounds * 20 // cohort.clients)
+    peers = installed() if options.peers else {}
     for repeat in range(options.repeats + 1):
         for title, run in ways.items():
             took = _seconds(run, rounds)
             if repeat:
                 rows[title].seconds.append(took / rounds)
-        for title, peer in installed().items() if repeat else ():
+        for title, peer in peers.items() if repeat else ():
             found = run_peer(peer, workload, cohort, rounds + 1)
             row = rows.setdefault(title, Row())
             row.seconds.append(statistics.mean(found.rounds))
@@ -136,8 +137,8 @@ def table(found: dict[tuple[str, Cohort], dict[str, Row]]) -> list[str]:
     return lines
 
 
-def draw(found: dict[tuple[str, Cohort], dict[str, Row]]) -> None:
-    """results/round.png: a panel a workload and cohort, ratios to the bare loop."""
+def draw(found: dict[tuple[str, Cohort], dict[str, Row]], path: Path) -> None:
+    """A panel a workload and cohort: ratios to the bare loop."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -166,7 +167,7 @@ def draw(found: dict[tuple[str, Cohort], dict[str, Row]]) -> None:
         if number % across:
             panel.set_yticks(range(len(rows)), [""] * len(rows))
     figure.tight_layout()
-    figure.savefig(RESULTS / "round.png", dpi=130)
+    figure.savefig(path, dpi=130)
 
 
 def main() -> None:
@@ -179,7 +180,11 @@ def main() -> None:
         default=[Cohort(20), Cohort(100), Cohort(20, 6, 49)],
         help="clients x dialogues x turns, as in 20x2x20",
     )
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument(
+        "--rounds", type=int, default=20, help="Of twenty clients; as many clients of more."
+    )
+    parser.add_argument("--peers", action="store_true", help="other frameworks, where installed")
+    parser.add_argument("--page", default="round", help="Name of the page and the plot.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--fresh", choices=WAYS, help=argparse.SUPPRESS)
     parser.add_argument("--began", type=float, help=argparse.SUPPRESS)
@@ -198,7 +203,8 @@ def main() -> None:
     text = "\n".join(
         [
             "FedAvg, one local epoch of one batch, Adam, one thread a client; dialogues' lengths "
-            f"vary by half; {options.repeats} repeats of {options.rounds} rounds, in turns.",
+            f"vary by half; {options.repeats} repeats of {options.rounds} rounds of 20 clients (of "
+            "more clients fewer rounds, two at least), in turns.",
             "",
             *table(found),
             "",
@@ -207,8 +213,8 @@ def main() -> None:
     )
     print(text)
     if options.save:
-        save("round.md", "What a round costs", text)
-        draw(found)
+        save(f"{options.page}.md", "What a round costs", text)
+        draw(found, RESULTS / f"{options.page}.png")
 
 
 if __name__ == "__main__":

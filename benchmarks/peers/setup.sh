@@ -3,7 +3,7 @@
 # requirements exclude one another. From the repository's root:
 #
 #   sh benchmarks/peers/setup.sh        # makes benchmarks/peers/.venv-flower and .venv-pfl, 4 GB
-#   python benchmarks/bench_round.py    # measures whichever are there
+#   python benchmarks/bench_round.py --peers
 set -eu
 python=${PYTHON:-python3}
 here=benchmarks/peers
