@@ -12,7 +12,7 @@ weights are compared with fedmer's. Peak memory and start-up are those of a fres
 
 import argparse
 import json
-import resource
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.federations import WAYS, federation
-from benchmarks.machine import RESULTS, machine, options_parser, ratio, refuse_if_busy, save
+from benchmarks.machine import RESULTS, machine, options_parser, peak, ratio, refuse_if_busy, save
 from benchmarks.peers import installed, run_peer
 from benchmarks.workloads import WORKLOADS, Cohort, build
 from fedmer.errors import InputError
@@ -110,11 +110,9 @@ def be_fresh(options: argparse.Namespace) -> None:
     run = WAYS[options.fresh](options.workloads[0], options.cohorts[0])
     start = time.time() - options.began
     run(2)
-    peaks = [
-        resource.getrusage(who).ru_maxrss / 1024
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    ]
-    print(json.dumps({"start": start, "memory": max(peaks)}))
+    children = multiprocessing.active_children()
+    memory = max(peak(pid) for pid in ("self", *(child.pid or "self" for child in children)))
+    print(json.dumps({"start": start, "memory": memory}))
 
 
 def table(found: dict[tuple[str, Cohort], dict[str, Row]]) -> list[str]:
@@ -159,7 +157,10 @@ def draw(found: dict[tuple[str, Cohort], dict[str, Row]], path: Path) -> None:
         panel.bar_label(bars, [f"{value:.2f}" for value in ratios], fontsize=7, padding=2)
         panel.axvline(1, color="black", linewidth=0.8)
         panel.set_xscale("log")
-        panel.set_xlim(right=2.5 * max(ratios))
+        panel.set_xlim(0.4, 2.5 * max(ratios))
+        panel.minorticks_off()
+        ticks = [tick for tick in (0.5, 1, 2, 5, 10, 20) if tick < 2.5 * max(ratios)]
+        panel.set_xticks(ticks, list(map(str, ticks)))
         panel.invert_yaxis()
         panel.set_title(f"{workload}, {cohort}", fontsize=9)
         panel.set_xlabel("time of a round / bare loop", fontsize=8)

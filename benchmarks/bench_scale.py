@@ -11,7 +11,6 @@ hundred; and how long splits take to deal dialogues out to ten thousand.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.machine import RESULTS, machine, options_parser, refuse_if_busy, save
+from benchmarks.machine import RESULTS, machine, options_parser, peak, refuse_if_busy, save
 from benchmarks.workloads import clients as make_clients
 from fedmer.client import EmotionClient
 from fedmer.data.corpus import CorpusShape
@@ -83,8 +82,7 @@ def measure(
     # A spool that soon is full: what a large cohort leaves is not to be held in memory.
     loop = FederatedLoop(network(), aggregator, chosen, Inline(spool_gb=0.02), trainer, seed=0)
     seconds = [loop.run_round(number).seconds for number in range(2)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"round": seconds[1], "memory": peak}
+    return {"round": seconds[1], "memory": peak()}
 
 
 def partition(clients: int) -> dict[str, float]:

@@ -10,7 +10,6 @@ this machine; no step can be faster, and most of it is what the wider networks a
 """
 
 import argparse
-import resource
 import sys
 from collections.abc import Sequence
 
@@ -22,6 +21,7 @@ from benchmarks.machine import (
     machine,
     matrix_rate,
     options_parser,
+    peak,
     peak_memory,
     ratio,
     refuse_if_busy,
@@ -132,7 +132,7 @@ def main() -> None:
     if options.memory:
         torch.set_num_threads(1)
         Stepper(networks(options.hidden[0])[options.memory], batches)()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(peak())
         return
     refuse_if_busy(options.busy)
     turns = sum(sum(batch.lengths) for batch in batches)

@@ -107,6 +107,17 @@ def matrix_rate(size: int = 2048, seconds: float = 1.0) -> float:
     return best
 
 
+def peak(process: int | str = "self") -> float:
+    """Megabytes of a process at the most, by Linux's own account; 0 where there is none.
+
+    Not ``getrusage``, whose peak a process inherits from the one that started it.
+    """
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(found[0]) / 1024 if found else 0.0
+
+
 def peak_memory(script: str, arguments: Sequence[str]) -> float:
     """Megabytes at the most of a fresh process that runs a script and prints that number last."""
     # Parts of a result must not depend on who calls: the child inherits no thread settings.

@@ -19,11 +19,11 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
+from benchmarks.machine import peak
 from benchmarks.peers.local_epoch import (
     answer,
     data_of,
     local_epoch,
-    peak,
     resident,
     row_of_the_table,
 )

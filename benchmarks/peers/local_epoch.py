@@ -2,7 +2,6 @@
 
 import argparse
 import functools
-import resource
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,11 +61,6 @@ def resident(name: str) -> EmotionClient:
     """A workload's network and loss, with the weights that every framework begins with."""
     torch.set_num_threads(1)
     return EmotionClient(build(name), SelfDistillation())
-
-
-def peak() -> float:
-    """Megabytes of this process at the most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def answer(

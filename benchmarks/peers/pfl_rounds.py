@@ -25,7 +25,8 @@ from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
 
-from benchmarks.peers.local_epoch import answer, data_of, peak, resident, row_of_the_table
+from benchmarks.machine import peak
+from benchmarks.peers.local_epoch import answer, data_of, resident, row_of_the_table
 from fedmer.client import EmotionClient
 from fedmer.data.batch import Batch, collate
 from fedmer.data.client_data import ClientData
