@@ -15,13 +15,21 @@ a GPU; without one it runs on the CPU, at sizes that suit it.
 import argparse
 import statistics
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 from lightning_fabric import Fabric
 
 from benchmarks.bench_step import operations
-from benchmarks.machine import machine, options_parser, refuse_if_busy, save, synchronise, timed
+from benchmarks.machine import (
+    machine,
+    matrix_rate,
+    options_parser,
+    refuse_if_busy,
+    save,
+    synchronise,
+    timed,
+)
 from fedmer.client import EmotionClient
 from fedmer.data.client_data import ClientData
 from fedmer.data.datamodule import FederatedDataModule
@@ -84,23 +92,16 @@ def product_rate(precision: str, device: torch.device) -> float:
     lightning, products = PRECISIONS[precision]
     torch.set_float32_matmul_precision(products)
     kind = torch.bfloat16 if lightning == "bf16-mixed" else torch.float32
-    size = 8192 if device.type == "cuda" else 1024
-    one = torch.randn(size, size, device=device, dtype=kind)
-    return 2 * size**3 / _best(lambda: one @ one)
+    return matrix_rate(8192 if device.type == "cuda" else 1024, kind)
 
 
 def copy_rate(device: torch.device) -> float:
     """Bytes a second of a large copy, read and written."""
     one = torch.empty(2**28 if device.type == "cuda" else 2**24, device=device)
     other = torch.empty_like(one)
-    return 2 * one.numel() * one.element_size() / _best(lambda: other.copy_(one))
-
-
-def _best(run: Callable[[], object], repeats: int = 10) -> float:
-    """Least seconds of a call."""
-    measure = timed(run)
+    measure = timed(lambda: other.copy_(one))
     measure()
-    return min(measure() for _ in range(repeats))
+    return 2 * one.numel() * one.element_size() / min(measure() for _ in range(10))
 
 
 def moved_bytes(parameters: int) -> float:

@@ -95,10 +95,10 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def matrix_rate(size: int = 2048, seconds: float = 1.0) -> float:
+def matrix_rate(size: int = 2048, kind: torch.dtype = torch.float32, seconds: float = 1.0) -> float:
     """Floating-point operations a second of a large product, with the threads set now."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    one = torch.randn(size, size, device=device)
+    one = torch.randn(size, size, device=device, dtype=kind)
     best, until = 0.0, time.perf_counter() + seconds
     multiply = timed(lambda: one @ one)
     multiply()

@@ -53,7 +53,7 @@ def test_an_optimizer_that_was_told_how_stays_so(told: dict[str, bool]) -> None:
     assert group["fused"]
 
 
-def test_a_steps_seed_moves_only_what_it_must() -> None:
+def test_what_a_step_draws_is_fixed_by_client_epoch_and_step() -> None:
     client = EmotionClient(network_for(small_corpus()), SelfDistillation())
     client.begin_step(1, 2, 3)
     drawn = torch.rand(3)
