@@ -102,7 +102,9 @@ def test_a_mean_lies_between_and_integers_take_the_largest(
     assert (result["w"] >= stacked["w"].amin(dim=0)).all()
     assert (result["w"] <= stacked["w"].amax(dim=0)).all()
     exact = (stacked["w"].double() * parts[:, None, None]).sum(dim=0) / parts.sum()
-    torch.testing.assert_close(result["w"], exact.float())
+    largest = float(stacked["w"].abs().max())
+    # Clients may cancel out, so what is exact to the bit is measured against what went in.
+    torch.testing.assert_close(result["w"], exact.float(), rtol=0, atol=1e-6 * largest)
     assert torch.equal(result["seen"], stacked["seen"].amax(dim=0))
     assert torch.equal(result["on"], stacked["on"].any(dim=0))
     assert {n: v.dtype for n, v in result.items()} == {n: v.dtype for n, v in cohort[0][0].items()}

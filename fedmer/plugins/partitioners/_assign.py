@@ -72,14 +72,24 @@ def shares_by_owner(
     """
     order = np.lexsort((turns.turn, turns.dialogue, owner))
     dialogue, holder = turns.dialogue[order], owner[order]
-    starts = np.flatnonzero((np.diff(dialogue) != 0) | (np.diff(holder) != 0)) + 1
+    first = np.concatenate([[True], (np.diff(dialogue) != 0) | (np.diff(holder) != 0)])
+    # A share is a dialogue at a client. Its label mask is a slice of one array, since a split over
+    # thousands of clients has a million shares.
+    sizes = np.array([len(talk) for talk in corpus.conversations])
+    ends = np.cumsum(sizes[dialogue[first]])
+    starts = ends - sizes[dialogue[first]]
+    labelled = np.zeros(ends[-1], dtype=bool)
+    labelled[starts[np.cumsum(first) - 1] + turns.turn[order]] = True
+    context = [np.ones(size, dtype=bool) for size in sizes]
     shares: list[list[Share]] = [[] for _ in range(clients)]
-    for group in np.split(order, starts):
-        index = int(turns.dialogue[group[0]])
-        size = len(corpus.conversations[index])
-        labelled = np.zeros(size, dtype=bool)
-        labelled[turns.turn[group]] = True
-        shares[owner[group[0]]].append(Share(index, np.ones(size, dtype=bool), labelled))
+    for index, client, start, end in zip(
+        dialogue[first].tolist(),
+        holder[first].tolist(),
+        starts.tolist(),
+        ends.tolist(),
+        strict=True,
+    ):
+        shares[client].append(Share(index, context[index], labelled[start:end]))
     return [ClientShares(f"client {i}", held) for i, held in enumerate(shares)]
 
 
