@@ -16,6 +16,7 @@ SUBCOMMANDS = {
     "data": "describe a corpus, convert one, write a synthetic one",
     "sweep": "run the trials of a sweep file",
     "report": "tables and pictures of finished runs, as one page",
+    "deploy": "bring up a server and nodes on Flower",
 }
 
 
@@ -50,6 +51,10 @@ def _dispatch(given: list[str]) -> int:
         from fedmer.report.commands import main as report
 
         return report(given[1:])
+    if given[0] == "deploy":
+        from fedmer.flower.deploy import main as deploy
+
+        return deploy(given[1:])
     if given[0] not in SUBCOMMANDS:
         raise InputError(registry.unknown("subcommand", given[0], SUBCOMMANDS))
     from fedmer.cli import run

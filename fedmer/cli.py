@@ -1,5 +1,6 @@
 """The command line over Lightning: ``fedmer fit|validate|test|predict``."""
 
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.networks.base import Network
 from fedmer.plugins.partitioners.base import Partitioner
+from fedmer.plugins.privacy.base import Privacy
 from fedmer.plugins.selectors.base import Selector
 from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
 from fedmer.report.noise import filter_noise
@@ -88,6 +90,9 @@ class CLI(LightningCLI):
         parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
         parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
         parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
+        parser.add_argument(
+            "--privacy", type=Privacy | None, default=None, help="Protection of updates."
+        )
         parser.add_argument("--optimizer", type=OptimizerCallable, help="Optimizer of a client.")
         parser.add_class_arguments(SelfDistillation, "loss")
         parser.add_class_arguments(LocalTraining, "local")
@@ -100,10 +105,10 @@ class CLI(LightningCLI):
             default=False,
             help="Replace a run folder of this name.",
         )
-        parser.set_defaults(DEFAULTS)
+        parser.set_defaults({key: DEFAULTS[key] for key in ("loss", "local")})
         for key in ("network", "optimizer"):
             parser.link_arguments(key, f"model.{key}")
-        for key in ("aggregator", "selector", "executor", "loss", "local"):
+        for key in ("aggregator", "selector", "executor", "privacy", "loss", "local"):
             parser.link_arguments(key, f"model.{key}", apply_on="instantiate")
         parser.link_arguments("partitioner", "data.partitioner", apply_on="instantiate")
         for key in ("model.seed", "data.seed"):
@@ -208,7 +213,7 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
     filter_noise()
     for kind in registry.KINDS:
         registry.load(kind)
-    chosen = arguments[0]
+    chosen, *given = arguments
 
     class One(command_line):  # type: ignore[misc, valid-type]
         """The same with one subcommand, since a parser of each takes a quarter of a second."""
@@ -228,13 +233,23 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
             trainer_defaults=dict(TRAINER_DEFAULTS),
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            args=list(arguments),
+            args=[chosen, *default_parts(), *given],
         )
     except MisconfigurationException as error:
         raise InputError(str(error)) from error
     except SIGTERMException:
         return 143
     return 0
+
+
+def default_parts() -> list[str]:
+    """The parts of a run that nobody has chosen, as options before those that are given.
+
+    Not as a parser's defaults: those bring every option of their class with them, and another class
+    chosen by its name would take over the options of the same name.
+    """
+    parts = {key: part for key, part in DEFAULTS.items() if "class_path" in part}
+    return [word for key, part in parts.items() for word in (f"--{key}", json.dumps(part))]
 
 
 def cause(error: BaseException) -> str:
@@ -282,8 +297,9 @@ def sentence(message: str) -> str:
     name = re.search(r"Expected a dot import path string: (\S+)", flat)
     if name is not None:
         what = key[1].rpartition(".")[2]
-        if f"{what}s" in registry.KINDS:
-            known = [plugin.name for plugin in registry.plugins(f"{what}s")]
+        kinds = {registry.singular(kind): kind for kind in registry.KINDS}
+        if what in kinds:
+            known = [plugin.name for plugin in registry.plugins(kinds[what])]
             return registry.unknown(what, name[1], known)
         return f"unknown {what} '{name[1]}'; expected a class name or a dotted path to one."
     value = re.search(r"(?:Got|Given) value: (.*)$", flat)

@@ -24,6 +24,7 @@ from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
 from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.networks.base import Network
+from fedmer.plugins.privacy.base import Privacy
 from fedmer.plugins.selectors.base import Selector
 from fedmer.seeds import derive
 
@@ -43,6 +44,7 @@ class FederatedModule(pl.LightningModule):
         aggregator: The rule.
         selector: Who takes part in a round.
         executor: Where clients run.
+        privacy: What protects the updates that clients send, or None.
         optimizer: Parameters -> optimizer, for every client.
         loss: What clients minimise.
         local: How clients train in a round.
@@ -56,6 +58,7 @@ class FederatedModule(pl.LightningModule):
         aggregator: Aggregator,
         selector: Selector,
         executor: Executor,
+        privacy: Privacy | None = None,
         optimizer: OptimizerCallable = adam,
         loss: SelfDistillation | None = None,
         local: LocalTraining | None = None,
@@ -68,6 +71,7 @@ class FederatedModule(pl.LightningModule):
         self.aggregator = aggregator
         self.selector = selector
         self.executor = executor
+        executor.protect(privacy)
         self.make_optimizer = optimizer
         self.loss = loss or SelfDistillation()
         self.local = local or LocalTraining()
@@ -202,7 +206,7 @@ class FederatedModule(pl.LightningModule):
         shared = self.aggregator.averages
         if shared:
             trainer.load(0, knowledge)
-        for client, data in enumerate(trainer.data):
+        for client, data in trainer.data.items():
             if data.holdout:
                 if not shared:
                     trainer.load(client, knowledge)

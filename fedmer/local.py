@@ -59,10 +59,12 @@ class LocalTrainer:
 
     Args:
         client: The resident working copy; its weights are overwritten.
-        data: One entry a client, by id.
+        data: One entry a client, by id; a client's own machine has its own entry only.
         aggregator: Its client half is called here.
         training: Epochs, batch size, optimizer state.
         fabric: Device and precision; by default one CPU device at full precision.
+        class_counts: ``(C,)``, how often each class occurs at all clients together; by default in
+            ``data``.
 
     Raises:
         InputError: The loss wants a global teacher and the rule has no global network.
@@ -71,10 +73,11 @@ class LocalTrainer:
     def __init__(
         self,
         client: EmotionClient,
-        data: Sequence[ClientData],
+        data: Sequence[ClientData] | Mapping[int, ClientData],
         aggregator: Aggregator,
         training: LocalTraining,
         fabric: Fabric | None = None,
+        class_counts: Tensor | None = None,
     ) -> None:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         if client.loss.teacher == "global":
@@ -86,7 +89,7 @@ class LocalTrainer:
             client.teacher = copy.deepcopy(client.network)
         self.module = self.fabric.setup_module(client)
         self.client = client
-        self.data = data
+        self.data = dict(data) if isinstance(data, Mapping) else dict(enumerate(data))
         self.aggregator = aggregator
         self.training = training
         self.own = flatten(client.network)
@@ -94,7 +97,7 @@ class LocalTrainer:
         self._cache = BatchCache(self.fabric.device)
         self.memory = Spool()
         """What clients keep between rounds, by id."""
-        self.class_weights = self._make_class_weights()
+        self.class_weights = self._make_class_weights(class_counts)
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
         """One client's part of a round.
@@ -119,7 +122,7 @@ class LocalTrainer:
         Raises:
             InputError: The loss is not finite.
         """
-        self._load(received, memory)
+        self.prepare(received, memory)
         own = ClientRound(self.client, received, dict(memory.get("rule", {})))
         loss, optimizer = self._train(client, own, memory.get("optimizer"))
         return self.report(client, own, loss, optimizer)
@@ -154,9 +157,10 @@ class LocalTrainer:
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""
-        self._load(received, self.memory.get(client, {}))
+        self.prepare(received, self.memory.get(client, {}))
 
-    def _load(self, received: Broadcast, memory: Mapping[str, Any]) -> None:
+    def prepare(self, received: Broadcast, memory: Mapping[str, Any]) -> None:
+        """The same as :meth:`load`, with what the client remembers handed in."""
         copy_weights(self.own, self.start(received, memory))
 
     def start(self, received: Broadcast, memory: Mapping[str, Any]) -> Weights:
@@ -252,14 +256,17 @@ class LocalTrainer:
         data = self.data[client].train
         yield from self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
 
-    def _make_class_weights(self) -> list[Tensor | None]:
+    def _make_class_weights(self, everybody: Tensor | None) -> dict[int, Tensor | None]:
         kind, classes = self.client.loss.class_weights, self.client.network.shape.classes
         if kind == "none":
-            return [None] * len(self.data)
-        counts = [data.class_counts(classes) for data in self.data]
+            return dict.fromkeys(self.data)
+        counts = {client: data.class_counts(classes) for client, data in self.data.items()}
         if kind == "global":
-            counts = [torch.stack(counts).sum(dim=0)] * len(counts)
-        return [inverse_frequencies(count).to(self.fabric.device) for count in counts]
+            if everybody is None:
+                everybody = torch.stack(list(counts.values())).sum(dim=0)
+            counts = dict.fromkeys(counts, everybody)
+        device = self.fabric.device
+        return {client: inverse_frequencies(own).to(device) for client, own in counts.items()}
 
     def _random_devices(self) -> list[int]:
         device = self.fabric.device

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -27,6 +27,7 @@ class RoundReport:
         bytes_down: Sent by the server, to all clients together.
         bytes_up: Sent by all clients together.
         seconds: Wall-clock time from the broadcast to the server's step.
+        failures: Id of each client of the cohort that has no part in the result -> why.
     """
 
     round: int
@@ -35,6 +36,7 @@ class RoundReport:
     bytes_down: int
     bytes_up: int
     seconds: float
+    failures: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def train_loss(self) -> float:
@@ -71,7 +73,7 @@ class FederatedLoop:
         seed: int,
         rounds: int | None = None,
     ) -> None:
-        self.sizes = [client.examples for client in trainer.data]
+        self.sizes = [client.examples for client in trainer.data.values()]
         self.state = ServerState(network, rounds=rounds, sizes=self.sizes)
         self.aggregator = aggregator
         self.selector = selector
@@ -104,10 +106,11 @@ class FederatedLoop:
         self.executor.open(self._received, self._cohort)
         return self._cohort
 
-    def train(self, client: int) -> Summary:
-        """Let the cohort's next client train; returns its summary."""
+    def train(self, client: int) -> Summary | None:
+        """Let the cohort's next client train; returns its summary, or None if it failed."""
         summary = self.executor.train(client)
-        self._summaries.append(summary)
+        if summary is not None:
+            self._summaries.append(summary)
         return summary
 
     def finish(self, server_step: Callable[[], Any] | None = None) -> RoundReport:
@@ -119,7 +122,13 @@ class FederatedLoop:
         """
         summaries = sorted(self._summaries, key=lambda summary: summary.client)
         weights = self.aggregator.weigh(summaries, self.state)
-        mean, bytes_updates = self.executor.weighted_mean(weights)
+        mean = self.executor.weighted_mean(weights)
+        failures = self.executor.failures
+        if failures.keys() & weights.keys():
+            # Lost after they were weighed, so that the others weigh more.
+            summaries = [summary for summary in summaries if summary.client not in failures]
+            total = sum(weights[summary.client] for summary in summaries)
+            weights = {s.client: weights[s.client] / total for s in summaries}
         self.optimizer.zero_grad()
         self.aggregator.step(self.state, summaries, weights, mean)
         (server_step or self.optimizer.step)()
@@ -127,9 +136,10 @@ class FederatedLoop:
             round=self.state.round,
             summaries=summaries,
             weights=weights,
-            bytes_down=self._received.nbytes * len(summaries),
-            bytes_up=bytes_updates + sum(summary.nbytes for summary in summaries),
+            bytes_down=self.executor.traffic.down,
+            bytes_up=self.executor.traffic.up,
             seconds=time.perf_counter() - self._started,
+            failures=dict(failures),
         )
 
     def knowledge(self) -> Broadcast:

@@ -1,5 +1,7 @@
 """What the command line answers, and that it changes nothing when it refuses."""
 
+import importlib
+import inspect
 import json
 import os
 import subprocess
@@ -16,6 +18,7 @@ from fedmer.cli import sentence
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats.native import read, write
 from fedmer.data.synthetic import synthetic_corpus
+from fedmer.plugins import registry
 from fedmer.report.record import read_rows
 
 SMALL = [
@@ -305,3 +308,18 @@ def test_unknown_subcommands_and_kinds(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_sentences_leave_other_messages_alone() -> None:
     assert sentence("Something\n  odd   happened") == "Something odd happened"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("aggregator", "FedProto"), ("partitioner", "SpeakerGroup")]
+)
+def test_a_part_chosen_by_name_has_its_own_defaults(
+    kind: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (plugin,) = (found for found in registry.plugins(f"{kind}s") if found.name == name)
+    module, _, _ = plugin.path.rpartition(".")
+    own = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    with pytest.raises(SystemExit):
+        main(["fit", f"--{kind}", name, "--print_config"])
+    shown = yaml.safe_load(capsys.readouterr().out)[kind]
+    assert shown["init_args"] == {option: own[option].default for option in own}

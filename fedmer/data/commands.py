@@ -1,4 +1,4 @@
-"""``fedmer data describe|convert|synth``: look at a corpus, convert one, write a synthetic one."""
+"""``fedmer data describe|convert|split|synth``: look at, convert, split and make corpora."""
 
 import sys
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedmer.data.client_files import check_empty, write_clients
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native, read_corpus, sdt_pickle
 from fedmer.data.synthetic import DIALOGUES, PRESETS, synthetic_corpus
@@ -21,6 +22,9 @@ WRITERS: dict[str, Callable[[ConversationCorpus, Path], None]] = {
     "npz": native.write,
     "sdt-pickle": sdt_pickle.write,
 }
+
+DEFAULT_SPLIT = "fedmer.plugins.partitioners.dialogue.Dialogue"
+"""The split of ``fedmer fit``, whose defaults lie where importing them takes seconds."""
 
 
 def main(argv: list[str]) -> int:
@@ -39,7 +43,7 @@ def main(argv: list[str]) -> int:
         parser = _parser(argv)
         options = parser.parse_args(argv)
         name = options.subcommand
-        run = {"describe": _describe, "convert": _convert, "synth": _synth}[name]
+        run = {"describe": _describe, "convert": _convert, "split": _split, "synth": _synth}[name]
         run(options[name], parser)
     except (InputError, ArgumentError) as error:
         print(f"fedmer: error: {error}", file=sys.stderr)
@@ -63,7 +67,7 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     describe.add_argument("--seed", type=int, default=0, help="of the split and synthetic corpus")
     describe.add_argument("--save", type=str, help="write the split as a picture to this .png")
     if argv[:1] == ["describe"] and any("partitioner" in word for word in argv):
-        _add_partitioner(describe, argv)
+        _add_partitioner(describe, argv, "also show how this split spreads the labels")
     else:
         describe.add_argument(
             "--partitioner", type=str, help="also show how this split spreads the labels"
@@ -76,6 +80,14 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     convert.add_argument("--overwrite", action="store_true", help="replace the target")
     commands.add_subcommand("convert", convert)
 
+    split = ArgumentParser(description="Write what each client holds as a corpus of its own.")
+    split.add_argument("corpus", help="corpus file of any kind")
+    split.add_argument("out_dir", help="a new or an empty folder, for client-0.npz and so on")
+    split.add_argument("--seed", type=int, default=0, help="of the split")
+    if argv[:1] == ["split"]:
+        _add_partitioner(split, argv, "who holds what", DEFAULT_SPLIT)
+    commands.add_subcommand("split", split)
+
     synth = ArgumentParser(description="Write a synthetic corpus that behaves like IEMOCAP.")
     synth.add_argument("target", help="the file to write")
     synth.add_argument("--preset", choices=tuple(PRESETS), default="small", help="feature sizes")
@@ -87,21 +99,24 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     return parser
 
 
-def _add_partitioner(parser: "ArgumentParser", argv: list[str]) -> None:
+def _add_partitioner(
+    parser: "ArgumentParser", argv: list[str], purpose: str, default: str = ""
+) -> None:
     """Add the split and its options; only on demand, since it imports every split there is."""
     from fedmer.plugins import registry
     from fedmer.plugins.partitioners.base import Partitioner
 
     registry.load("partitioners")
-    parser.add_subclass_arguments(
-        Partitioner, "partitioner", help="also show how this split spreads the labels"
-    )
+    parser.add_subclass_arguments(Partitioner, "partitioner", help=purpose)
     words = [word for argument in argv for word in argument.split("=", 1)]
     name = dict(pairwise(words)).get("--partitioner", "")
+    if default and not name:
+        # A parser's default would lend its number of clients to whichever split is named.
+        parser.set_defaults({"partitioner": {"class_path": default}})
     known = [plugin.name for plugin in registry.plugins("partitioners")]
     if name.isidentifier() and name not in known:
         raise InputError(registry.unknown("partitioner", name, known))
-    if not name and "--partitioner.help" not in words:
+    if not name and not default and "--partitioner.help" not in words:
         raise InputError(
             "an option of a split was given without the split; add --partitioner NAME, "
             f"one of {', '.join(known)}."
@@ -125,15 +140,20 @@ def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
 
     from fedmer.report.partition import partition_table, save_partition_picture
 
-    # Made here rather than by the parser, which would bury the sentence of an InputError.
-    module, _, name = options.partitioner.class_path.rpartition(".")
-    made = getattr(import_module(module), name)
-    partitioner: Partitioner = made(**options.partitioner.get("init_args", {}))
-    clients = partitioner.split(corpus, corpus.part("train"), options.seed)
+    clients = _partitioner(options).split(corpus, corpus.part("train"), options.seed)
     console.print(partition_table(corpus, clients))
     if options.save:
         save_partition_picture(corpus, clients, options.save)
         console.print(f"Saved {options.save}", highlight=False, soft_wrap=True)
+
+
+def _partitioner(options: "Namespace") -> "Partitioner":
+    # Made here rather than by the parser, which would bury the sentence of an InputError.
+    module, _, name = options.partitioner.class_path.rpartition(".")
+    made: Partitioner = getattr(import_module(module), name)(
+        **options.partitioner.get("init_args", {})
+    )
+    return made
 
 
 def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
@@ -143,6 +163,23 @@ def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
     corpus = read_corpus(options.source)
     native.write(corpus, target)
     _wrote(corpus, target)
+
+
+def _split(options: "Namespace", parser: "ArgumentParser") -> None:
+    from rich.console import Console
+
+    from fedmer.report.partition import partition_table
+
+    folder = Path(options.out_dir)
+    check_empty(folder)
+    corpus = read_corpus(options.corpus)
+    partitioner = _partitioner(options)
+    clients = partitioner.split(corpus, corpus.part("train"), options.seed)
+    write_clients(corpus, clients, folder, type(partitioner).__name__)
+    Console().print(partition_table(corpus, clients))
+    public = len(corpus) - len(corpus.part("train"))
+    rest = f", and {public} dialogues of no client in public.npz" if public else ""
+    print(f"Wrote {folder}: {len(clients)} clients{rest}.")
 
 
 def _synth(options: "Namespace", parser: "ArgumentParser") -> None:

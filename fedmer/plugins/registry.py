@@ -28,6 +28,7 @@ KINDS = {
     "partitioners": "Partitioner",
     "selectors": "Selector",
     "executors": "Executor",
+    "privacy": "Privacy",
 }
 """Kind -> the base class that its ``base.py`` defines and every plugin of the kind extends."""
 
@@ -67,13 +68,22 @@ def plugins(kind: str) -> list[Plugin]:
         package = point.dist.name if point.dist is not None else "an unnamed package"
         if name in found:
             warnings.warn(
-                f"{kind[:-1]} '{name}' of {package} has the name of {found[name].path}; "
+                f"{singular(kind)} '{name}' of {package} has the name of {found[name].path}; "
                 f"use its dotted path {path} instead.",
                 stacklevel=2,
             )
             continue
         found[name] = Plugin(name, path, package, _first_line(point.module, name))
     return sorted(found.values(), key=lambda plugin: plugin.name)
+
+
+def singular(kind: str) -> str:
+    """What one plugin of a kind is called.
+
+    >>> singular("aggregators"), singular("privacy")
+    ('aggregator', 'privacy')
+    """
+    return kind.removesuffix("s")
 
 
 def load(kind: str) -> None:
@@ -91,7 +101,7 @@ def load(kind: str) -> None:
             importlib.import_module(module)
         except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
             warnings.warn(
-                f"{kind[:-1]} '{plugin.name}' of {plugin.package} cannot be used: "
+                f"{singular(kind)} '{plugin.name}' of {plugin.package} cannot be used: "
                 f"importing {module} failed with {type(error).__name__}: {error}",
                 stacklevel=2,
             )

@@ -155,7 +155,7 @@ class RunRecord(pl.Callback):
         data: FederatedDataModule,
         rows: Sequence[Mapping[str, str]],
     ) -> dict[str, Any]:
-        names = [client.name for client in module.loop.trainer.data]
+        names = [client.name for client in module.loop.trainer.data.values()]
         own = module.client_scores or module.score_clients()
         found = baselines(data.corpus, data.shares, data.views("val"))
         return {

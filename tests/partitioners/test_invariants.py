@@ -17,6 +17,7 @@ from fedmer.plugins.partitioners.dirichlet import Dirichlet
 from fedmer.plugins.partitioners.n_way import NWay
 from fedmer.plugins.partitioners.session import Session
 from fedmer.plugins.partitioners.speaker import Speaker
+from fedmer.plugins.partitioners.speaker_group import SpeakerGroup
 from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.registry import plugins
@@ -49,6 +50,10 @@ def speaker_private(corpus: ConversationCorpus, data: st.DataObject) -> Partitio
     return SpeakerPrivate(keep_gaps=data.draw(st.booleans()))
 
 
+def speaker_group(corpus: ConversationCorpus, data: st.DataObject) -> Partitioner:
+    return SpeakerGroup(data.draw(st.integers(1, len(set(pairs(corpus))))))
+
+
 def virtual_speaker(corpus: ConversationCorpus, data: st.DataObject) -> Partitioner:
     possible = pairs(corpus)
     return VirtualSpeaker(data.draw(st.integers(len(set(possible)), len(possible))))
@@ -77,6 +82,7 @@ MAKERS = [
     session,
     speaker,
     speaker_private,
+    speaker_group,
     virtual_speaker,
     dialogue,
     dirichlet,
@@ -167,6 +173,7 @@ def test_a_corpus_without_training_dialogues_is_refused(make: Maker) -> None:
         "session": Session(),
         "speaker": Speaker(),
         "speaker_private": SpeakerPrivate(),
+        "speaker_group": SpeakerGroup(1),
         "virtual_speaker": VirtualSpeaker(1),
         "dialogue": Dialogue(1),
         "dirichlet": Dirichlet(1),
@@ -176,7 +183,7 @@ def test_a_corpus_without_training_dialogues_is_refused(make: Maker) -> None:
         split.split(corpus, corpus.part("train"), 0)
 
 
-@pytest.mark.parametrize("split", [VirtualSpeaker, Dialogue, Dirichlet, NWay])
+@pytest.mark.parametrize("split", [SpeakerGroup, VirtualSpeaker, Dialogue, Dirichlet, NWay])
 @pytest.mark.parametrize("clients", [0, -3])
 def test_no_clients_are_refused(split: Callable[[int], Partitioner], clients: int) -> None:
     with pytest.raises(InputError, match=rf"^clients is {clients}; expected at least 1\.$"):

@@ -1,4 +1,6 @@
-"""Splits by person: Speaker, SpeakerPrivate, VirtualSpeaker."""
+"""Splits by person: Speaker, SpeakerPrivate, SpeakerGroup, VirtualSpeaker."""
+
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -6,11 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
+from fedmer.data.share import ClientShares, whole
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.speaker import Speaker
+from fedmer.plugins.partitioners.speaker_group import SpeakerGroup
 from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
-from tests.strategies import conversation, corpora, corpus_of
+from tests.strategies import conversation, corpora, corpus_of, random_corpus
 
 TWO_TALKS = corpus_of(
     [
@@ -113,3 +117,73 @@ def test_iemocap_gives_four_speakers_three_devices_and_four_two() -> None:
 def test_virtual_speakers_refuse_what_cannot_be(clients: int) -> None:
     with pytest.raises(InputError, match=f"clients is {clients}.*ask for 3 to 4 clients"):
         VirtualSpeaker(clients).split(TWO_TALKS, [0, 1], 0)
+
+
+def turns_by_person(corpus: ConversationCorpus, client: ClientShares) -> Counter[str]:
+    """Speaker -> turns of theirs whose labels the client holds."""
+    held = [(corpus.conversations[share.dialogue], share) for share in client.shares]
+    return Counter(p for talk, share in held for p in talk.speakers[share.labelled].tolist())
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpus=corpora(), data=st.data())
+def test_a_group_holds_the_dialogues_and_the_labels_of_its_people(
+    corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    train = corpus.part("train")
+    people = {c.name for c in Speaker().split(corpus, train, 0)}
+    count = data.draw(st.integers(1, len(people)))
+    groups = SpeakerGroup(count).split(corpus, train, 0)
+    members = [set(turns_by_person(corpus, group)) for group in groups]
+    assert len(groups) == count
+    assert all(members)
+    assert sum(map(len, members)) == len(people)
+    assert set().union(*members) == people
+    for group, own in zip(groups, members, strict=True):
+        expected = {}
+        for index in train:
+            talk = corpus.conversations[index]
+            labelled = np.isin(talk.speakers, list(own)) & (talk.labels != UNLABELLED)
+            if labelled.any():
+                expected[index] = labelled.tolist()
+        assert {s.dialogue: s.labelled.tolist() for s in group.shares} == expected
+        assert all(s.context.all() and s.listener is None for s in group.shares)
+
+
+@settings(max_examples=60, deadline=None)
+@given(corpus=corpora(max_dialogues=8), data=st.data())
+def test_groups_are_dealt_from_those_who_say_most(
+    corpus: ConversationCorpus, data: st.DataObject
+) -> None:
+    train = corpus.part("train")
+    said = {c.name: c.examples for c in Speaker().split(corpus, train, 0)}
+    count = data.draw(st.integers(1, len(said)))
+    expected: list[dict[str, int]] = [{} for _ in range(count)]
+    for person in sorted(said, key=lambda name: (-said[name], name)):
+        fewest = min(expected, key=lambda group: sum(group.values()))
+        fewest[person] = said[person]
+    groups = SpeakerGroup(count).split(corpus, train, data.draw(st.integers(0, 9)))
+    assert [dict(turns_by_person(corpus, group)) for group in groups] == expected
+
+
+def test_groups_of_many_speakers_are_nearly_equal() -> None:
+    corpus = random_corpus(0, dialogues=40, turns=10, modalities={"text": 1})
+    sizes = [c.examples for c in SpeakerGroup().split(corpus, corpus.part("train"), 0)]
+    assert len(sizes) == 4
+    assert sum(sizes) == 400
+    assert max(sizes) - min(sizes) <= 5
+
+
+def test_a_group_sees_a_dialogue_of_nobody_whole() -> None:
+    (view,) = SpeakerGroup(2).views(TWO_TALKS, 2)
+    expected = whole(TWO_TALKS.conversations[2], 2)
+    assert view.context.tolist() == expected.context.tolist()
+    assert view.labelled.tolist() == expected.labelled.tolist()
+    assert view.listener is None
+
+
+def test_more_groups_than_speakers_with_labels_are_refused() -> None:
+    assert len(SpeakerGroup(3).split(TWO_TALKS, [0, 1], 0)) == 3
+    why = r"^clients is 4, but there are only 3 training speakers with labelled turns and every "
+    with pytest.raises(InputError, match=why + r"client needs one; ask for at most 3 clients\.$"):
+        SpeakerGroup(4).split(TWO_TALKS, [0, 1], 0)

@@ -53,7 +53,7 @@ class Auto(Executor):
         else:
             self._compare(cohort)
 
-    def train(self, client: int) -> Summary:
+    def train(self, client: int) -> Summary | None:
         if client in self._first:
             return self._first[client]
         return (self.chosen or self.candidates[0]).train(client)
@@ -65,7 +65,7 @@ class Auto(Executor):
     def _begin(self, executor: Executor, cohort: Sequence[int]) -> None:
         executor.open(self.received, cohort)
         # All add up here, in the order of the whole cohort.
-        executor.collector = self.collector
+        executor.collector, executor.traffic = self.collector, self.traffic
 
     def _compare(self, cohort: Sequence[int]) -> None:
         seconds: dict[str, float] = {}
@@ -74,7 +74,8 @@ class Auto(Executor):
             share = cohort[place :: len(self.candidates)]
             began = time.perf_counter()
             self._begin(executor, share)
-            self._first |= {client: executor.train(client) for client in share}
+            summaries = {client: executor.train(client) for client in share}
+            self._first |= {client: own for client, own in summaries.items() if own is not None}
             turns = sum(self._first[client].examples for client in share)
             seconds[type(executor).__name__] = (time.perf_counter() - began) / turns
         name = min(seconds, key=lambda name: seconds[name])

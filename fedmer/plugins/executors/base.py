@@ -2,14 +2,28 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.plugins.executors.collector import Collector
+from fedmer.plugins.privacy.base import Privacy
 from fedmer.weights import FlatWeights
+
+
+@dataclass
+class Traffic:
+    """Bytes of a round, of all clients together.
+
+    Args:
+        down: From the server.
+        up: To it.
+    """
+
+    down: int = 0
+    up: int = 0
 
 
 class Executor(ABC):
@@ -17,7 +31,8 @@ class Executor(ABC):
 
     A round calls :meth:`open`, then :meth:`train` for every client in the cohort's order, then
     :meth:`weighted_mean` once. An executor may train others of the cohort meanwhile: updates are
-    added in the cohort's order, whatever order they come in.
+    added in the cohort's order, whatever order they come in. Between two calls ``traffic`` and
+    ``failures`` say what the round has cost so far, and who has no part in it.
 
     Args:
         spool_gb: Gigabytes (1e9 bytes) of the cohort's updates to hold in memory where the rule
@@ -33,6 +48,19 @@ class Executor(ABC):
             raise InputError(f"executor.spool_gb is {spool_gb}; expected 0 or more.")
         self.limit = spool_gb * 1e9
 
+    def protect(self, privacy: Privacy | None) -> None:
+        """Receive what protects updates, before :meth:`bind`.
+
+        Raises:
+            InputError: This executor cannot give it.
+        """
+        if privacy is not None:
+            raise InputError(
+                f"--privacy {type(privacy).__name__} hides a client's update from everybody else, "
+                f"and {type(self).__name__} trains all clients in the server's own processes; use "
+                "--executor Flower."
+            )
+
     def bind(self, trainer: LocalTrainer) -> None:
         """Receive the client side, once, before the first round."""
         self.trainer = trainer
@@ -45,28 +73,33 @@ class Executor(ABC):
             received = replace(received, weights=FlatWeights.of(received.weights))
         self.received = received
         self.collector = Collector(cohort, self.limit)
+        self.traffic = Traffic()
+        self.failures: dict[int, str] = {}
+        """Client id -> why it has no part in this round."""
 
     @abstractmethod
-    def train(self, client: int) -> Summary:
-        """See that the cohort's next client is trained, and :meth:`collect` what it sends."""
+    def train(self, client: int) -> Summary | None:
+        """See that the cohort's next client is trained, and :meth:`collect` what it sends.
+
+        Returns:
+            Its summary; None if it stands in ``failures`` now.
+        """
 
     def collect(self, summary: Summary, update: Update | None) -> None:
         """Keep or add up what one client sends."""
+        self.traffic.down += self.received.nbytes
+        self.traffic.up += summary.nbytes
         if update is not None:
+            self.traffic.up += update.nbytes
             self.collector.take(update, self.trainer.aggregator.weight(summary))
 
-    def weighted_mean(self, weights: Mapping[int, float]) -> tuple[Weights | None, int]:
-        """The mean of the cohort's updates, and the bytes that the clients sent for it.
+    def weighted_mean(self, weights: Mapping[int, float]) -> Weights | None:
+        """The mean of the cohort's updates, or None where the rule's clients send no weights.
 
         Args:
             weights: Client id -> weight, sum 1.
-
-        Returns:
-            None and 0 where the rule's clients send no weights.
         """
-        if not self.collector.nbytes:
-            return None, 0
-        return self.collector.mean(weights), self.collector.nbytes
+        return None if self.collector.empty else self.collector.mean(weights)
 
     def close(self) -> None:  # noqa: B027 - most executors have nothing to end
         """End whatever was started; the executor may be used again afterwards."""

@@ -78,7 +78,8 @@ class Collector:
         self._running = RunningMean()
         self._waiting = Spool(limit)
         self._weights: dict[int, float] = {}
-        self.nbytes = 0
+        self._left_out: set[int] = set()
+        self.empty = True
 
     def take(self, update: Update, weight: float | None) -> None:
         """Take one client's update; what has to wait is copied.
@@ -87,15 +88,20 @@ class Collector:
             update: What it sent.
             weight: Its weight up to a common factor, or None if that is not known yet.
         """
-        self.nbytes += update.nbytes
+        self.empty = False
         if weight is not None:
             self._weights[update.client] = weight
+            self._add_waiting()
             if update.client == self._next:
                 self._running.add(update.weights, weight)
                 self._next = next(self._order, None)
                 self._add_waiting()
                 return
         self._waiting[update.client] = FlatWeights.of(update.weights)
+
+    def leave_out(self, client: int) -> None:
+        """Expect nothing of a client any more."""
+        self._left_out.add(client)
 
     def mean(self, weights: Mapping[int, float]) -> Weights:
         """The mean; for updates whose weight was not known before, by these weights."""
@@ -104,6 +110,9 @@ class Collector:
         return self._running.result()
 
     def _add_waiting(self) -> None:
-        while self._next in self._waiting and self._next in self._weights:
-            self._running.add(self._waiting.pop(self._next), self._weights[self._next])
+        while self._next is not None:
+            if self._next in self._waiting and self._next in self._weights:
+                self._running.add(self._waiting.pop(self._next), self._weights[self._next])
+            elif self._next not in self._left_out:
+                return
             self._next = next(self._order, None)

@@ -1,0 +1,129 @@
+"""A corpus file a client, for federations whose clients sit on machines of their own."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
+from fedmer.data.formats import native
+from fedmer.data.share import ClientShares, Share
+from fedmer.errors import InputError
+
+WRITABLE = (
+    "Central, Session, Dialogue, SpeakerGroup, NWay, Dirichlet, or SpeakerPrivate without keep_gaps"
+)
+"""Splits whose clients a corpus file can always tell."""
+
+
+def check_empty(folder: Path) -> None:
+    """Refuse a folder that holds anything, or that cannot be made.
+
+    Raises:
+        InputError: Something is in the folder, it is a file, or there is no folder to make it in.
+    """
+    try:
+        if folder.is_dir() and any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty; name a new or an empty folder.")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder} is a file; name a new or an empty folder.")
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to: {error.strerror}.") from None
+    if not folder.parent.is_dir():
+        raise InputError(f"{folder.parent} is not a folder; make it first.")
+
+
+def write_clients(
+    corpus: ConversationCorpus, clients: Sequence[ClientShares], folder: Path, split: str
+) -> None:
+    """Write what each client holds as a native corpus, and what is nobody's as another.
+
+    Reading ``client-0.npz`` and holding its dialogues whole gives client 0's excerpts again, and so
+    on; ``public.npz`` has the validation and test parts, if there are any. All files are written,
+    or none.
+
+    Args:
+        corpus: What was split.
+        clients: What a partitioner returned.
+        folder: An empty folder, or one to make.
+        split: The partitioner's name, for the sentence.
+
+    Raises:
+        InputError: A client sees a dialogue in a way that no file says, from a listener's side or
+            with gaps; or the folder cannot be written to.
+    """
+    _check_told(corpus, clients, split)
+    public = [talk for talk in corpus.conversations if talk.split != "train"]
+    made = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}.") from None
+    written: list[Path] = []
+    try:
+        for number, client in enumerate(clients):
+            written.append(folder / f"client-{number}.npz")
+            native.write(client_corpus(corpus, client), written[-1])
+        if public:
+            written.append(folder / "public.npz")
+            native.write(ConversationCorpus("public", public, corpus.label_names), written[-1])
+    except BaseException:
+        # Part of a federation trains like a smaller one, and nobody would notice.
+        for path in written:
+            path.unlink(missing_ok=True)
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def client_corpus(corpus: ConversationCorpus, client: ClientShares) -> ConversationCorpus:
+    """A corpus of exactly what a client holds, and of nothing else.
+
+    Turns outside K are gone, labels outside M are overwritten, and the turns that are left close
+    up. From whose side a dialogue is seen is not kept.
+
+    Args:
+        corpus: What was split.
+        client: One of the clients that a partitioner returned.
+    """
+    return ConversationCorpus(
+        client.name,
+        [_held(corpus.conversations[share.dialogue], share) for share in client.shares],
+        corpus.label_names,
+    )
+
+
+def _held(talk: Conversation, share: Share) -> Conversation:
+    kept = share.context
+    words = [word for word, held in zip(talk.utterances, kept, strict=False) if held]
+    return Conversation(
+        id=talk.id,
+        features={name: rows[kept] for name, rows in talk.features.items()},
+        present={name: mask[kept] for name, mask in talk.present.items()},
+        speakers=talk.speakers[kept],
+        labels=np.where(share.labelled, talk.labels, UNLABELLED)[kept],
+        split="train",
+        session=talk.session,
+        utterances=words,
+    )
+
+
+def _check_told(corpus: ConversationCorpus, clients: Sequence[ClientShares], split: str) -> None:
+    """Refuse clients who see a dialogue otherwise than somebody who holds their file would."""
+    for client in clients:
+        for share in client.shares:
+            talk = corpus.conversations[share.dialogue]
+            nobody = replace(share, listener=None, keep_gaps=False)
+            if share.listener is not None and (share.roles(talk) != nobody.roles(talk)).any():
+                why = f"hears it from the side of '{share.listener}', who is not the first to speak"
+            elif share.keep_gaps and (share.positions() != nobody.positions()).any():
+                why = "keeps gaps where turns of others were"
+            else:
+                continue
+            raise InputError(
+                f"The split {split} cannot be written as files: in dialogue '{talk.id}' the client "
+                f"'{client.name}' {why}, which no file says. Use {WRITABLE}."
+            )

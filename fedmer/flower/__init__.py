@@ -1,0 +1,1 @@
+"""Clients elsewhere, by Flower: its wire, its simulation, its deployment."""

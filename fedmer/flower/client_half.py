@@ -1,0 +1,117 @@
+"""What a client does with a letter: train, score its holdout, or mask its update."""
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.client.mod import secaggplus_mod
+from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
+from flwr.compat.common.recorddict_compat import fitres_to_recorddict
+
+from fedmer.errors import InputError
+from fedmer.flower.masks import harden
+from fedmer.flower.wire import put_answer, take_broadcast
+from fedmer.local import LocalTrainer
+from fedmer.messages import Update
+
+FIT = "train.fit"
+SCORE = "evaluate"
+DESCRIBE = "query"
+"""Types of messages; a masked sum takes plain ``train``, as Flower's protocol wants it."""
+
+_KEPT = "update"
+
+
+def header(round: int, client: int, keep: bool = False) -> ConfigRecord:
+    """The head of every letter of a round.
+
+    Args:
+        round: From 0.
+        client: The id that the node has in this run.
+        keep: Leave the update with the node, for a masked sum.
+    """
+    return ConfigRecord({"round": round, "client": client, "keep": keep})
+
+
+def fit(
+    trainer: LocalTrainer, content: RecordDict, context: Context, memory: dict[str, Any]
+) -> tuple[RecordDict, dict[str, Any]]:
+    """Train; returns the answer, and what the client remembers.
+
+    Raises:
+        InputError: The letter does not fit the network, or the loss is not finite.
+    """
+    head: Any = content["round"]
+    received = take_broadcast(content, head["round"], trainer.own.layout)
+    summary, update, memory = trainer.work(head["client"], received, memory)
+    if head["keep"] and update is not None:
+        assert received.weights is not None
+        keep_difference(context, update, received.weights)
+        update = None
+    answer = RecordDict()
+    put_answer(answer, summary, update)
+    return answer, memory
+
+
+@torch.no_grad()
+def keep_difference(context: Context, update: Update, received: Mapping[str, Any]) -> None:
+    """Keep what training changed with the node, until its weight is known.
+
+    What a rule attaches has no received value and is kept as it is.
+    """
+    parts = [
+        (value - received[name] if name in received else value).flatten()
+        for name, value in update.weights.items()
+    ]
+    context.state[_KEPT] = ArrayRecord({"difference": Array(torch.cat(parts).cpu().numpy())})
+
+
+def mask(message: Message, context: Context) -> Message:
+    """One stage of a masked sum, of the update that :func:`fit` kept.
+
+    Raises:
+        InputError: The update is larger than the sum can hold.
+    """
+    harden()
+    answer: Message = secaggplus_mod(message, context, _scaled)
+    return answer
+
+
+def _scaled(message: Message, context: Context) -> Message:
+    """The node's difference times the weight that the server gives it."""
+    told: Any = message.content.config_records["fitins.config"]
+    difference = context.state.array_records.pop(_KEPT)["difference"].numpy()
+    scaled = float(told["weight"]) * difference
+    largest = float(abs(scaled).max())
+    if not largest <= told["clip"]:
+        raise InputError(
+            f"its weighted update reaches {largest:.3g}, beyond privacy.clip {told['clip']:g}"
+        )
+    parameters = ndarrays_to_parameters([scaled])
+    result = FitRes(Status(Code.OK, ""), parameters, num_examples=1, metrics={})
+    return Message(fitres_to_recorddict(result, keep_input=False), reply_to=message)
+
+
+def score(trainer: LocalTrainer, content: RecordDict, memory: dict[str, Any]) -> RecordDict:
+    """Score the holdout; the answer has a ``(C * C,)`` count of truth and guess, or nothing."""
+    head: Any = content["round"]
+    received = take_broadcast(content, head["round"])
+    trainer.prepare(received, memory)
+    scores = trainer.evaluate(trainer.data[head["client"]].holdout, received)
+    counts = [] if scores is None else [n for row in scores.confusion for n in row]
+    return RecordDict({"confusion": ConfigRecord({"counts": counts})})
+
+
+def to_bytes(memory: dict[str, Any]) -> bytes:
+    """What a client remembers, as bytes."""
+    buffer = io.BytesIO()
+    torch.save(memory, buffer)
+    return buffer.getvalue()
+
+
+def from_bytes(data: bytes) -> dict[str, Any]:
+    """The inverse of :func:`to_bytes`; executes nothing."""
+    memory: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    return memory

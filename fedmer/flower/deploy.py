@@ -1,0 +1,289 @@
+"""``fedmer deploy init|server|node``: bring up a server and nodes on Flower, with TLS and keys."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NoReturn
+
+from fedmer.errors import InputError
+from fedmer.flower.folder import Federation, Node, is_host, write_private
+from fedmer.flower.processes import (
+    Kept,
+    Stopped,
+    check_port,
+    flower_environment,
+    free_port,
+    only_one,
+    stoppable,
+)
+
+_SECONDS_TO_START = 120.0
+_TICK = 0.2
+_LONGEST_PAUSE = 10.0
+# Clocks of other machines may be behind.
+_BACKDATED = timedelta(hours=1)
+_MOST_DAYS = 3650
+_MOST_NODES = 10_000
+
+_LISTEN = ("127.0.0.1", "0.0.0.0")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}.")
+
+
+def main(argv: list[str]) -> int:
+    """Run ``fedmer deploy`` with the arguments that follow it.
+
+    Args:
+        argv: For example ``["init", "federation", "--nodes", "3"]``.
+
+    Returns:
+        The exit code: 0 after Ctrl-C or SIGTERM, 1 if what was started has died.
+
+    Raises:
+        InputError: What was typed, a file, or the server's identity cannot be used.
+    """
+    try:
+        options = _parser().parse_args(argv)
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    if options.command == "init":
+        begin = datetime.now(UTC)
+        if not 1 <= options.days <= _MOST_DAYS:
+            raise InputError(f"--days is {options.days}; expected 1 to {_MOST_DAYS}.")
+        end = begin + timedelta(days=options.days)
+        found = init(
+            options.folder, options.nodes, options.host, options.port, begin - _BACKDATED, end
+        )
+        print(_what_goes_where(found, end))
+        return 0
+    try:
+        with stoppable():
+            if options.command == "server":
+                return _server(Federation.read(options.folder), options.listen)
+            return _node(Node.read(options.folder), options.data.absolute())
+    except Stopped:
+        return 0
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="fedmer deploy",
+        description="Bring up a server and nodes on Flower, with TLS and node keys.",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="init|server|node")
+    add = commands.add_parser("init", help="make the folders of a server and its nodes")
+    add.add_argument("folder", metavar="DIR", type=Path, help="to make; nothing may be in it")
+    add.add_argument("--nodes", metavar="N", type=int, required=True, help="how many nodes")
+    add.add_argument(
+        "--host", default="127.0.0.1", help="name or IPv4 address the nodes dial (%(default)s)"
+    )
+    add.add_argument("--port", type=int, default=8443, help="of the server (%(default)s)")
+    add.add_argument("--days", type=int, default=365, help="the certificate holds (%(default)s)")
+    add = commands.add_parser("server", help="run the server until Ctrl-C")
+    add.add_argument("folder", metavar="DIR", type=Path, help="that 'fedmer deploy init' made")
+    add.add_argument(
+        "--listen",
+        choices=_LISTEN,
+        help="0.0.0.0 for all interfaces; without it, only if --host of init was another machine",
+    )
+    add = commands.add_parser("node", help="run one node until Ctrl-C")
+    add.add_argument("folder", metavar="FOLDER", type=Path, help="of the node, as in DIR/node-0")
+    add.add_argument("--data", metavar="FILE", type=Path, required=True, help="its own corpus")
+    return parser
+
+
+def init(
+    folder: Path, nodes: int, host: str, port: int, begin: datetime, end: datetime
+) -> Federation:
+    """Make the folders of a federation.
+
+    Args:
+        folder: Where; it must be missing or empty.
+        nodes: How many.
+        host: What they dial, a name or an IPv4 address.
+        port: Where the server will listen.
+        begin: From when the server's certificate holds.
+        end: Until when.
+
+    Raises:
+        InputError: One of these cannot be used, or the folder cannot be written.
+    """
+    if not 1 <= nodes <= _MOST_NODES:
+        raise InputError(f"--nodes is {nodes}; expected 1 to {_MOST_NODES}.")
+    if not 1 <= port <= 65535:
+        raise InputError(f"--port is {port}; expected 1 to 65535.")
+    if not is_host(host):
+        raise InputError(f"--host is '{host}'; expected a host name or an IPv4 address.")
+    _need_flower()
+    from fedmer.flower.certificates import certificates, node_key
+
+    names = tuple(f"node-{number}" for number in range(nodes))
+    found = Federation(folder.absolute(), f"{host}:{port}", names)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"{folder} is not empty; name a new folder.")
+        authority, server = certificates(host, begin, end)
+        write_private(found.authority_key, authority.private)
+        found.authority.write_bytes(authority.public)
+        found.server.mkdir(mode=0o700)
+        write_private(found.key, server.private)
+        found.certificate.write_bytes(server.public)
+        found.write_flower_files()
+        found.public_key("any").parent.mkdir(mode=0o700)
+        for name in names:
+            key, node = node_key(name), found.node(name)
+            node.folder.mkdir(mode=0o700)
+            node.state.mkdir(mode=0o700)
+            write_private(node.key, key.private)
+            node.public_key.write_bytes(key.public)
+            found.public_key(name).write_bytes(key.public)
+            node.authority.write_bytes(authority.public)
+            node.write()
+        # The last of all: without it the folder is none of a federation.
+        found.write()
+    except OSError as error:
+        raise InputError(f"{folder} cannot be made: {error.strerror}; name another.") from error
+    return found
+
+
+def _what_goes_where(found: Federation, end: datetime) -> str:
+    count = len(found.nodes)
+    nodes = found.nodes[0] if count == 1 else f"{found.nodes[0]} to {found.nodes[-1]}"
+    return f"""\
+{found.folder} holds a federation of {count} node{"s" * (count > 1)}; its certificate holds until \
+{end:%Y-%m-%d}.
+  {nodes}: move each to the machine of its data, over a safe channel, and run there
+      fedmer deploy node FOLDER --data FILE
+  federation.json, ca.crt and server/: belong on the machine {found.host}; run there
+      fedmer deploy server DIR
+  ca.key: keep it offline. It can vouch for another server, and no command needs it again."""
+
+
+def _server(found: Federation, listen: str | None) -> int:
+    _need_flower()
+    from fedmer.flower.certificates import LOOPBACK, check_server
+
+    for path in (
+        found.authority,
+        found.certificate,
+        found.key,
+        *map(found.public_key, found.nodes),
+    ):
+        if not path.is_file():
+            raise InputError(f"{path} is missing; restore it, or make a federation anew.")
+    check_server(found.certificate, found.key)
+    listen = listen or _LISTEN[0 if found.host in LOOPBACK else 1]
+    check_port(listen, found.port)
+    with only_one(found.server, "fedmer deploy server"):
+        found.write_flower_files()
+        environment = flower_environment(found.home, found.host)
+        # The Flower client in this process reads them, too.
+        os.environ.update(environment)
+        words = [sys.executable, "-P", "-m", "fedmer.flower.superlink"]
+        words += ["--ssl-ca-certfile", str(found.authority)]
+        words += ["--ssl-certfile", str(found.certificate), "--ssl-keyfile", str(found.key)]
+        words += ["--host", listen, "--port", str(found.port), "--database", str(found.database)]
+        words += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+        with Kept(words, environment, found.log) as superlink:
+            return _serve(found, superlink)
+
+
+def _serve(found: Federation, superlink: Kept) -> int:
+    from fedmer.flower.superlink import is_guarded, is_healthy, register
+
+    patience = time.monotonic() + _SECONDS_TO_START
+    while superlink.exit_code is None and not is_healthy(found.loopback, found.authority):
+        if time.monotonic() > patience:
+            return _died("The SuperLink does not answer", superlink, found.log)
+        time.sleep(_TICK)
+    if superlink.exit_code is None:
+        if not is_guarded(found.loopback, found.authority):
+            raise InputError("Flower lets strangers start runs on this server; install flwr 1.41.")
+        keys = {name: found.public_key(name).read_bytes() for name in found.nodes}
+        found.write_node_ids(register(found.loopback, found.authority, keys))
+        count = f"{len(keys)} node{'s' * (len(keys) > 1)}"
+        print(f"Server is ready at {found.address} for {count}; Ctrl-C ends it", flush=True)
+    while superlink.exit_code is None:
+        time.sleep(_TICK)
+    return _died("The SuperLink has ended", superlink, found.log)
+
+
+def _node(node: Node, data: Path) -> int:
+    _need_flower()
+    from fedmer.data.formats import read_corpus
+    from fedmer.flower.certificates import check_node_key
+
+    for path in (node.authority, node.key, node.state):
+        if not path.exists():
+            raise InputError(f"{path} is missing; carry the node's folder here again.")
+    check_node_key(node.key)
+    read_corpus(data)
+    config = " ".join(
+        f"{key}={_quoted(path)}" for key, path in (("folder", node.folder), ("data", data))
+    )
+    with only_one(node.folder, "fedmer deploy node"):
+        _wait_for_server(node)
+        environment = flower_environment(node.home, node.host)
+        # Nodes often share a machine, where more threads than cores cost far more than they give.
+        environment.setdefault("OMP_NUM_THREADS", "1")
+        program = shutil.which("flower-supernode", path=environment["PATH"])
+        if program is None:
+            raise InputError("There is no program flower-supernode; install 'fedmer[flower]'.")
+        words = [program, "--root-certificates", str(node.authority), "--superlink", node.address]
+        words += ["--auth-supernode-private-key", str(node.key), "--node-config", config]
+        words += ["--host", "127.0.0.1", "--port", str(free_port())]
+        with Kept(words, environment, node.log) as supernode:
+            return _attend(node, supernode)
+
+
+def _attend(node: Node, supernode: Kept) -> int:
+    connected = False
+    while supernode.exit_code is None:
+        if not connected and "SuperNode ID: " in supernode.output():
+            connected = True
+            print(f"{node.name} is connected to {node.address}; Ctrl-C ends it", flush=True)
+        time.sleep(_TICK)
+    if not connected and "[code: 2004]" in supernode.output():
+        raise InputError(
+            f"The server at {node.address} does not know the key of {node.name}; start the server "
+            "with the DIR that was made together with this folder."
+        )
+    return _died(f"The SuperNode of {node.name} has ended", supernode, node.log)
+
+
+def _wait_for_server(node: Node) -> None:
+    from fedmer.flower.certificates import answers
+
+    pause = _TICK
+    while not answers(node.host, node.port, node.authority):
+        if pause == _TICK:
+            print(f"{node.name} is waiting for the server at {node.address}", flush=True)
+        time.sleep(pause)
+        pause = min(1.5 * pause, _LONGEST_PAUSE)
+
+
+def _died(what: str, process: Kept, log: Path) -> int:
+    print(f"{what}; the last lines of {log}:\n{process.last_lines()}", file=sys.stderr)
+    return 1
+
+
+def _quoted(path: Path) -> str:
+    if '"' in str(path):
+        raise InputError(f"{path} has a quotation mark in it, which Flower cannot take; rename it.")
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def _need_flower() -> None:
+    if find_spec("flwr") is None:
+        raise InputError("This needs Flower; install it with pip install 'fedmer[flower]'.")

@@ -1,0 +1,110 @@
+"""Letters to nodes, and what comes back of them in the end: an answer, or why there is none."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import RecordDict
+
+from fedmer.flower.relay import Relay, Reply, online, pull, push
+from fedmer.flower.wire import portable, take_failure
+
+_PAUSE = 0.05
+"""Seconds between two looks into the letter box."""
+_ROLL_CALL = 5.0
+"""Seconds between two looks at who is connected."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one letter.
+
+    Args:
+        content: The answer, or None.
+        failure: Why there is none, as the end of a sentence about the node.
+        bytes: Of the answer, as Flower serialised it.
+    """
+
+    content: RecordDict | None
+    failure: str = ""
+    bytes: int = 0
+
+
+class Mail:
+    """One letter to each of some clients.
+
+    Args:
+        relay: The way to Flower.
+        letters: Client -> the id of its node, and what to send.
+        kind: Flower's message type.
+        group: The round, for Flower's log.
+        seconds: How long to wait for an answer.
+    """
+
+    def __init__(
+        self,
+        relay: Relay,
+        letters: Mapping[int, tuple[int, RecordDict]],
+        kind: str,
+        group: str,
+        seconds: float,
+    ) -> None:
+        self._relay = relay
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._nodes = {client: node for client, (node, _) in letters.items()}
+        self.bytes = 0
+        """Of all letters, as Flower serialises them."""
+        whole = [(node, portable(content)) for node, content in letters.values()]
+        sent = relay.call(push, whole, kind, group, seconds) if letters else []
+        self._waiting: dict[str, int] = {}
+        self._lost: dict[int, Answer] = {}
+        for client, (letter, count) in zip(letters, sent, strict=True):
+            self.bytes += count
+            if letter is None:
+                self._lost[client] = Answer(None, "could not be written to")
+            else:
+                self._waiting[letter] = client
+        self._called = time.monotonic()
+
+    @property
+    def open(self) -> bool:
+        """Is anything still to come?"""
+        return bool(self._waiting or self._lost)
+
+    def receive(self) -> dict[int, Answer]:
+        """Wait a moment; returns what has come since, by client, maybe nothing."""
+        found, self._lost = self._lost, {}
+        if self._waiting:
+            for reply in self._relay.call(pull, list(self._waiting)):
+                found[self._waiting.pop(reply.letter)] = _answer(reply)
+        if self._waiting and not found:
+            self._give_up(found)
+            time.sleep(_PAUSE)
+        return found
+
+    def _give_up(self, found: dict[int, Answer]) -> None:
+        now = time.monotonic()
+        late = now > self._deadline
+        gone: set[int] = set()
+        if now - self._called > _ROLL_CALL:
+            self._called = now
+            gone = set(self._waiting.values()) - self._connected()
+        for letter, client in list(self._waiting.items()):
+            if late or client in gone:
+                why = f"did not answer within {self._seconds:.0f} s" if late else "went away"
+                found[client] = Answer(None, why)
+                del self._waiting[letter]
+
+    def _connected(self) -> set[int]:
+        nodes = set(self._relay.call(online))
+        return {client for client, node in self._nodes.items() if node in nodes}
+
+
+def _answer(reply: Reply) -> Answer:
+    if reply.content is None:
+        return Answer(None, f"failed: {reply.failure}")
+    own = take_failure(reply.content)
+    if own is not None:
+        return Answer(None, f"says: {own}", reply.bytes)
+    return Answer(reply.content, bytes=reply.bytes)

@@ -1,0 +1,277 @@
+"""Processes that never outlive the one that started them, and the environment Flower's run in.
+
+A child runs under a keeper, a small process of ours. The keeper adopts whatever the child leaves
+behind, and when it is asked to, or when our process is gone (however it went), it ends them all.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+
+from fedmer.errors import InputError
+
+# From linux/prctl.h.
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+
+_GRACE = 4.0
+_TICK = 0.1
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Stopped(BaseException):
+    """A signal asked this command to end, which is how it is meant to end."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM and SIGHUP into `Stopped`; later ones cannot disturb the tidying up."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Under nohup it is ignored, and has to stay so.
+        numbers.append(signal.SIGHUP)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def flower_environment(home: Path, server: str) -> dict[str, str]:
+    """The variables of every Flower process: this one's, without calls home or detours.
+
+    Args:
+        home: FLWR_HOME.
+        server: The host that the processes dial, past any proxy.
+    """
+    given = dict(os.environ)
+    for name in ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API"):
+        # Each opens one more port, which nothing guards.
+        given.pop(name, None)
+    direct = ",".join(
+        filter(None, (given.get("NO_PROXY", given.get("no_proxy")), server, "127.0.0.1,localhost"))
+    )
+    scripts = sysconfig.get_path("scripts")
+    return given | {
+        # Flower starts its own programs by name.
+        "PATH": os.pathsep.join(filter(None, (scripts, given.get("PATH")))),
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "NO_PROXY": direct,
+        "no_proxy": direct,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@contextlib.contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """Keep a second process of the same kind out of a folder.
+
+    Args:
+        folder: Where the lock lies.
+        what: The command, for the message.
+
+    Raises:
+        InputError: One is at work there, or the folder cannot be written.
+    """
+    try:
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"Another '{what}' is at work in {folder}; end that one first."
+            ) from error
+        yield
+
+
+def check_port(host: str, port: int) -> None:
+    """Refuse a port that something listens on.
+
+    Raises:
+        InputError: Something does, or this machine's rules forbid the port.
+    """
+    with socket.socket() as probe:
+        # As the server does: connections of the last one that are not quite gone do not matter.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise InputError(
+                f"Port {port} cannot be used ({error.strerror}); end what listens there, or make a "
+                "federation with another --port."
+            ) from error
+
+
+def free_port() -> int:
+    """A port of this machine that nothing uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Kept:
+    """A process that ends with this one, and its descendants with it.
+
+    Args:
+        words: The command.
+        environment: All its variables.
+        log: Where its output goes, after what is there.
+    """
+
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self._log = log
+        with log.open("ab") as file:
+            self._start = file.tell()
+            self._keeper = subprocess.Popen(
+                # -P keeps what lies in the current folder from being imported as a module.
+                [sys.executable, "-P", "-m", __name__, str(os.getpid()), *words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                # A Ctrl-C in the terminal is for us; we end them in order.
+                start_new_session=True,
+            )
+
+    def __enter__(self) -> "Kept":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, 128 plus the signal if one ended it."""
+        return self._keeper.poll()
+
+    def stop(self) -> None:
+        """End it and whatever it started; returns when all of them are gone."""
+        if self._keeper.poll() is None:
+            self._keeper.terminate()
+        self._keeper.wait()
+
+    def output(self) -> str:
+        """What it has said so far, without colours."""
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            return _COLOUR.sub("", file.read().decode(errors="replace"))
+
+    def last_lines(self, count: int = 12) -> str:
+        """The end of what it said, for a message."""
+        lines = [line for line in self.output().splitlines() if line.strip()]
+        return "\n".join(f"  {line}" for line in lines[-count:])
+
+
+def _keep(parent: int, words: Sequence[str]) -> int:
+    """Be the keeper: run the command until it ends, is to end, or the parent is gone."""
+    asked = False
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+
+    signal.signal(signal.SIGTERM, ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Orphans come to us instead of to process 1, so that none is lost and none stays a zombie.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    child = subprocess.Popen(words, preexec_fn=_die_with_keeper)
+    code: int | None = None
+    while code is None and not asked and os.getppid() == parent:
+        time.sleep(_TICK)
+        code = _reap(child.pid)
+    ended = _end_all(child.pid)
+    return next((known for known in (code, ended) if known is not None), 128 + signal.SIGTERM)
+
+
+def _end_all(child: int) -> int | None:
+    """End every descendant, politely first; returns the child's exit code if it was among them."""
+    code = None
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        told: set[int] = set()
+        deadline = time.monotonic() + _GRACE
+        while (left := _descendants(child)) and time.monotonic() < deadline:
+            for pid in left - told:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+            told |= left
+            time.sleep(_TICK / 2)
+            ended = _reap(child)
+            code = code if ended is None else ended
+    return code
+
+
+def _descendants(child: int) -> set[int]:
+    """Every process below this one, the dead that nobody has waited for yet included."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            # The name in brackets may hold spaces and brackets itself.
+            parents[int(entry.parent.name)] = int(entry.read_text().rpartition(")")[2].split()[1])
+    if not parents:
+        # A system without /proc, where Flower's own watch over its parent has to do.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, 0)
+            return {child}
+        return set()
+    found: set[int] = set()
+    newest = {os.getpid()}
+    while newest:
+        newest = {pid for pid, parent in parents.items() if parent in newest} - found
+        found |= newest
+    return found
+
+
+def _reap(child: int) -> int | None:
+    """Wait for all that have ended; returns the child's exit code if it was among them."""
+    code = None
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            if ended[0] == child:
+                status = os.waitstatus_to_exitcode(ended[1])
+                code = status if status >= 0 else 128 - status
+    return code
+
+
+def _die_with_keeper() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(_keep(int(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,171 @@
+"""The ServerApp: it lends its grid to the process that runs the federation.
+
+A round is run where the user typed ``fedmer fit``, with its progress bar, checkpoints and Ctrl-C.
+Flower gives the way to its nodes, the grid, to a ServerApp in a process of Flower's. So ours does
+nothing but call functions on its grid for whoever sits at the other end of a local socket.
+"""
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+from typing import Any, TypeVar
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+
+from flwr.app import Context, Message, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fedmer.errors import InputError
+from fedmer.flower.wire import portable, size
+
+T = TypeVar("T")
+
+
+def serve(grid: Grid, address: str) -> None:
+    """Call functions on a grid for the process that listens at ``address``, until it hangs up."""
+    with Client(address, family="AF_UNIX") as pipe:
+        while True:
+            try:
+                function, arguments = pipe.recv()
+            except (EOFError, ConnectionError):
+                return
+            try:
+                answer, failure = function(grid, *arguments), None
+            except Exception as error:  # noqa: BLE001 - raised again on the other side
+                answer, failure = None, f"{type(error).__name__}: {error}"
+            pipe.send((answer, failure))
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Serve the process whose address stands in the run's configuration."""
+    serve(grid, str(context.run_config["relay"]))
+
+
+class Relay:
+    """This process's end: calls functions on a grid that lives in another.
+
+    The socket lies in a folder that only this user may enter, and goes away with the relay.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="fedmer-")
+        self.address = str(Path(self._folder.name) / "relay")
+        self._listener = Listener(self.address, family="AF_UNIX")
+        self._pipe: Connection | None = None
+
+    def wait(self, seconds: float, alive: Callable[[], str | None]) -> None:
+        """Wait for the ServerApp.
+
+        Args:
+            seconds: How long.
+            alive: None while it may still come, else what went wrong.
+
+        Raises:
+            InputError: It did not come.
+        """
+        deadline = time.monotonic() + seconds
+        # Listener has no timeout of its own.
+        socket: Any = self._listener._listener._socket  # type: ignore[attr-defined]
+        socket.settimeout(0.2)
+        while self._pipe is None:
+            try:
+                self._pipe = self._listener.accept()
+            except TimeoutError:
+                failure = alive()
+                if failure is None and time.monotonic() > deadline:
+                    failure = f"it did not start within {seconds:.0f} s"
+                if failure is not None:
+                    raise InputError(f"Flower's ServerApp cannot be used: {failure}") from None
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """``function(grid, *arguments)``, in the ServerApp's process.
+
+        Args:
+            function: A module's own, so that the other process finds it by name.
+            *arguments: What can be pickled.
+
+        Raises:
+            InputError: The ServerApp is gone, or the function failed.
+        """
+        assert self._pipe is not None
+        try:
+            self._pipe.send((function, arguments))
+            answer, failure = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise InputError(
+                "The connection to Flower's server was lost; see that 'fedmer deploy server' is "
+                "running, and go on from the last checkpoint."
+            ) from error
+        if failure is not None:
+            raise InputError(f"Flower's server failed: {failure}")
+        result: T = answer
+        return result
+
+    def close(self) -> None:
+        """Hang up, which ends the ServerApp."""
+        if self._pipe is not None:
+            self._pipe.close()
+        self._listener.close()
+        self._folder.cleanup()
+
+
+def online(grid: Grid) -> list[int]:
+    """Ids of the nodes that are connected now."""
+    return list(grid.get_node_ids())
+
+
+def push(
+    grid: Grid, letters: Sequence[tuple[int, RecordDict]], kind: str, group: str, seconds: float
+) -> list[tuple[str | None, int]]:
+    """Send a letter to each node; returns ids, None for one that was not taken, and bytes.
+
+    Args:
+        grid: Where to.
+        letters: Node id and content.
+        kind: Flower's message type.
+        group: The round, for Flower's log.
+        seconds: How long a letter and its answer are good.
+    """
+    messages = [
+        Message(content, node, kind, ttl=seconds, group_id=group) for node, content in letters
+    ]
+    sizes = [size(content) for _, content in letters]
+    return list(zip(grid.push_messages(messages), sizes, strict=True))
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a node sent back.
+
+    Args:
+        letter: The id of the letter that it answers.
+        content: The answer, or None.
+        failure: What Flower says went wrong, else "".
+        bytes: Of the answer, as Flower serialised it.
+    """
+
+    letter: str
+    content: RecordDict | None
+    failure: str
+    bytes: int
+
+
+def pull(grid: Grid, letters: Sequence[str]) -> list[Reply]:
+    """What has come back so far."""
+    replies = []
+    for message in grid.pull_messages(list(letters)):
+        letter = message.metadata.reply_to_message_id
+        if message.has_error():
+            replies.append(Reply(letter, None, message.error.reason or "it failed", 0))
+        else:
+            content = message.content
+            replies.append(Reply(letter, portable(content), "", size(content)))
+    return replies

@@ -1,0 +1,170 @@
+"""One round over Flower: letters out, answers in, and a masked sum where it is asked for."""
+
+from collections.abc import Collection, Mapping, Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from flwr.app import RecordDict
+
+from fedmer.errors import InputError
+from fedmer.flower.client_half import FIT, header
+from fedmer.flower.mail import Answer, Mail
+from fedmer.flower.masked_sum import masked_sum
+from fedmer.flower.relay import Relay
+from fedmer.flower.wire import RefusedError, put_broadcast, take_answer
+from fedmer.messages import Summary, Weights
+from fedmer.plugins.privacy.secure_sum import SecureSum
+from fedmer.weights import FlatWeights, Layout
+
+if TYPE_CHECKING:
+    from fedmer.plugins.executors.flower import Flower
+
+
+class Connection(Protocol):
+    """A running Flower federation, virtual or real."""
+
+    relay: Relay
+
+    def nodes(self) -> dict[int, int]:
+        """Client -> node, of the clients that are connected."""
+
+    def complete(self, client: int, letter: RecordDict) -> None:
+        """Add to a letter what this kind of federation needs."""
+
+    def keep(self, client: int, answer: RecordDict) -> None:
+        """Take out of an answer what this kind of federation adds."""
+
+    def close(self) -> None:
+        """Hang up."""
+
+
+class FlowerRound:
+    """A cohort at work.
+
+    Args:
+        executor: Whose round it is; what comes in is collected there.
+        connection: The way to the nodes.
+        cohort: Clients.
+    """
+
+    def __init__(self, executor: "Flower", connection: Connection, cohort: Sequence[int]) -> None:
+        self.executor = executor
+        self.connection = connection
+        self.cohort = cohort
+        self.summaries: dict[int, Summary] = {}
+        self._nodes = connection.nodes()
+        self._expected, self._update = executor.rehearsal.layouts(executor.received)
+        for client in cohort:
+            if client not in self._nodes:
+                self._fail(client, "is not connected")
+        letters = {c: (self._nodes[c], self._letter(c)) for c in cohort if c in self._nodes}
+        group = str(executor.received.round + 1)
+        self._mail = Mail(connection.relay, letters, FIT, group, executor.timeout)
+        executor.traffic.down += self._mail.bytes
+
+    def train(self, client: int) -> Summary | None:
+        """Wait for a client's summary; None if it has failed."""
+        while client not in self.summaries and client not in self.executor.failures:
+            for sender, answer in self._mail.receive().items():
+                self._take(sender, answer)
+        return self.summaries.get(client)
+
+    def check_enough(self, clients: Collection[int]) -> None:
+        """See that enough clients have a part in the result.
+
+        Raises:
+            InputError: They are too few.
+        """
+        least = self.executor.min_nodes or ceil(len(self.cohort) / 2)
+        if len(clients) < min(least, len(self.cohort)):
+            why = "; ".join(self.executor.failures.values())
+            raise InputError(
+                f"Round {self.executor.received.round + 1}: {len(clients)} of {len(self.cohort)} "
+                f"nodes finished, and executor.min_nodes asks for {least} ({why}). "
+                "Earlier rounds are kept; go on from the last checkpoint when the nodes are back."
+            )
+
+    def masked_mean(self, weights: Mapping[int, float], privacy: SecureSum) -> Weights:
+        """The weighted mean of the updates that nodes have kept, seen as a whole only.
+
+        Raises:
+            InputError: Too few nodes stayed to the end.
+        """
+        executor = self.executor
+        nodes = {self._nodes[client]: weight for client, weight in weights.items()}
+        found = self.connection.relay.call(
+            masked_sum,
+            nodes,
+            executor.received.round,
+            privacy.threshold,
+            privacy.clip,
+            executor.timeout,
+        )
+        executor.traffic.down += found.down
+        executor.traffic.up += found.up
+        for client in weights:
+            if self._nodes[client] not in found.nodes:
+                why = found.failures.get(self._nodes[client], "was lost in the masked sum")
+                self._fail(client, why)
+        if found.total is None:
+            why = "; ".join(executor.failures.values())
+            raise InputError(
+                f"Round {executor.received.round + 1}: fewer than privacy.threshold "
+                f"{privacy.threshold:g} of the {len(weights)} nodes stayed to the end of the "
+                f"masked sum, so that it cannot be unmasked ({why}). Earlier rounds are kept; "
+                "go on from the last checkpoint when the nodes are back."
+            )
+        kept = sum(weight for c, weight in weights.items() if self._nodes[c] in found.nodes)
+        return self._restore(torch.from_numpy(found.total / kept))
+
+    def _restore(self, change: torch.Tensor) -> Weights:
+        """Weights out of the mean change; what a rule attached was never subtracted from."""
+        received = self.executor.received.weights
+        assert received is not None
+        assert self._update is not None
+        mean = FlatWeights.of({**self.executor.trainer.own, **self._attached(self._update)})
+        pieces = torch.split(change, [value.numel() for value in mean.values()])
+        for (name, value), piece in zip(mean.items(), pieces, strict=True):
+            start = received[name].double() if name in received else 0.0
+            value.copy_(start + piece.view(value.shape))
+        return mean
+
+    def _attached(self, layout: Layout) -> Weights:
+        own = self.executor.trainer.own
+        return {
+            name: torch.empty(shape, dtype=kind)
+            for name, shape, kind in layout.parts
+            if name not in own
+        }
+
+    def _letter(self, client: int) -> RecordDict:
+        letter = RecordDict()
+        received = self.executor.received
+        letter["round"] = header(received.round, client, keep=self.executor.privacy is not None)
+        put_broadcast(letter, received)
+        self.connection.complete(client, letter)
+        return letter
+
+    def _take(self, client: int, answer: Answer) -> None:
+        executor = self.executor
+        executor.traffic.up += answer.bytes
+        if answer.content is None:
+            self._fail(client, answer.failure)
+            return
+        try:
+            self.connection.keep(client, answer.content)
+            summary, update = take_answer(answer.content, client, self._expected, self._update)
+            if (update is None) != (executor.privacy is not None or self._update is None):
+                raise RefusedError("its update is missing, or was not asked for")
+        except RefusedError as error:
+            self._fail(client, f"was refused: {error}")
+            return
+        self.summaries[client] = summary
+        if update is not None:
+            executor.collector.take(update, executor.trainer.aggregator.weight(summary))
+
+    def _fail(self, client: int, why: str) -> None:
+        executor = self.executor
+        executor.collector.leave_out(client)
+        executor.failures[client] = f"{executor.trainer.data[client].name} {why}"

@@ -1,0 +1,175 @@
+"""Every client a virtual node of Flower's simulation engine, on this machine or a Ray cluster."""
+
+import functools
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from lightning_fabric import Fabric
+
+from fedmer.errors import InputError
+from fedmer.flower import client_half
+from fedmer.flower.relay import Relay, online, serve
+from fedmer.flower.wire import put_failure
+from fedmer.local import LocalTrainer
+
+_START = 180.0
+"""Seconds that Ray may take to come up."""
+
+
+class Simulation:
+    """A Flower simulation in a process of its own, and the way to its nodes.
+
+    Args:
+        trainer: The client side; sent to Ray's workers once.
+        cpus: Of each client at work.
+        gpus: Of each client at work.
+
+    Raises:
+        InputError: Ray does not start.
+    """
+
+    def __init__(self, trainer: LocalTrainer, cpus: int, gpus: float) -> None:
+        import ray.cloudpickle
+
+        self.clients = len(trainer.data)
+        self.memory = trainer.memory
+        self.relay = Relay()
+        folder = Path(self.relay.address).parent
+        client_side = (
+            trainer.client,
+            trainer.data,
+            trainer.aggregator,
+            trainer.training,
+            {"accelerator": trainer.fabric.device.type, "precision": _precision(trainer)},
+        )
+        payload = folder / "clients"
+        payload.write_bytes(ray.cloudpickle.dumps(client_side))  # type: ignore[no-untyped-call]
+        options = {
+            "address": self.relay.address,
+            "payload": str(payload),
+            "nodes": self.clients,
+            "cpus": cpus,
+            "gpus": gpus,
+        }
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            # A session of its own, so that Ctrl-C reaches this process alone, which then ends it.
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _PROGRAM, json.dumps(options)],
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "FLWR_TELEMETRY_ENABLED": "0"},
+            )
+        try:
+            self.relay.wait(_START, self._failure)
+            self._nodes = sorted(self.relay.call(online))
+        except BaseException:
+            self.close()
+            raise
+
+    def nodes(self) -> dict[int, int]:
+        """Client -> the id of its node."""
+        return dict(enumerate(self._nodes))
+
+    def complete(self, client: int, letter: RecordDict) -> None:
+        """Add what a client remembers: its node forgets it when the run ends, and we resume."""
+        remembered = client_half.to_bytes(self.memory.get(client, {}))
+        letter["memory"] = ConfigRecord({"bytes": remembered})
+
+    def keep(self, client: int, answer: RecordDict) -> None:
+        """Take over what a client remembers."""
+        memory = client_half.from_bytes(bytes(answer.config_records.pop("memory")["bytes"]))  # type: ignore[arg-type]
+        if memory:
+            self.memory[client] = memory
+
+    def close(self) -> None:
+        """End the simulation."""
+        self.relay.close()
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _failure(self) -> str | None:
+        if self._process.poll() is None:
+            return None
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return f"the simulation ended with code {self._process.returncode}: " + "\n".join(
+            lines[-5:]
+        )
+
+
+_PROGRAM = "import sys; from fedmer.flower.simulation import main; main(sys.argv[1])"
+
+
+def main(options: str) -> None:
+    """The process of the simulation: serves the relay until it hangs up."""
+    chosen = json.loads(options)
+    import ray
+    from flwr.simulation import run_simulation
+
+    ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    payload = ray.put(Path(chosen["payload"]).read_bytes())
+    server = ServerApp()
+
+    @server.main()
+    def relay(grid: Grid, context: Context) -> None:
+        serve(grid, chosen["address"])
+
+    resources = {"num_cpus": chosen["cpus"], "num_gpus": chosen["gpus"]}
+    run_simulation(
+        server_app=server,
+        client_app=client_app(payload),
+        num_supernodes=chosen["nodes"],
+        backend_config={"client_resources": resources},
+    )
+
+
+def client_app(payload: Any) -> ClientApp:
+    """The ClientApp of every virtual node; ``payload`` is a Ray reference to the client side."""
+    app = ClientApp()
+
+    @app.train("fit")
+    def fit(message: Message, context: Context) -> Message:
+        content = message.content
+        memory = client_half.from_bytes(bytes(content.config_records["memory"]["bytes"]))  # type: ignore[arg-type]
+        try:
+            answer, memory = client_half.fit(resident(payload), content, context, memory)
+        except InputError as error:
+            answer = RecordDict()
+            put_failure(answer, str(error))
+        answer["memory"] = ConfigRecord({"bytes": client_half.to_bytes(memory)})
+        return Message(answer, reply_to=message)
+
+    @app.train()
+    def mask(message: Message, context: Context) -> Message:
+        return client_half.mask(message, context)
+
+    return app
+
+
+@functools.cache
+def resident(payload: Any) -> LocalTrainer:
+    """A worker's copy of the client side, made once."""
+    import ray
+    import torch
+
+    torch.set_num_threads(1)
+    client, data, aggregator, training, devices = pickle.loads(ray.get(payload))
+    fabric = Fabric(devices=1, **devices)
+    return LocalTrainer(client, data, aggregator, training, fabric)
+
+
+def _precision(trainer: LocalTrainer) -> str:
+    return str(trainer.fabric.strategy.precision.precision)

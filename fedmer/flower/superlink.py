@@ -1,0 +1,193 @@
+"""Flower's SuperLink behind a guard, and what we ask of one that runs.
+
+One port serves the nodes, who sign what they send, and the interfaces that start runs and hand out
+tasks, where nobody has to prove anything. Whoever reached those could run code on every node. The
+guard lets other machines through to the first only.
+
+``python -m fedmer.flower.superlink OPTIONS`` takes the options of ``flower-superlink``.
+"""
+
+import http.client
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+from fedmer.errors import InputError
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+_Application = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
+
+_THIS_MACHINE = ("127.0.0.1", "::1")
+_FOR_NODES = "/v1/fleet/"
+_HEALTH = "/health"
+_CONTROL = "/v1/control/list-nodes"
+
+# On Linux all of 127.0.0.0/8 is this machine, so this address can ask what a stranger would.
+_STRANGER = "127.0.0.2"
+
+
+class Guard:
+    """An ASGI application that answers 403 to other machines, unless a node may ask.
+
+    Args:
+        application: Who answers otherwise.
+    """
+
+    def __init__(self, application: _Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
+        if scope["type"] == "lifespan" or _may_pass(scope):
+            await self._application(scope, receive, send)
+        elif scope["type"] == "http":
+            headers = [(b"content-type", b"text/plain; charset=utf-8")]
+            await send({"type": "http.response.start", "status": 403, "headers": headers})
+            body = b"Only the machine of the server may ask for this.\n"
+            await send({"type": "http.response.body", "body": body})
+        else:
+            # A WebSocket that is closed before it was accepted is refused with 403.
+            await send({"type": "websocket.close", "code": 1008})
+
+
+def _may_pass(scope: _Scope) -> bool:
+    client = scope.get("client")
+    if client is not None and client[0] in _THIS_MACHINE:
+        return True
+    path: str = scope["path"]
+    return path == _HEALTH or path.startswith(_FOR_NODES)
+
+
+def put_guard(entry: ModuleType) -> None:
+    """Let the module of Flower's SuperLink serve behind the guard, or not at all.
+
+    Args:
+        entry: ``flwr.superlink.cli.flower_superlink``.
+
+    Raises:
+        InputError: This Flower starts its server in another way than the guard knows.
+    """
+    serve = getattr(entry, "_run_superlink_http_api", None)
+    named = set(serve.__code__.co_names) if serve is not None else set()
+    if not {"uvicorn", "run"} <= named or not hasattr(entry, "uvicorn"):
+        from flwr.supercore.version import package_version
+
+        raise InputError(
+            f"Flower {package_version} starts its server in a way that fedmer cannot guard; "
+            "install flwr 1.41."
+        )
+    run = entry.uvicorn.run
+
+    def guarded(app: _Application, **options: Any) -> None:
+        # Headers of a proxy would let a stranger name himself 127.0.0.1, and a log of every
+        # request would grow by the second.
+        run(Guard(app), **options | {"proxy_headers": False, "access_log": False})
+
+    # Only `run`: any other way of serving has to fail, as it would be unguarded.
+    entry.uvicorn = SimpleNamespace(run=guarded)  # type: ignore[attr-defined]
+
+
+def is_healthy(address: str, authority: Path) -> bool:
+    """Whether the SuperLink answers."""
+    try:
+        return _status("GET", _HEALTH, address, authority) == 200
+    except OSError:
+        return False
+
+
+def is_guarded(address: str, authority: Path) -> bool:
+    """Whether a stranger is refused, asked as one where the system has an address for that."""
+    if sys.platform != "linux" or not address.startswith("127."):
+        return True
+    return _status("POST", _CONTROL, address, authority, (_STRANGER, 0)) == 403
+
+
+def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[str, int]:
+    """Make the SuperLink know the nodes; those it knows already stay as they are.
+
+    Args:
+        address: HOST:PORT on this machine.
+        authority: The certificate of the federation's authority.
+        keys: The public key of each node, as ``ssh-keygen`` writes it.
+
+    Returns:
+        Flower's number of each node.
+
+    Raises:
+        InputError: A key cannot be read, or the SuperLink refuses it.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+    from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+    from httpx import HTTPError
+
+    client = ControlHttpClient.from_server_address(
+        address,
+        insecure=False,
+        root_certificates=authority.read_bytes(),
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+    )
+    numbers: dict[str, int] = {}
+    try:
+        known = {
+            node.public_key: node.node_id
+            for node in client.ListNodes(ListNodesRequest()).nodes_info
+            if node.status != "unregistered"
+        }
+        for name, text in keys.items():
+            try:
+                key = load_ssh_public_key(text)
+            except ValueError as error:
+                raise InputError(f"The public key of {name} is damaged ({error}).") from error
+            if not isinstance(key, ec.EllipticCurvePublicKey):
+                raise InputError(f"The public key of {name} is not an elliptic one.")
+            content = public_key_to_bytes(key)
+            if content not in known:
+                request = RegisterNodeRequest(public_key=content, name=name)
+                known[content] = client.RegisterNode(request).node_id
+            numbers[name] = known[content]
+    except HTTPError as error:
+        raise InputError(f"The SuperLink did not register the nodes ({error}).") from error
+    finally:
+        client.close()
+    return numbers
+
+
+def _status(
+    method: str, path: str, address: str, authority: Path, source: tuple[str, int] | None = None
+) -> int:
+    context = ssl.create_default_context(cafile=str(authority))
+    connection = http.client.HTTPSConnection(
+        address, timeout=10, context=context, source_address=source
+    )
+    try:
+        connection.request(method, path)
+        return connection.getresponse().status
+    except http.client.HTTPException as error:
+        raise OSError(str(error)) from error
+    finally:
+        connection.close()
+
+
+def main() -> int:
+    """Be ``flower-superlink``, guarded."""
+    try:
+        entry = import_module("flwr.superlink.cli.flower_superlink")
+        put_guard(entry)
+    except (InputError, ImportError) as error:
+        print(f"fedmer: error: {error}", file=sys.stderr)
+        return 2
+    entry.flower_superlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

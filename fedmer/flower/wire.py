@@ -1,0 +1,238 @@
+"""Messages as records of Flower, and back without trusting the sender.
+
+A dictionary of tensors crosses as one vector for each type of number, with names and shapes as
+text beside them: a message of two hundred tensors is then two or three objects of Flower's instead
+of four hundred. Nothing is unpickled. What comes in is measured before it is decoded.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from torch import Tensor
+
+from fedmer.errors import InputError
+from fedmer.messages import Broadcast, Summary, Update
+from fedmer.weights import FlatWeights, Layout
+
+_KINDS = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "int64": torch.int64,
+    "int32": torch.int32,
+    "bool": torch.bool,
+}
+_NAMES = {kind: name for name, kind in _KINDS.items()}
+_FRAMING = 1024
+"""Bytes that a vector may have besides its numbers."""
+MOST_EXAMPLES = 10**12
+"""Labelled turns beyond any corpus."""
+
+
+class RefusedError(InputError):
+    """A message that cannot be used; the sentence says why."""
+
+
+def put(content: RecordDict, name: str, tensors: Mapping[str, Tensor]) -> None:
+    """Write a dictionary of tensors into a message under ``name``.
+
+    Raises:
+        ValueError: A tensor is of a type that does not cross, such as bfloat16.
+    """
+    flat = tensors if isinstance(tensors, FlatWeights) else FlatWeights.of(tensors)
+    vectors = {}
+    for kind, vector in flat.vectors.items():
+        if kind not in _NAMES:
+            raise ValueError(f"{name} holds {kind}, which does not cross; use {', '.join(_KINDS)}.")
+        vectors[_NAMES[kind]] = Array(vector.detach().cpu().numpy())
+    content[name] = ArrayRecord(vectors)
+    parts = [(part, list(shape), _NAMES[kind]) for part, shape, kind in flat.layout.parts]
+    content[f"{name}.layout"] = ConfigRecord({"parts": json.dumps(parts, separators=(",", ":"))})
+
+
+def take(
+    content: RecordDict, name: str, expected: Layout | None = None, limit: float = math.inf
+) -> FlatWeights:
+    """Read the dictionary of tensors that :func:`put` wrote under ``name``.
+
+    Args:
+        content: A message from anybody.
+        name: Which.
+        expected: The names, shapes and types it has to have.
+        limit: Bytes that it may have, if nothing is expected.
+
+    Raises:
+        RefusedError: It is missing, too large, of other names or shapes, or not finite.
+    """
+    try:
+        vectors, text = content.array_records[name], content.config_records[f"{name}.layout"]
+        layout = _layout(json.loads(str(text["parts"])))
+    except (KeyError, ValueError, TypeError) as error:
+        raise RefusedError(
+            f"its {name} are missing or cannot be read ({type(error).__name__})"
+        ) from (error)
+    if expected is not None and layout != expected:
+        raise RefusedError(f"its {name} {difference(layout, expected)}")
+    sizes = {_NAMES[kind]: (kind, sum(counts)) for kind, counts in layout.sizes.items()}
+    if sizes.keys() != vectors.keys():
+        raise RefusedError(
+            f"its {name} are of types {sorted(vectors)}, but it names {sorted(sizes)}"
+        )
+    if sum(size * kind.itemsize for kind, size in sizes.values()) > limit:
+        raise RefusedError(
+            f"its {name} are larger than the {limit / 1e6:.1f} MB that they may have"
+        )
+    found = {}
+    for key, (kind, size) in sizes.items():
+        array = vectors[key]
+        if len(array.data) > size * kind.itemsize + _FRAMING:
+            raise RefusedError(
+                f"its {name} are {len(array.data)} bytes of {key}, expected {size * kind.itemsize}"
+            )
+        found[kind] = _vector(array, name, key, size)
+    return FlatWeights(layout, found)
+
+
+def difference(layout: Layout, expected: Layout) -> str:
+    """How names and shapes differ, as the end of a sentence.
+
+    >>> difference(Layout.of({"w": torch.ones(2)}), Layout.of({"w": torch.ones(3)}))
+    "have 'w' of shape (2,), expected (3,)"
+    """
+    own = {name: (tuple(shape), kind) for name, shape, kind in layout.parts}
+    theirs = {name: (tuple(shape), kind) for name, shape, kind in expected.parts}
+    if own.keys() != theirs.keys():
+        odd = sorted(own.keys() ^ theirs.keys())
+        return f"are of another network: {len(odd)} names differ, first '{odd[0]}'"
+    for name, (shape, kind) in own.items():
+        if shape != theirs[name][0]:
+            return f"have '{name}' of shape {shape}, expected {theirs[name][0]}"
+        if kind != theirs[name][1]:
+            return f"have '{name}' of type {kind}, expected {theirs[name][1]}"
+    return "are in another order than expected"
+
+
+def put_broadcast(content: RecordDict, received: Broadcast) -> None:
+    """Write what clients may know."""
+    if received.weights is not None:
+        put(content, "weights", received.weights)
+    put(content, "tensors", received.tensors)
+
+
+def take_broadcast(content: RecordDict, round: int, expected: Layout | None = None) -> Broadcast:
+    """Read what clients may know.
+
+    Raises:
+        RefusedError: As :func:`take`.
+    """
+    weights = take(content, "weights", expected) if "weights" in content else None
+    return Broadcast(round, weights, take(content, "tensors"))
+
+
+def put_answer(content: RecordDict, summary: Summary, update: Update | None) -> None:
+    """Write what a client sends: its summary, and its update if there is one."""
+    content["summary"] = ConfigRecord(
+        {
+            "examples": summary.examples,
+            "names": list(summary.scalars),
+            "scalars": [float(value) for value in summary.scalars.values()],
+        }
+    )
+    put(content, "summary.tensors", summary.tensors)
+    if update is not None:
+        put(content, "update", update.weights)
+
+
+def take_answer(
+    content: RecordDict,
+    client: int,
+    summary_layout: Layout | None = None,
+    update_layout: Layout | None = None,
+) -> tuple[Summary, Update | None]:
+    """Read what a client sends.
+
+    Args:
+        content: From anybody.
+        client: Who it is from, as the server knows and not as the message says.
+        summary_layout: What its tensors have to be.
+        update_layout: What its update has to be.
+
+    Raises:
+        RefusedError: As :func:`take`, or its numbers are impossible.
+    """
+    try:
+        own: Any = content.config_records["summary"]
+        scalars = dict(zip(own["names"], own["scalars"], strict=True))
+        examples = own["examples"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise RefusedError("its summary is missing or cannot be read") from error
+    if type(examples) is not int or not 0 < examples <= MOST_EXAMPLES:
+        raise RefusedError(f"it claims {examples} labelled turns")
+    numbers = all(isinstance(value, float) and math.isfinite(value) for value in scalars.values())
+    if not numbers or "train_loss" not in scalars:
+        raise RefusedError(f"its numbers are {scalars}")
+    tensors = take(content, "summary.tensors", summary_layout)
+    update = None
+    if "update" in content:
+        update = Update(client, take(content, "update", update_layout))
+    return Summary(client, examples, scalars, tensors), update
+
+
+def put_failure(content: RecordDict, sentence: str) -> None:
+    """Say that it went wrong."""
+    content["failure"] = ConfigRecord({"sentence": sentence})
+
+
+def take_failure(content: RecordDict) -> str | None:
+    """What went wrong at the sender, or None."""
+    if "failure" not in content:
+        return None
+    return str(content.config_records["failure"].get("sentence", "it failed"))[:2000]
+
+
+def portable(content: RecordDict) -> RecordDict:
+    """A copy that can be pickled: what Flower has sent or measured holds views of buffers."""
+    copy = RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            record = ArrayRecord(
+                {key: Array(a.dtype, a.shape, a.stype, bytes(a.data)) for key, a in record.items()}
+            )
+        copy[name] = record
+    return copy
+
+
+def size(content: RecordDict) -> int:
+    """Bytes of a message's content as Flower serialises it."""
+    return sum(len(part.deflate()) for part in get_all_nested_objects(content).values())
+
+
+def _layout(parts: list[Any]) -> Layout:
+    found = []
+    for name, shape, kind in parts:
+        numbers = [int(number) for number in shape]
+        if not isinstance(name, str) or kind not in _KINDS or any(n < 0 for n in numbers):
+            raise ValueError("not a layout")
+        found.append((name, torch.Size(numbers), _KINDS[kind]))
+    if len({name for name, _, _ in found}) != len(found):
+        raise ValueError("a name occurs twice")
+    return Layout(tuple(found))
+
+
+def _vector(array: Array, name: str, key: str, size: int) -> Tensor:
+    try:
+        numbers = array.numpy()
+    except (ValueError, TypeError, EOFError) as error:
+        raise RefusedError(f"its {name} cannot be decoded ({type(error).__name__})") from error
+    if numbers.dtype != np.dtype(key) or numbers.shape != (size,):
+        raise RefusedError(
+            f"its {name} are {numbers.dtype} of shape {numbers.shape}, expected {key} of ({size},)"
+        )
+    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+        raise RefusedError(f"its {name} hold NaN or infinity")
+    return torch.from_numpy(np.array(numbers))

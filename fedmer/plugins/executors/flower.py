@@ -1,0 +1,138 @@
+"""Flower, clients on other machines or on a Ray cluster."""
+
+import atexit
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedmer.errors import InputError
+from fedmer.local import LocalTrainer
+from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.plugins.executors.base import Executor
+from fedmer.plugins.privacy.base import Privacy
+from fedmer.plugins.privacy.secure_sum import SecureSum
+
+if TYPE_CHECKING:
+    pass
+
+
+class Flower(Executor):
+    """Clients as nodes of Flower: virtual ones on this machine, or real ones behind TLS.
+
+    Without ``federation`` every client is a virtual node of Flower's simulation engine, on this
+    machine's cores or, with ``RAY_ADDRESS`` set, on a Ray cluster. With it clients are the nodes
+    that ``fedmer deploy node`` connected to the server of that folder; their data stays with them.
+    A round is one message down and one up: weights down, summary and update up. Under ``SecureSum``
+    the update stays with its node until the weight is known, and four small messages follow.
+
+    A node that is not there, fails, sends what cannot be used or takes longer than ``timeout`` has
+    no part in that round; the run goes on with the others.
+
+    Args:
+        federation: The folder that ``fedmer deploy init`` made, on the server.
+        timeout: Seconds that a node may take for its part of a round.
+        min_nodes: A round that fewer nodes finish ends the run, which can be gone on with from its
+            last checkpoint; 0 is half of the cohort, rounded up.
+        cpus: CPU cores of a virtual node at work.
+        gpus: GPUs of a virtual node at work; may be a fraction.
+        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+
+    Raises:
+        InputError: A number is out of range, or Flower is not installed.
+    """
+
+    def __init__(
+        self,
+        federation: Path | None = None,
+        timeout: float = 600.0,
+        min_nodes: int = 0,
+        cpus: int = 1,
+        gpus: float = 0.0,
+        spool_gb: float = 4.0,
+    ) -> None:
+        super().__init__(spool_gb)
+        if not 0 < timeout < float("inf"):
+            raise InputError(f"executor.timeout is {timeout}; expected seconds above 0.")
+        for name, value, least in (
+            ("min_nodes", min_nodes, 0),
+            ("cpus", cpus, 1),
+            ("gpus", gpus, 0),
+        ):
+            if value < least:
+                raise InputError(f"executor.{name} is {value}; expected {least} or more.")
+        self.federation = federation
+        self.timeout = timeout
+        self.min_nodes = min_nodes
+        self.cpus = cpus
+        self.gpus = gpus
+        self.privacy: SecureSum | None = None
+        self._run: Any = None
+        _need_flower()
+
+    def protect(self, privacy: Privacy | None) -> None:
+        if isinstance(privacy, SecureSum):
+            self.privacy = privacy
+        else:
+            super().protect(privacy)
+
+    def bind(self, trainer: LocalTrainer) -> None:
+        super().bind(trainer)
+        if self.privacy is not None:
+            _check_summable(trainer)
+        from fedmer.flower.rehearsal import Rehearsal
+
+        self.rehearsal = Rehearsal(trainer)
+
+    def open(self, received: Broadcast, cohort: Sequence[int]) -> None:
+        super().open(received, cohort)
+        from fedmer.flower.round import FlowerRound
+
+        self._round: FlowerRound = FlowerRound(self, self._connection(), cohort)
+
+    def train(self, client: int) -> Summary | None:
+        return self._round.train(client)
+
+    def weighted_mean(self, weights: Mapping[int, float]) -> Weights | None:
+        self._round.check_enough(weights.keys() - self.failures.keys())
+        if self.privacy is None or not self.trainer.aggregator.averages:
+            return super().weighted_mean(weights)
+        mean = self._round.masked_mean(weights, self.privacy)
+        self._round.check_enough(weights.keys() - self.failures.keys())
+        return mean
+
+    def close(self) -> None:
+        if self._run is not None:
+            self._run.close()
+            self._run = None
+            atexit.unregister(self.close)
+
+    def _connection(self) -> Any:
+        if self._run is None:
+            from fedmer.flower.simulation import Simulation
+
+            self._run = Simulation(self.trainer, self.cpus, self.gpus)
+            atexit.register(self.close)
+        return self._run
+
+
+def _need_flower() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("flwr") is None:
+        raise InputError(
+            "--executor Flower needs Flower, which is not installed; install fedmer[flower]."
+        )
+
+
+def _check_summable(trainer: LocalTrainer) -> None:
+    if not trainer.aggregator.averages:
+        raise InputError(
+            f"--privacy SecureSum sums weights, and clients of {type(trainer.aggregator).__name__} "
+            "send none; use a rule that averages weights, such as FedAvg."
+        )
+    odd = [name for name, value in trainer.own.items() if not value.is_floating_point()]
+    if odd:
+        raise InputError(
+            f"--privacy SecureSum cannot sum '{odd[0]}', which is not a floating-point number; use "
+            "another network."
+        )

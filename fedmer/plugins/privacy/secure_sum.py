@@ -1,0 +1,36 @@
+"""SecureSum, a server that sees the sum of updates and none of them."""
+
+from fedmer.errors import InputError
+from fedmer.plugins.privacy.base import Privacy
+
+
+class SecureSum(Privacy):
+    r"""The server sees the weighted sum of the cohort's updates, and no single one.
+
+    Clients send their small summaries in the open, get their weights, and then run SecAgg+ (Bell et
+    al., CCS 2020, arXiv 2006.08393) by Flower's workflow: each sends
+
+    .. math:: q\big(w_i (\theta_i - \theta)\big) + m_i + \sum_{j \ne i} \pm m_{ij} \bmod 2^{32}
+
+    with masks that cancel in the sum, or that the others' key shares undo for a client that was
+    lost. So every rule that is linear works, :class:`~fedmer.plugins.aggregators.distance.Distance`
+    among them. Numbers are rounded to a grid of ``2 clip / 2^b`` with ``b = 31 - log2(clients)``.
+
+    The server still sees every summary: counts, losses, prototypes. Needs ``--executor Flower``.
+
+    Args:
+        threshold: Share of the cohort, in (0.5, 1], that has to stay to the end of a round. Above
+            one half, so that no two totals of one round can be unmasked and compared.
+        clip: The largest size of a number in a weighted update; a client beyond it takes no part.
+
+    Raises:
+        InputError: ``threshold`` or ``clip`` is out of range.
+    """
+
+    def __init__(self, threshold: float = 0.6, clip: float = 1.0) -> None:
+        if not 0.5 < threshold <= 1:
+            raise InputError(f"privacy.threshold is {threshold}; expected a number in (0.5, 1].")
+        if not 0 < clip < float("inf"):
+            raise InputError(f"privacy.clip is {clip}; expected a finite number above 0.")
+        self.threshold = threshold
+        self.clip = clip
