@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,17 +15,12 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from fedmer.client import OptimizerCallable
-from fedmer.data.corpus import CorpusShape
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
-from fedmer.local import LocalTraining
-from fedmer.losses.distillation import SelfDistillation
+from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.executors.base import Executor
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.plugins.privacy.base import Privacy
 from fedmer.plugins.selectors.base import Selector
@@ -83,19 +78,13 @@ class CLI(LightningCLI):
     """LightningCLI with fedmer's swappable parts at the top level."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument(
-            "--network", type=Callable[[CorpusShape], Network], help="Network of every client."
-        )
-        parser.add_subclass_arguments(Aggregator, "aggregator", help="Aggregation rule: %s")
+        add_client_parts(parser)
         parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
         parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
         parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
         parser.add_argument(
             "--privacy", type=Privacy | None, default=None, help="Protection of updates."
         )
-        parser.add_argument("--optimizer", type=OptimizerCallable, help="Optimizer of a client.")
-        parser.add_class_arguments(SelfDistillation, "loss")
-        parser.add_class_arguments(LocalTraining, "local")
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run folder.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where runs are kept.")
         parser.add_argument(
@@ -155,10 +144,12 @@ class CLI(LightningCLI):
             self.trainer_defaults["callbacks"] += [self.record, BestRound(), LastRound()]
 
     def instantiate_classes(self) -> None:
+        settings = self._client_settings()
         try:
             super().instantiate_classes()
         except ValueError as error:
             raise InputError(cause(error)) from error
+        self.model.executor.configure(settings)
 
     def after_fit(self) -> None:
         if not self.record.started:
@@ -190,6 +181,13 @@ class CLI(LightningCLI):
         if part not in self.model.scores:
             raise InputError(f"{self.datamodule.corpus.name} has nothing labelled in {part}.")
         Console().print(part_table(part, self.model.scores[part], self.datamodule.corpus))
+
+    def _client_settings(self) -> dict[str, Any]:
+        """What a client that is built elsewhere has to know."""
+        whole = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
+        precision = whole["trainer"]["precision"] or "32-true"
+        parts = {key: whole[key] for key in CLIENT_PARTS}
+        return parts | {"seed": int(whole["seed_everything"]), "precision": str(precision)}
 
     def _repeatable_config(self) -> str:
         """The configuration without what names this one run."""

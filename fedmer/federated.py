@@ -169,13 +169,16 @@ class FederatedModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.scores = {}
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._count(("val", "test")[dataloader_idx], batch)
+    def validation_step(self, batch: Batch | str, batch_idx: int, dataloader_idx: int = 0) -> None:
+        if isinstance(batch, str):
+            self._count_holdouts()
+        else:
+            self._count(("val", "test")[dataloader_idx], batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")
         self._log_scores("test")
-        if self.evaluate_clients:
+        if self.evaluate_clients and not self.client_scores:
             self.score_clients()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -201,18 +204,7 @@ class FederatedModule(pl.LightningModule):
 
     def score_clients(self) -> dict[int, Scores]:
         """Score each client's own holdout, by its personal network or the global one."""
-        trainer, knowledge = self.loop.trainer, self.loop.knowledge()
-        self.client_scores = {}
-        shared = self.aggregator.averages
-        if shared:
-            trainer.load(0, knowledge)
-        for client, data in trainer.data.items():
-            if data.holdout:
-                if not shared:
-                    trainer.load(client, knowledge)
-                scores = trainer.evaluate(data.holdout, knowledge)
-                if scores is not None:
-                    self.client_scores[client] = scores
+        self.client_scores = self.executor.score(self.loop.knowledge())
         return self.client_scores
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -247,7 +239,8 @@ class FederatedModule(pl.LightningModule):
                 "The checkpoint's network has other sizes than this run's; pass the config.yaml "
                 "beside it with --config, and the corpus that it was trained on."
             )
-        if self.trainer.state.fn == "fit" and saved["sizes"] != self.loop.sizes:
+        known = self._data.remote is None or len(saved["sizes"]) != len(self.loop.sizes)
+        if self.trainer.state.fn == "fit" and known and saved["sizes"] != self.loop.sizes:
             raise InputError(
                 f"The checkpoint's {len(saved['sizes'])} clients hold other dialogues than this "
                 f"run's {len(self.loop.sizes)}; pass the config.yaml beside it with --config, "
@@ -274,6 +267,8 @@ class FederatedModule(pl.LightningModule):
             raise InputError(str(error)) from error
 
     def _count(self, part: str, batch: Batch) -> None:
+        if self._data.remote is not None and not self.aggregator.averages:
+            return  # every network is on a machine of its own, and none here
         knowledge = self.loop.knowledge()
         metrics: Any = self.metrics[part]
         guesses = [
@@ -283,6 +278,16 @@ class FederatedModule(pl.LightningModule):
         metrics.count(torch.cat(guesses), batch.labels[batch.labelled].repeat(len(guesses)))
         if part == "test":
             self._ballots.append(count_votes(guesses, self._data.shape.classes))
+
+    def _count_holdouts(self) -> None:
+        """Add up how clients elsewhere scored their own holdouts."""
+        metrics: Any = self.metrics["val"]
+        for scores in self.score_clients().values():
+            counts = torch.tensor(scores.confusion).flatten()
+            names = torch.arange(len(scores.confusion))
+            pairs = torch.cartesian_prod(names, names).repeat_interleave(counts, dim=0)
+            truth, guess = pairs.to(self.device).unbind(dim=1)
+            metrics.count(guess, truth)
 
     def _networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
         """The global network, or where there is none each client's own in turn.

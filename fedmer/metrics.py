@@ -138,6 +138,19 @@ def count_votes(guesses: Sequence[Tensor], classes: int) -> Tensor:
     return votes
 
 
+def scores_of(confusion: Sequence[Sequence[int]]) -> Scores:
+    """Scores of ``C`` rows (truth) of ``C`` counts (prediction).
+
+    >>> scores_of([[3, 1], [0, 0]]).accuracy
+    0.75
+    """
+    counts = torch.tensor(confusion).flatten()
+    classes = len(confusion)
+    pairs = torch.cartesian_prod(torch.arange(classes), torch.arange(classes))
+    truth, guess = pairs.repeat_interleave(counts, dim=0).unbind(dim=1)
+    return confusion_of(guess, truth, classes)
+
+
 def confusion_of(guesses: Tensor, labels: Tensor, classes: int) -> Scores:
     """Scores of guesses for labels, ``(N,)`` int64 each."""
     metrics = EmotionMetrics(classes)

@@ -17,6 +17,7 @@ from fedmer.data.evaluation import EvaluationBatches
 from fedmer.data.formats import read_corpus
 from fedmer.data.holdout import hold_out
 from fedmer.data.leave_out import leave_session_out
+from fedmer.data.remote import RemoteClients, Request
 from fedmer.data.share import ClientShares, Share
 from fedmer.data.standardise import Standardise, Statistics, federated_statistics, moments
 from fedmer.data.standardise import statistics as combine
@@ -24,12 +25,18 @@ from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.base import Partitioner
 
+HOLDOUTS = "holdouts"
+"""What the validation loader gives instead of a batch where clients score their own holdouts."""
+
 
 class FederatedDataModule(pl.LightningDataModule):
     """A corpus, split over clients.
 
     The global network is validated on the corpus's validation part, or where it has none on the
     clients' holdouts together, and tested on its test part.
+
+    Where the executor's clients have their data on machines of their own, ``path`` is what the
+    server may look at: a file with a validation or a test part, or nothing.
 
     Args:
         partitioner: Who holds what.
@@ -67,6 +74,8 @@ class FederatedDataModule(pl.LightningDataModule):
         self.seed = seed
         self._corpus: ConversationCorpus | None = None
         self._split = False
+        self.remote: RemoteClients | None = None
+        """The clients, if their data is elsewhere."""
         self.statistics: dict[str, Statistics] | None = None
         self.batches: dict[str, EvaluationBatches] = {}
         """``val`` and ``test``, as the loaders made last give them out."""
@@ -95,6 +104,8 @@ class FederatedDataModule(pl.LightningDataModule):
         if self._split:
             return
         self._split = True
+        if stage == "fit" and self._meet():
+            return
         corpus = self.corpus
         for part in ("train", "test") if stage == "fit" else ():
             if not corpus.part(part):
@@ -117,9 +128,32 @@ class FederatedDataModule(pl.LightningDataModule):
             )
         self.statistics = federated_statistics(corpus, self.shares)
 
+    def _meet(self) -> bool:
+        """Ask the executor for clients whose data is elsewhere; are there any?"""
+        module: Any = self.trainer.lightning_module if self.trainer is not None else None
+        if module is None:
+            return False
+        public = read_corpus(self.path) if self.path else None
+        fraction = self.holdout
+        if fraction is None:
+            fraction = 0.0 if public is not None and public.part("val") else 0.1
+        remote: RemoteClients | None = module.executor.meet(Request(self.mode, fraction, self.seed))
+        if remote is None:
+            return False
+        self.remote = remote
+        self._corpus = remote.corpus(public, "federation")
+        self.shares, self.held = [], []
+        if self.mode == "federated":
+            self.statistics = combine(own.moments for own in remote.known.values())
+        else:
+            self.statistics = {}
+        return True
+
     @property
     def clients(self) -> list[ClientData]:
         """What every client holds, standardised, by id."""
+        if self.remote is not None:
+            return self.remote.clients
         result = []
         for client, held in zip(self.shares, self.held, strict=True):
             own = self._statistics_of(client)
@@ -141,12 +175,16 @@ class FederatedDataModule(pl.LightningDataModule):
 
     def excerpts(self, part: str) -> list[Excerpt]:
         """``val`` or ``test``, standardised."""
-        statistics = None if self.mode == "none" else self.statistics
+        # Where clients are elsewhere and each goes by its own, the server has none to go by.
+        statistics = None if self.mode == "none" else self.statistics or None
         return [excerpt(self.corpus, share, statistics) for share in self.views(part)]
 
     @property
     def coverage(self) -> float:
-        """Share of the labelled training turns that a client learns from or keeps back."""
+        """Share of the labelled training turns that a client learns from or keeps back; 1 where
+        clients are elsewhere, since nobody else has any."""
+        if self.remote is not None:
+            return 1.0
         owned = sum(int(s.labelled.sum()) for c in self.shares for s in c.shares)
         owned += sum(int(s.labelled.sum()) for held in self.held for s in held)
         talks = [self.corpus.conversations[i] for i in self.corpus.part("train")]
@@ -217,6 +255,8 @@ class FederatedDataModule(pl.LightningDataModule):
     def _loader(self, part: str) -> "DataLoader[Any]":
         self.batches[part] = EvaluationBatches(self.excerpts(part))
         rows: Any = self.batches[part]
+        if part == "val" and not len(rows) and self.remote is not None and self.remote.held:
+            rows = [HOLDOUTS]
         return DataLoader(rows, batch_size=None, collate_fn=_as_it_is)
 
 

@@ -73,6 +73,11 @@ class RoundProgress(ProgressBar):
                 f"round {done}/{rounds}  loss {loss:.3f}  val wF1 {shown}  {left} left", flush=True
             )
 
+        for sentence in pl_module.report.failures.values() if self._enabled else ():
+            self._console.print(
+                f"round {done}: without {sentence}", highlight=False, soft_wrap=True
+            )
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._bar.stop()
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from fedmer.data.datamodule import FederatedDataModule
+from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.metrics import TOTALS, Scores
 from fedmer.report.checkpoints import MONITOR
@@ -36,6 +37,7 @@ METRICS = (
     "bytes_up",
     "seconds",
 )
+FAILURES = ("round", "client", "why")
 CLIENTS = ("round", "client", "name", "examples", "train_loss", "weight", *TOTALS)
 _PACKAGES = ("fedmer", "torch", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy")
 
@@ -69,6 +71,7 @@ class RunRecord(pl.Callback):
         done = trainer.current_epoch
         restart_rows(self.folder.path / "metrics.csv", METRICS, done)
         restart_rows(self.folder.path / "clients.csv", CLIENTS, done)
+        restart_rows(self.folder.path / "failures.csv", FAILURES, done)
         self.prototypes.restart(done)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -90,6 +93,11 @@ class RunRecord(pl.Callback):
             row |= {f"{part}_{name}": value for name, value in scores.totals.items()}
         append_rows(self.folder.path / "metrics.csv", METRICS, [row])
         append_rows(self.folder.path / "clients.csv", CLIENTS, _client_rows(pl_module, number))
+        failures = [
+            {"round": number, "client": client, "why": why}
+            for client, why in report.failures.items()
+        ]
+        append_rows(self.folder.path / "failures.csv", FAILURES, failures)
         self.prototypes.append(number, pl_module.loop.state.tensors)
         self._keep(number, pl_module.scores, pl_module.votes)
 
@@ -118,7 +126,8 @@ class RunRecord(pl.Callback):
     ) -> None:
         """Tell somebody who stopped the run how to go on."""
         last = self.folder.path / CHECKPOINTS / "last.ckpt"
-        if isinstance(exception, KeyboardInterrupt | SystemExit) and last.exists():
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit | InputError)
+        if stopped and last.exists():
             config = self.folder.path / "config.yaml"
             print(
                 f"Stopped in round {trainer.current_epoch + 1}. Go on with\n"
@@ -157,7 +166,8 @@ class RunRecord(pl.Callback):
     ) -> dict[str, Any]:
         names = [client.name for client in module.loop.trainer.data.values()]
         own = module.client_scores or module.score_clients()
-        found = baselines(data.corpus, data.shares, data.views("val"))
+        # Both are trained on all data pooled, which nobody has where clients are elsewhere.
+        found = None if data.remote else baselines(data.corpus, data.shares, data.views("val"))
         return {
             "run": self.folder.path.name,
             "command": shlex.join(["fedmer", *sys.argv[1:]]),
@@ -181,7 +191,7 @@ class RunRecord(pl.Callback):
             "rounds": int(rows[-1]["round"]) if rows else 0,
             "last": self.evaluated.get("last"),
             "selected": self.evaluated.get("selected"),
-            "baselines": asdict(found),
+            "baselines": asdict(found) if found else {},
             "holdouts": {
                 names[client]: {**scores.totals, "examples": sum(map(sum, scores.confusion))}
                 for client, scores in own.items()

@@ -118,7 +118,10 @@ def _baselines(rows: Sequence[Row]) -> list[Line]:
     for key, title in _BASELINES.items():
         found: dict[str, tuple[dict[int, Mapping[str, Any]], list[str]]] = {}
         for row in rows:
-            own = {run.seed: run.result["baselines"][key] for run in row.runs}
+            baselines = {run.seed: run.result["baselines"] for run in row.runs}
+            own = {seed: found[key] for seed, found in baselines.items() if key in found}
+            if not own:
+                continue
             split = str(row.runs[0].result["partitioner"])
             for known, splits in found.values():
                 if _agree(known, own):

@@ -44,7 +44,8 @@ def totals_table(result: Mapping[str, Any]) -> Table:
     for name in TOTALS:
         table.add_column(_HEADINGS[name], justify="right")
     for name, title in (("majority", "majority class"), ("probe", "linear probe, no context")):
-        table.add_row(title, "", *_points(result["baselines"][name]))
+        if name in result["baselines"]:
+            table.add_row(title, "", *_points(result["baselines"][name]))
     for key, title in (("last", "last round"), ("selected", "selected by validation")):
         entry = result[key]
         if entry is not None and "test" in entry["scores"]:

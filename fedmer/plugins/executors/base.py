@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update, Weights
+from fedmer.metrics import Scores
 from fedmer.plugins.executors.collector import Collector
 from fedmer.plugins.privacy.base import Privacy
 from fedmer.weights import FlatWeights
@@ -61,6 +63,13 @@ class Executor(ABC):
                 "--executor Flower."
             )
 
+    def meet(self, request: Request) -> RemoteClients | None:
+        """Ask clients whose data is elsewhere to describe it; None where there are no such."""
+        return None
+
+    def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - few need it
+        """Receive the run's configuration, for clients that are built elsewhere."""
+
     def bind(self, trainer: LocalTrainer) -> None:
         """Receive the client side, once, before the first round."""
         self.trainer = trainer
@@ -100,6 +109,26 @@ class Executor(ABC):
             weights: Client id -> weight, sum 1.
         """
         return None if self.collector.empty else self.collector.mean(weights)
+
+    def score(self, knowledge: Broadcast) -> dict[int, Scores]:
+        """Score each client's own holdout, by its personal network or the global one.
+
+        Args:
+            knowledge: What a client would receive now.
+        """
+        trainer = self.trainer
+        shared = trainer.aggregator.averages
+        if shared:
+            trainer.load(0, knowledge)
+        found = {}
+        for client, data in trainer.data.items():
+            if data.holdout:
+                if not shared:
+                    trainer.load(client, knowledge)
+                scores = trainer.evaluate(data.holdout, knowledge)
+                if scores is not None:
+                    found[client] = scores
+        return found
 
     def close(self) -> None:  # noqa: B027 - most executors have nothing to end
         """End whatever was started; the executor may be used again afterwards."""

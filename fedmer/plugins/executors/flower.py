@@ -1,13 +1,17 @@
 """Flower, clients on other machines or on a Ray cluster."""
 
 import atexit
+import warnings
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.metrics import Scores, scores_of
 from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.privacy.base import Privacy
 from fedmer.plugins.privacy.secure_sum import SecureSum
@@ -67,6 +71,8 @@ class Flower(Executor):
         self.gpus = gpus
         self.privacy: SecureSum | None = None
         self._run: Any = None
+        self._met: RemoteClients | None = None
+        self._settings: Mapping[str, Any] = {}
         _need_flower()
 
     def protect(self, privacy: Privacy | None) -> None:
@@ -75,6 +81,50 @@ class Flower(Executor):
         else:
             super().protect(privacy)
 
+    def meet(self, request: Request) -> RemoteClients | None:
+        if self.federation is None:
+            return None
+        from fedmer.flower.deployment import Deployment
+
+        if not self._settings:
+            raise InputError(
+                "A federation's nodes build their networks by the run's configuration, which only "
+                "'fedmer fit' has; start the run with it."
+            )
+        self._run = Deployment(self.federation, self.timeout)
+        atexit.register(self.close)
+        names = self._run.names
+        least = self.min_nodes or ceil(len(names) / 2)
+        self._met, failures = self._run.meet(request, least)
+        for sentence in failures.values():
+            warnings.warn(sentence, stacklevel=2)
+        return self._met
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+
+    def score(self, knowledge: Broadcast) -> dict[int, Scores]:
+        if self._met is None:
+            return super().score(knowledge)
+        counts = self._run.score(knowledge, knowledge.round + 1)
+        return {client: scores_of(confusion) for client, confusion in counts.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        if self._met is None:
+            return super().state_dict()
+        return {"run": self._run.run}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        if (self._met is None) != ("run" not in state):
+            raise InputError(
+                "The checkpoint is of a run whose clients were elsewhere than this run's; go on "
+                "with the same --executor and --executor.federation."
+            )
+        if self._met is None:
+            super().load_state_dict(state)
+        else:
+            self._run.run = str(state["run"])
+
     def bind(self, trainer: LocalTrainer) -> None:
         super().bind(trainer)
         if self.privacy is not None:
@@ -82,6 +132,9 @@ class Flower(Executor):
         from fedmer.flower.rehearsal import Rehearsal
 
         self.rehearsal = Rehearsal(trainer)
+        if self._met is not None:
+            shape = trainer.client.network.shape
+            self._run.prepare(self._settings, self._met, shape.speakers)
 
     def open(self, received: Broadcast, cohort: Sequence[int]) -> None:
         super().open(received, cohort)

@@ -1,0 +1,137 @@
+"""Clients whose data is on machines of their own, as they describe themselves."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedmer.data.client_data import ClientData
+from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.data.standardise import Moments
+from fedmer.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What the server asks of clients before the first round.
+
+    Args:
+        standardise: Should they tell their features' moments?
+        holdout: The fraction of its dialogues that each keeps back; None is 0.1, or 0 if the
+            server has a public validation part.
+        seed: Where a client's choice of them comes from.
+    """
+
+    standardise: str
+    holdout: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """What a client tells of its data; nothing in it belongs to one turn.
+
+    Args:
+        name: Of the client, as the server knows it.
+        labels: The emotions' names.
+        features: Modality -> dimension.
+        speakers: The most people in one of its dialogues.
+        counts: ``(C,)`` int64, labelled turns of each class to learn from.
+        held: Dialogues that it keeps back for validation.
+        moments: Modality -> count, sum and sum of squares, if they were asked for.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    features: Mapping[str, int]
+    speakers: int
+    counts: Tensor
+    held: int
+    moments: Mapping[str, Moments] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteClient(ClientData):
+    """A client that is known by its numbers only.
+
+    Args:
+        counts: ``(C,)`` int64, labelled turns of each class; zeros if it has not been met.
+        held: Dialogues that it keeps back for validation.
+    """
+
+    counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    held: int = 0
+
+    @property
+    def examples(self) -> int:
+        return int(self.counts.sum())
+
+    def class_counts(self, classes: int) -> Tensor:
+        return self.counts
+
+
+@dataclass(frozen=True, eq=False)
+class RemoteClients:
+    """All clients of a federation, those that did not answer included.
+
+    Args:
+        names: By client id.
+        known: Client id -> description, at least one.
+    """
+
+    names: Sequence[str]
+    known: Mapping[int, Description]
+
+    @property
+    def clients(self) -> list[ClientData]:
+        classes = len(next(iter(self.known.values())).labels)
+        nothing = torch.zeros(classes, dtype=torch.int64)
+        found: list[ClientData] = []
+        for client, name in enumerate(self.names):
+            own = self.known.get(client)
+            found.append(
+                RemoteClient(name, [], counts=nothing)
+                if own is None
+                else RemoteClient(name, [], counts=own.counts, held=own.held)
+            )
+        return found
+
+    @property
+    def held(self) -> int:
+        """Dialogues kept back, by all clients together."""
+        return sum(own.held for own in self.known.values())
+
+    def corpus(self, public: ConversationCorpus | None, name: str) -> ConversationCorpus:
+        """What the server can look at: the public dialogues, and a made-up one of their shape.
+
+        Raises:
+            InputError: The public file has other emotions or other features than the clients.
+        """
+        first = next(iter(self.known.values()))
+        if public is not None:
+            theirs = (tuple(public.label_names), dict(public.shape.features))
+            if theirs != (first.labels, dict(first.features)):
+                raise InputError(
+                    f"{public.name} has the emotions {list(theirs[0])} and the features "
+                    f"{theirs[1]}, but {first.name} has {list(first.labels)} and "
+                    f"{dict(first.features)}; give a test file of the same kind."
+                )
+        talks = [] if public is None else [c for c in public.conversations if c.split != "train"]
+        speakers = max(own.speakers for own in self.known.values())
+        made_up = _made_up(dict(first.features), len(first.labels), speakers)
+        whole = ConversationCorpus(name, [made_up, *talks], first.labels)
+        return whole if public is None else replace(whole, name=public.name)
+
+
+def _made_up(features: dict[str, int], classes: int, speakers: int) -> Conversation:
+    """It tells the server's network how large to be, and nothing is learnt from it."""
+    return Conversation(
+        id="made up by the server",
+        features={name: np.zeros((speakers, d), dtype=np.float32) for name, d in features.items()},
+        present={name: np.ones(speakers, dtype=bool) for name in features},
+        speakers=np.array([f"person {i}" for i in range(speakers)]),
+        labels=np.arange(speakers, dtype=np.int64) % classes,
+        split="train",
+    )

@@ -1,0 +1,238 @@
+"""Real nodes: a run on the server that ``fedmer deploy server`` keeps up."""
+
+import json
+import subprocess
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
+
+import fedmer
+from fedmer.data.remote import Description, RemoteClients, Request
+from fedmer.data.standardise import Moments
+from fedmer.data.standardise import statistics as combine
+from fedmer.errors import InputError
+from fedmer.flower.client_half import DESCRIBE, SCORE, header
+from fedmer.flower.folder import CONNECTION, Federation
+from fedmer.flower.mail import Mail
+from fedmer.flower.processes import flower_environment
+from fedmer.flower.relay import Relay, online
+from fedmer.flower.wire import RefusedError, put, put_broadcast, take
+from fedmer.messages import Broadcast
+
+_START = 90.0
+"""Seconds that Flower may take to start our ServerApp."""
+_FEATURES = 10**6
+"""Dimensions beyond any modality."""
+
+
+class Deployment:
+    """A run over the nodes of a federation.
+
+    Args:
+        folder: That ``fedmer deploy init`` made.
+        seconds: How long to wait for a node's answer.
+
+    Raises:
+        InputError: The server is not running, or does not start a run.
+    """
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.federation = Federation.read(folder)
+        self.seconds = seconds
+        self.run = uuid.uuid4().hex
+        """Under which nodes keep what they remember; a resumed run takes over that of its
+        checkpoint."""
+        self.names = list(self.federation.nodes)
+        ids = self.federation.node_ids()
+        self._ids = [ids[name] for name in self.names]
+        self._head: dict[str, Any] = {"version": fedmer.__version__, "seconds": seconds}
+        self._statistics: dict[str, Tensor] = {}
+        self.relay = Relay()
+        try:
+            self._start()
+        except BaseException:
+            self.relay.close()
+            raise
+
+    def nodes(self) -> dict[int, int]:
+        """Client -> node, of those that are connected."""
+        connected = set(self.relay.call(online))
+        return {client: node for client, node in enumerate(self._ids) if node in connected}
+
+    def meet(self, request: Request, least: int) -> tuple[RemoteClients, dict[int, str]]:
+        """Ask every node what it has.
+
+        Args:
+            request: What is wanted.
+            least: How many have to answer.
+
+        Returns:
+            The clients, and why some are not known.
+
+        Raises:
+            InputError: Fewer answered, or they hold different kinds of data.
+        """
+        self._head |= {
+            "standardise": request.standardise,
+            "holdout": request.holdout,
+            "seed": request.seed,
+            "run": self.run,
+        }
+        nodes = self.nodes()
+        known: dict[int, Description] = {}
+        failures = {c: "is not connected" for c in range(len(self.names)) if c not in nodes}
+        letters = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
+        mail = Mail(self.relay, letters, DESCRIBE, "0", self.seconds)
+        while mail.open:
+            for client, answer in mail.receive().items():
+                if answer.content is None:
+                    failures[client] = answer.failure
+                    continue
+                try:
+                    known[client] = _description(self.names[client], answer.content)
+                except RefusedError as error:
+                    failures[client] = f"was refused: {error}"
+        sentences = {c: f"{self.names[c]} {why}" for c, why in sorted(failures.items())}
+        if len(known) < max(least, 1):
+            raise InputError(
+                f"{len(known)} of {len(self.names)} nodes can take part, and at least "
+                f"{max(least, 1)} must ({'; '.join(sentences.values())})."
+            )
+        _check_alike(known)
+        return RemoteClients(self.names, dict(sorted(known.items()))), sentences
+
+    def prepare(self, settings: Mapping[str, Any], clients: RemoteClients, speakers: int) -> None:
+        """Settle what every letter of a round says besides the broadcast."""
+        first = next(iter(clients.known.values()))
+        self._head |= {
+            "settings": json.dumps(settings),
+            "network": str(settings["network"]["class_path"]).rpartition(".")[2],
+            "labels": list(first.labels),
+            "modalities": list(first.features),
+            "widths": list(first.features.values()),
+            "speakers": speakers,
+        }
+        self._statistics = {"class_counts": _total(clients)}
+        for name, own in combine(c.moments for c in clients.known.values()).items():
+            self._statistics[f"{name}.mean"] = torch.from_numpy(own.mean)
+            self._statistics[f"{name}.deviation"] = torch.from_numpy(own.deviation)
+
+    def complete(self, client: int, letter: RecordDict) -> None:
+        """Add the run's settings, and the statistics to standardise by."""
+        letter["run"] = self._run_record()
+        put(letter, "statistics", self._statistics)
+
+    def keep(self, client: int, answer: RecordDict) -> None:
+        """A node keeps what it remembers."""
+
+    def score(self, received: Broadcast, round: int) -> dict[int, list[list[int]]]:
+        """Each connected node's count of truth and guess on its own holdout, where it has one."""
+        letters = {}
+        for client, node in self.nodes().items():
+            letter = RecordDict({"round": header(round, client)})
+            put_broadcast(letter, received)
+            self.complete(client, letter)
+            letters[client] = (node, letter)
+        mail = Mail(self.relay, letters, SCORE, str(round), self.seconds)
+        found: dict[int, list[list[int]]] = {}
+        classes = len(self._head["labels"])
+        while mail.open:
+            for client, answer in mail.receive().items():
+                counts = _counts(answer.content, classes)
+                if counts:
+                    found[client] = counts
+        return dict(sorted(found.items()))
+
+    def close(self) -> None:
+        """Hang up; nodes stay connected to their server."""
+        self.relay.close()
+
+    def _run_record(self) -> ConfigRecord:
+        return ConfigRecord(self._head | {"run": self.run})
+
+    def _start(self) -> None:
+        federation = self.federation
+        words = ["flwr", "run", str(federation.app), CONNECTION, "--format", "json"]
+        words += ["--run-config", f'relay="{self.relay.address}"']
+        environment = flower_environment(federation.home, "127.0.0.1")
+        try:
+            done = subprocess.run(
+                words, env=environment, capture_output=True, text=True, timeout=_START, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise InputError(_not_running(federation, "it does not answer")) from error
+        if done.returncode != 0:
+            lines = (done.stdout + done.stderr).strip().splitlines()
+            raise InputError(_not_running(federation, " ".join(lines[-3:])[:500]))
+        self.relay.wait(_START, lambda: None)
+
+
+def _not_running(federation: Federation, why: str) -> str:
+    return (
+        f"No run can be started at {federation.loopback}; see that 'fedmer deploy server "
+        f"{federation.folder}' is running on this machine ({why})."
+    )
+
+
+def _description(name: str, content: RecordDict) -> Description:
+    numbers = take(content, "numbers")
+    try:
+        own: Any = content.config_records["description"]
+        labels = tuple(str(label) for label in own["labels"])
+        widths = [int(width) for width in own["widths"]]
+        features = dict(zip(map(str, own["modalities"]), widths, strict=True))
+        speakers, held = int(own["speakers"]), int(own["held"])
+        counts = numbers["counts"]
+        moments = {
+            modality: Moments(
+                int(numbers[f"{modality}.count"]),
+                numbers[f"{modality}.total"].numpy(),
+                numbers[f"{modality}.squares"].numpy(),
+            )
+            for modality in features
+            if f"{modality}.count" in numbers
+        }
+    except (KeyError, ValueError, TypeError) as error:
+        raise RefusedError("its description cannot be read") from error
+    right = (
+        counts.shape == (len(labels),)
+        and int(counts.sum()) > 0
+        and int(counts.min()) >= 0
+        and 0 < speakers < 1000
+        and held >= 0
+        and all(0 < width < _FEATURES for width in widths)
+        and all(m.total.shape == m.squares.shape == (features[k],) for k, m in moments.items())
+    )
+    if not right:
+        raise RefusedError("its description is impossible")
+    return Description(name, labels, features, speakers, counts, held, moments)
+
+
+def _check_alike(known: Mapping[int, Description]) -> None:
+    first = next(iter(known.values()))
+    for own in known.values():
+        if (own.labels, dict(own.features)) != (first.labels, dict(first.features)):
+            raise InputError(
+                f"{first.name} has the emotions {list(first.labels)} and the features "
+                f"{dict(first.features)}, but {own.name} has {list(own.labels)} and "
+                f"{dict(own.features)}; all nodes need the same."
+            )
+
+
+def _total(clients: RemoteClients) -> Tensor:
+    return torch.stack([own.counts for own in clients.known.values()]).sum(dim=0)
+
+
+def _counts(content: RecordDict | None, classes: int) -> list[list[int]]:
+    """``C`` rows of ``C`` counts, or nothing if there are none or they are impossible."""
+    if content is None or "confusion" not in content:
+        return []
+    flat: Any = content.config_records["confusion"].get("counts", [])
+    if len(flat) != classes * classes or any(type(n) is not int or n < 0 for n in flat):
+        return []
+    return [flat[start : start + classes] for start in range(0, len(flat), classes)]

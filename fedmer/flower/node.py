@@ -1,0 +1,153 @@
+"""What a node has on its own machine: its dialogues, and what it remembers between rounds."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedmer.data.batch import excerpt
+from fedmer.data.client_data import ClientData
+from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.formats import read_corpus
+from fedmer.data.holdout import hold_out
+from fedmer.data.remote import Description, Request
+from fedmer.data.share import ClientShares, Share, whole
+from fedmer.data.standardise import Statistics, moments
+from fedmer.data.standardise import statistics as combine
+from fedmer.errors import InputError
+
+FEWEST_TURNS = 10
+"""The sums of fewer turns' features would say too much about each of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class NodeData:
+    """A node's corpus and what of it is learnt from.
+
+    Args:
+        corpus: Its file; dialogues of the test part are left alone.
+        own: The dialogues to learn from.
+        held: Those kept back for validation: the file's validation part, or where it has none a
+            fraction of the others.
+    """
+
+    corpus: ConversationCorpus
+    own: ClientShares
+    held: list[Share]
+
+    @classmethod
+    def read(cls, path: Path, request: Request) -> "NodeData":
+        """Read the file and split it.
+
+        Raises:
+            InputError: It cannot be read, or holds nothing to learn from.
+        """
+        corpus = read_corpus(path)
+        train, val = (_whole(corpus, part) for part in ("train", "val"))
+        if not train:
+            raise InputError(f"{corpus.name} has no dialogue of split 'train' to learn from.")
+        everything = ClientShares("node", train)
+        if val:
+            return cls(corpus, everything, val)
+        (own,), (held,) = hold_out([everything], request.holdout, request.seed)
+        return cls(corpus, own, held)
+
+    def describe(self, request: Request) -> Description:
+        """What the server may know.
+
+        Raises:
+            InputError: There are too few turns for their sums to be told.
+        """
+        client = self.client(None)
+        told = {}
+        if request.standardise == "federated":
+            told = moments(self.corpus, self.own)
+            fewest = min(own.count for own in told.values())
+            if fewest < FEWEST_TURNS:
+                raise InputError(
+                    f"a modality is present in {fewest} turns only, and the sums of fewer than "
+                    f"{FEWEST_TURNS} say too much; start the run with --data.standardise local."
+                )
+        shape = self.corpus.shape
+        return Description(
+            name="",
+            labels=tuple(self.corpus.label_names),
+            features=dict(shape.features),
+            speakers=shape.speakers,
+            counts=client.class_counts(shape.classes),
+            held=len(self.held),
+            moments=told,
+        )
+
+    def client(self, statistics: dict[str, Statistics] | None) -> ClientData:
+        """Excerpts, standardised if there are statistics."""
+        return ClientData(
+            "this node",
+            [excerpt(self.corpus, share, statistics) for share in self.own.shares],
+            [excerpt(self.corpus, share, statistics) for share in self.held],
+        )
+
+    def own_statistics(self) -> dict[str, Statistics]:
+        """By this node's turns alone."""
+        return combine([moments(self.corpus, self.own)])
+
+
+class NodeMemory:
+    """What a node remembers of a run, a file a round, of which the last two are kept.
+
+    So a server that lost a round and goes on from its checkpoint finds the node as it was then.
+
+    Args:
+        folder: Of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def before(self, round: int) -> dict[str, Any]:
+        """What it remembered when a round began; empty before its first.
+
+        Raises:
+            InputError: It has forgotten.
+        """
+        rounds = self._rounds()
+        earlier = [number for number in rounds if number < round]
+        if earlier:
+            memory: dict[str, Any] = torch.load(self._path(earlier[-1]), weights_only=True)
+            return memory
+        if len(rounds) > 1 and round > 0:
+            raise InputError(
+                f"it remembers rounds {rounds[0] + 1} to {rounds[-1] + 1} only, and was asked to "
+                f"go on with round {round + 1}; go on from a later checkpoint, or start anew"
+            )
+        return {}
+
+    def after(self, round: int, memory: dict[str, Any]) -> None:
+        """Keep what it remembers now, if anything."""
+        for number in self._rounds():
+            if number >= round:
+                self._path(number).unlink()
+        if not memory:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        fresh = self._folder / ".fresh"
+        torch.save(memory, fresh)
+        fresh.replace(self._path(round))
+        for number in self._rounds()[:-2]:
+            self._path(number).unlink()
+
+    def _rounds(self) -> list[int]:
+        return sorted(int(path.stem) for path in self._folder.glob("[0-9]*.pt"))
+
+    def _path(self, round: int) -> Path:
+        return self._folder / f"{round:06d}.pt"
+
+
+def shape_for(corpus: ConversationCorpus, speakers: int) -> Any:
+    """The corpus's shape, with room for the most people in a dialogue of any node."""
+    return replace(corpus.shape, speakers=max(speakers, corpus.shape.speakers))
+
+
+def _whole(corpus: ConversationCorpus, part: str) -> list[Share]:
+    return [whole(corpus.conversations[index], index) for index in corpus.part(part)]
