@@ -7,17 +7,19 @@ the protocol around it as it is.
 """
 
 import hashlib
+from importlib import import_module
 from math import prod
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from flwr.client.mod.secure_aggregation import secaggplus_mod
-from flwr.server.workflow.secure_aggregation import secaggplus_workflow
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
 
-_PLACES = (secaggplus_mod, secaggplus_workflow)
+_PLACES = (
+    "flwr.client.mod.secure_aggregation.secaggplus_mod",
+    "flwr.server.workflow.secure_aggregation.secaggplus_workflow",
+)
 _NAME = "pseudo_rand_gen"
 
 
@@ -48,7 +50,8 @@ def harden() -> None:
     Raises:
         InputError: This version of Flower keeps them elsewhere.
     """
-    for place in _PLACES:
+    for name in _PLACES:
+        place = import_module(name)
         if not hasattr(place, _NAME):
             raise InputError(
                 "This version of Flower draws the masks of its secure aggregation elsewhere than "
