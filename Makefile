@@ -7,7 +7,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup fit test test-slow lint docs bench clean
+.PHONY: help setup fit test test-slow lint docs bench deploy-demo clean
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -33,6 +33,9 @@ docs: $(READY) ## Build docs/_build/html; a warning is an error
 
 bench: $(READY) ## Measure steps, rounds, growth, start-up on an idle machine
 	for part in step round scale start; do $(BIN)/python benchmarks/bench_$$part.py $(ARGS) || exit; done
+
+deploy-demo: $(READY) ## A server and four nodes with TLS on this machine, beside the same run in-process
+	PYTHONPATH=. $(BIN)/python experiments/deploy_demo.py $(ARGS)
 
 clean: ## Remove what can be made again; .venv and runs stay
 	rm -rf docs/_build dist .mypy_cache .ruff_cache .hypothesis

@@ -121,7 +121,7 @@ class FederatedLoop:
                 passes its own wrapper, which counts the step.
         """
         summaries = sorted(self._summaries, key=lambda summary: summary.client)
-        weights = self.aggregator.weigh(summaries, self.state)
+        weights = self.aggregator.weigh(summaries, self.state) if summaries else {}
         mean = self.executor.weighted_mean(weights)
         failures = self.executor.failures
         if failures.keys() & weights.keys():

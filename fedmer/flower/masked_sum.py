@@ -22,6 +22,9 @@ from fedmer.flower.wire import size
 
 _MODULUS_BITS = 32
 _PAUSE = 0.05
+_ROLL_CALL = 5.0
+_KEYS_SHARED = 2
+"""Stages after which a node may be lost without a word."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class MaskedSum:
     up: int
 
 
+class _LostError(Exception):
+    """Somebody left before sharing keys, without which the others could not unmask a sum."""
+
+
 @dataclass
 class _Ask:
     """A grid for the workflow: it asks, waits no longer than it has to, and counts bytes."""
@@ -51,7 +58,8 @@ class _Ask:
     seconds: float
     down: int = 0
     up: int = 0
-    answered: list[set[int]] = field(default_factory=list)
+    stages: list[set[int]] = field(default_factory=list)
+    """The nodes that answered in each stage."""
     failures: dict[int, str] = field(default_factory=dict)
 
     def send_and_receive(
@@ -59,20 +67,28 @@ class _Ask:
     ) -> list[Message]:
         letters = list(messages)
         self.down += sum(size(letter.content) for letter in letters)
-        waiting = {letter for letter in self.grid.push_messages(letters) if letter}
+        nodes = [letter.metadata.dst_node_id for letter in letters]
+        sent = zip(self.grid.push_messages(letters), nodes, strict=True)
+        waiting = {letter: node for letter, node in sent if letter}
         answers: list[Message] = []
-        deadline = time.monotonic() + self.seconds
-        while waiting and time.monotonic() < deadline:
+        began = called = time.monotonic()
+        while waiting and time.monotonic() < began + self.seconds:
             for answer in self.grid.pull_messages(list(waiting)):
-                waiting.discard(answer.metadata.reply_to_message_id)
+                node = waiting.pop(answer.metadata.reply_to_message_id)
                 if answer.has_error():
-                    self.failures[answer.metadata.src_node_id] = f"failed: {answer.error.reason}"
+                    self.failures[node] = f"failed: {answer.error.reason}"
                 else:
                     self.up += size(answer.content)
                 answers.append(answer)
-            if waiting:
-                time.sleep(_PAUSE)
-        self.answered.append({a.metadata.src_node_id for a in answers if not a.has_error()})
+            if time.monotonic() > called + _ROLL_CALL:
+                called = time.monotonic()
+                connected = set(self.grid.get_node_ids())
+                waiting = {letter: node for letter, node in waiting.items() if node in connected}
+            time.sleep(_PAUSE)
+        answered = {a.metadata.src_node_id for a in answers if not a.has_error()}
+        self.stages.append(answered)
+        if len(self.stages) <= _KEYS_SHARED and answered != set(nodes):
+            raise _LostError
         return answers
 
 
@@ -110,6 +126,9 @@ def masked_sum(
 ) -> MaskedSum:
     """Sum the vectors that nodes have kept, each times its weight.
 
+    Nodes may be lost at any time, as long as enough stay; before they have shared their keys the
+    others begin again, and after that Flower's protocol undoes the masks of those who are missing.
+
     Args:
         grid: The way to the nodes.
         weights: Node -> weight.
@@ -121,21 +140,35 @@ def masked_sum(
     harden()
     # The sum of all has to fit into the modulus; what is left of it goes into precision.
     bits = _MODULUS_BITS - 1 - math.ceil(math.log2(max(len(weights), 2)))
+    # Rounded up: two halves of a cohort must never both be enough.
+    least = max(2, math.ceil(threshold * len(weights)))
     workflow = SecAggPlusWorkflow(
         num_shares=1.0,
-        reconstruction_threshold=threshold,
+        reconstruction_threshold=least,
         max_weight=1.0,
         clipping_range=float(clip),
         quantization_range=2**bits,
         modulus_range=2**_MODULUS_BITS,
     )
-    strategy, ask = _Once(weights, clip), _Ask(grid, seconds)
+    ask = _Ask(grid, seconds)
     head = ConfigRecord({"current_round": round + 1})
     state = RecordDict({MAIN_CONFIGS_RECORD: head, MAIN_PARAMS_RECORD: ArrayRecord()})
     run: Any = grid.run
     own = Context(run_id=run.run_id, node_id=0, node_config={}, state=state, run_config={})
     asking: Any = ask
-    workflow(asking, LegacyContext(own, strategy=strategy))
-    # The third stage brings the masked vectors; who is lost in the fourth is in the sum already.
-    nodes = sorted(ask.answered[2]) if strategy.total is not None else []
-    return MaskedSum(strategy.total, nodes, ask.failures, ask.down, ask.up)
+    left = dict(weights)
+    while len(left) >= least:
+        ask.stages = []
+        strategy = _Once(left, clip)
+        try:
+            workflow(asking, LegacyContext(own, strategy=strategy))
+        except _LostError:
+            # Nobody has sent a vector yet, so that the others may begin again among themselves.
+            left = {node: left[node] for node in sorted(ask.stages[-1])}
+            continue
+        # The third stage brought the vectors; who is lost in the fourth is in the sum already.
+        nodes = [] if strategy.total is None else sorted(ask.stages[2])
+        if len(nodes) < least:
+            break
+        return MaskedSum(strategy.total, nodes, ask.failures, ask.down, ask.up)
+    return MaskedSum(None, [], ask.failures, ask.down, ask.up)

@@ -5,6 +5,7 @@ text beside them: a message of two hundred tensors is then two or three objects 
 of four hundred. Nothing is unpickled. What comes in is measured before it is decoded.
 """
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -32,6 +33,8 @@ _FRAMING = 1024
 """Bytes that a vector may have besides its numbers."""
 MOST_EXAMPLES = 10**12
 """Labelled turns beyond any corpus."""
+_MOST_NUMBERS = 2**40
+"""Numbers in a tensor beyond any network."""
 
 
 class RefusedError(InputError):
@@ -72,10 +75,10 @@ def take(
     try:
         vectors, text = content.array_records[name], content.config_records[f"{name}.layout"]
         layout = _layout(json.loads(str(text["parts"])))
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise RefusedError(
             f"its {name} are missing or cannot be read ({type(error).__name__})"
-        ) from (error)
+        ) from error
     if expected is not None and layout != expected:
         raise RefusedError(f"its {name} {difference(layout, expected)}")
     sizes = {_NAMES[kind]: (kind, sum(counts)) for kind, counts in layout.sizes.items()}
@@ -212,27 +215,50 @@ def size(content: RecordDict) -> int:
     return sum(len(part.deflate()) for part in get_all_nested_objects(content).values())
 
 
-def _layout(parts: list[Any]) -> Layout:
-    found = []
+def _layout(parts: Any) -> Layout:
+    """A layout, out of whatever JSON can hold."""
+    found = {}
     for name, shape, kind in parts:
-        numbers = [int(number) for number in shape]
-        if not isinstance(name, str) or kind not in _KINDS or any(n < 0 for n in numbers):
+        if not isinstance(name, str) or kind not in _KINDS or not isinstance(shape, list):
             raise ValueError("not a layout")
-        found.append((name, torch.Size(numbers), _KINDS[kind]))
-    if len({name for name, _, _ in found}) != len(found):
-        raise ValueError("a name occurs twice")
-    return Layout(tuple(found))
+        if any(type(n) is not int or n < 0 for n in shape):
+            raise ValueError("not a shape")
+        # Beyond this the count of its numbers wraps around.
+        if math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:
+            raise ValueError("too large")
+        if name in found:
+            raise ValueError("a name occurs twice")
+        found[name] = (name, torch.Size(shape), _KINDS[kind])
+    return Layout(tuple(found.values()))
 
 
 def _vector(array: Array, name: str, key: str, size: int) -> Tensor:
+    data = bytes(array.data)
     try:
-        numbers = array.numpy()
-    except (ValueError, TypeError, EOFError) as error:
+        shape, kind, start = _header(data)
+    except Exception as error:
         raise RefusedError(f"its {name} cannot be decoded ({type(error).__name__})") from error
-    if numbers.dtype != np.dtype(key) or numbers.shape != (size,):
+    if kind != np.dtype(key) or shape != (size,):
+        raise RefusedError(f"its {name} are {kind} of shape {shape}, expected {key} of ({size},)")
+    if len(data) - start != size * kind.itemsize:
         raise RefusedError(
-            f"its {name} are {numbers.dtype} of shape {numbers.shape}, expected {key} of ({size},)"
+            f"its {name} are {len(data) - start} bytes of {key}, expected {size * kind.itemsize}"
         )
-    if numbers.dtype.kind == "f" and not np.isfinite(numbers).all():
+    numbers = np.frombuffer(data, kind, offset=start)
+    if kind.kind == "f" and not np.isfinite(numbers).all():
         raise RefusedError(f"its {name} hold NaN or infinity")
-    return torch.from_numpy(np.array(numbers))
+    if kind.kind == "b" and (numbers.view(np.uint8) > 1).any():
+        raise RefusedError(f"its {name} hold what is neither true nor false")
+    return torch.from_numpy(numbers.copy())
+
+
+def _header(data: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Shape, type and where the numbers begin, of a file as ``numpy.save`` writes it.
+
+    ``numpy.load`` would make room for whatever shape the header claims, and open archives.
+    """
+    file = io.BytesIO(data)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not what numpy.save writes for numbers")
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    return shape, kind, file.tell()
