@@ -135,6 +135,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=REAL if REAL.exists() else None)
     parser.add_argument("--save", action="store_true", help="into benchmarks/results/deploy.md")
     options = parser.parse_args()
+    # So that the server and the nodes are ended whoever ends this.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="fedmer-demo-") as temporary, ExitStack() as stack:
         folder = Path(temporary)
         corpus = options.corpus

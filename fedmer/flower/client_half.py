@@ -1,17 +1,14 @@
-"""What a client does with a letter: train, score its holdout, or mask its update."""
+"""What a client does with a letter: train, or score its holdout."""
 
 import io
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.client.mod import secaggplus_mod
-from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
-from flwr.compat.common.recorddict_compat import fitres_to_recorddict
+from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
 
-from fedmer.errors import InputError
-from fedmer.flower.masks import harden
+from fedmer.flower import masking
 from fedmer.flower.wire import put_answer, take_broadcast
 from fedmer.local import LocalTrainer
 from fedmer.messages import Update
@@ -20,8 +17,6 @@ FIT = "train.fit"
 SCORE = "evaluate"
 DESCRIBE = "query"
 """Types of messages; a masked sum takes plain ``train``, as Flower's protocol wants it."""
-
-_KEPT = "update"
 
 
 def header(round: int, client: int, keep: bool = False) -> ConfigRecord:
@@ -36,7 +31,7 @@ def header(round: int, client: int, keep: bool = False) -> ConfigRecord:
 
 
 def fit(
-    trainer: LocalTrainer, content: RecordDict, context: Context, memory: dict[str, Any]
+    trainer: LocalTrainer, content: RecordDict, state: RecordDict, memory: dict[str, Any]
 ) -> tuple[RecordDict, dict[str, Any]]:
     """Train; returns the answer, and what the client remembers.
 
@@ -48,7 +43,7 @@ def fit(
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
         assert received.weights is not None
-        keep_difference(context, update, received.weights)
+        keep_difference(state, update, received.weights)
         update = None
     answer = RecordDict()
     put_answer(answer, summary, update)
@@ -56,7 +51,7 @@ def fit(
 
 
 @torch.no_grad()
-def keep_difference(context: Context, update: Update, received: Mapping[str, Any]) -> None:
+def keep_difference(state: RecordDict, update: Update, received: Mapping[str, Tensor]) -> None:
     """Keep what training changed with the node, until its weight is known.
 
     What a rule attaches has no received value and is kept as it is.
@@ -65,33 +60,7 @@ def keep_difference(context: Context, update: Update, received: Mapping[str, Any
         (value - received[name] if name in received else value).flatten()
         for name, value in update.weights.items()
     ]
-    context.state[_KEPT] = ArrayRecord({"difference": Array(torch.cat(parts).cpu().numpy())})
-
-
-def mask(message: Message, context: Context) -> Message:
-    """One stage of a masked sum, of the update that :func:`fit` kept.
-
-    Raises:
-        InputError: The update is larger than the sum can hold.
-    """
-    harden()
-    answer: Message = secaggplus_mod(message, context, _scaled)
-    return answer
-
-
-def _scaled(message: Message, context: Context) -> Message:
-    """The node's difference times the weight that the server gives it."""
-    told: Any = message.content.config_records["fitins.config"]
-    difference = context.state.array_records.pop(_KEPT)["difference"].numpy()
-    scaled = float(told["weight"]) * difference
-    largest = float(abs(scaled).max())
-    if not largest <= told["clip"]:
-        raise InputError(
-            f"its weighted update reaches {largest:.3g}, beyond privacy.clip {told['clip']:g}"
-        )
-    parameters = ndarrays_to_parameters([scaled])
-    result = FitRes(Status(Code.OK, ""), parameters, num_examples=1, metrics={})
-    return Message(fitres_to_recorddict(result, keep_input=False), reply_to=message)
+    masking.keep(state, torch.cat(parts).cpu().numpy())
 
 
 def score(trainer: LocalTrainer, content: RecordDict, memory: dict[str, Any]) -> RecordDict:

@@ -5,7 +5,10 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -223,6 +226,7 @@ def _node(node: Node, data: Path) -> int:
     _need_flower()
     from fedmer.data.formats import read_corpus
     from fedmer.flower.certificates import check_node_key
+    from fedmer.flower.resident import SOCKET
 
     for path in (node.authority, node.key, node.state):
         if not path.exists():
@@ -243,13 +247,26 @@ def _node(node: Node, data: Path) -> int:
         words = [program, "--root-certificates", str(node.authority), "--superlink", node.address]
         words += ["--auth-supernode-private-key", str(node.key), "--node-config", config]
         words += ["--host", "127.0.0.1", "--port", str(free_port())]
-        with Kept(words, environment, node.log) as supernode:
-            return _attend(node, supernode)
+        with tempfile.TemporaryDirectory(prefix="fedmer-") as private, ExitStack() as stack:
+            address = str(Path(private) / "worker")
+            environment[SOCKET] = address
+            work = [sys.executable, "-P", "-m", "fedmer.flower.resident", address]
+
+            def start_worker() -> Kept:
+                Path(address).unlink(missing_ok=True)
+                return stack.enter_context(Kept(work, environment, node.folder / "worker.log"))
+
+            supernode = stack.enter_context(Kept(words, environment, node.log))
+            return _attend(node, supernode, start_worker)
 
 
-def _attend(node: Node, supernode: Kept) -> int:
+def _attend(node: Node, supernode: Kept, start_worker: Callable[[], Kept]) -> int:
     connected = False
+    worker = start_worker()
     while supernode.exit_code is None:
+        if worker.exit_code is not None:
+            # It ends itself when its time is up; the next message finds another.
+            worker = start_worker()
         if not connected and "SuperNode ID: " in supernode.output():
             connected = True
             print(f"{node.name} is connected to {node.address}; Ctrl-C ends it", flush=True)

@@ -21,6 +21,7 @@ from fedmer.flower.folder import CONNECTION, Federation
 from fedmer.flower.mail import Mail
 from fedmer.flower.processes import flower_environment
 from fedmer.flower.relay import Relay, online
+from fedmer.flower.round import wait_for
 from fedmer.flower.wire import RefusedError, put, put_broadcast, take
 from fedmer.messages import Broadcast
 
@@ -83,7 +84,7 @@ class Deployment:
             "seed": request.seed,
             "run": self.run,
         }
-        nodes = self.nodes()
+        nodes = wait_for(self, range(len(self.names)), max(least, 1), self.seconds)
         known: dict[int, Description] = {}
         failures = {c: "is not connected" for c in range(len(self.names)) if c not in nodes}
         letters = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
@@ -109,6 +110,7 @@ class Deployment:
     def prepare(self, settings: Mapping[str, Any], clients: RemoteClients, speakers: int) -> None:
         """Settle what every letter of a round says besides the broadcast."""
         first = next(iter(clients.known.values()))
+        self._holding = {client for client, own in clients.known.items() if own.held}
         self._head |= {
             "settings": json.dumps(settings),
             "network": str(settings["network"]["class_path"]).rpartition(".")[2],
@@ -133,7 +135,9 @@ class Deployment:
     def score(self, received: Broadcast, round: int) -> dict[int, list[list[int]]]:
         """Each connected node's count of truth and guess on its own holdout, where it has one."""
         letters = {}
-        for client, node in self.nodes().items():
+        for client, node in self.nodes().items() if self._holding else ():
+            if client not in self._holding:
+                continue
             letter = RecordDict({"round": header(round, client)})
             put_broadcast(letter, received)
             self.complete(client, letter)

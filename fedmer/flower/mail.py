@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
+from fedmer.flower.records import portable, take_failure
 from fedmer.flower.relay import Relay, Reply, online, pull, push
-from fedmer.flower.wire import portable, take_failure
 
 _PAUSE = 0.05
 """Seconds between two looks into the letter box."""

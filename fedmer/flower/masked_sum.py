@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedmer.flower.masks import harden
-from fedmer.flower.wire import size
+from fedmer.flower.records import size
 
 _MODULUS_BITS = 32
 _PAUSE = 0.05

@@ -8,7 +8,7 @@ import torch
 
 from fedmer.data.batch import excerpt
 from fedmer.data.client_data import ClientData
-from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.formats import read_corpus
 from fedmer.data.holdout import hold_out
 from fedmer.data.remote import Description, Request
@@ -131,7 +131,7 @@ class NodeMemory:
         if not memory:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._folder / ".fresh"
+        fresh = self._folder / "fresh.pt"
         torch.save(memory, fresh)
         fresh.replace(self._path(round))
         for number in self._rounds()[:-2]:
@@ -144,7 +144,7 @@ class NodeMemory:
         return self._folder / f"{round:06d}.pt"
 
 
-def shape_for(corpus: ConversationCorpus, speakers: int) -> Any:
+def shape_for(corpus: ConversationCorpus, speakers: int) -> CorpusShape:
     """The corpus's shape, with room for the most people in a dialogue of any node."""
     return replace(corpus.shape, speakers=max(speakers, corpus.shape.speakers))
 

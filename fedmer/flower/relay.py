@@ -20,7 +20,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedmer.errors import InputError
-from fedmer.flower.wire import portable, size
+from fedmer.flower.records import portable, size
 
 T = TypeVar("T")
 

@@ -1,5 +1,7 @@
 """One round over Flower: letters out, answers in, and a masked sum where it is asked for."""
 
+import sys
+import time
 from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Protocol
@@ -39,6 +41,27 @@ class Connection(Protocol):
         """Hang up."""
 
 
+def wait_for(
+    connection: Connection, clients: Collection[int], least: int, seconds: float
+) -> dict[int, int]:
+    """Client -> node, of all that are connected.
+
+    Where fewer than ``least`` of ``clients`` are, it waits for them for up to ``seconds``: nodes
+    come back by themselves when a network or a server does.
+    """
+    deadline = time.monotonic() + seconds
+    told = False
+    while True:
+        nodes = connection.nodes()
+        here = len(nodes.keys() & set(clients))
+        if here >= least or time.monotonic() > deadline:
+            return nodes
+        if not told:
+            print(f"waiting for nodes: {here} of {least} are connected", file=sys.stderr)
+            told = True
+        time.sleep(1.0)
+
+
 class FlowerRound:
     """A cohort at work.
 
@@ -53,7 +76,7 @@ class FlowerRound:
         self.connection = connection
         self.cohort = cohort
         self.summaries: dict[int, Summary] = {}
-        self._nodes = connection.nodes()
+        self._nodes = wait_for(connection, cohort, self._least, executor.timeout)
         self._expected, self._update = executor.rehearsal.layouts(executor.received)
         for client in cohort:
             if client not in self._nodes:
@@ -76,14 +99,18 @@ class FlowerRound:
         Raises:
             InputError: They are too few.
         """
-        least = self.executor.min_nodes or ceil(len(self.cohort) / 2)
-        if len(clients) < min(least, len(self.cohort)):
+        if len(clients) < self._least:
             why = "; ".join(self.executor.failures.values())
             raise InputError(
                 f"Round {self.executor.received.round + 1}: {len(clients)} of {len(self.cohort)} "
-                f"nodes finished, and executor.min_nodes asks for {least} ({why}). "
+                f"nodes finished, and executor.min_nodes asks for {self._least} ({why}). "
                 "Earlier rounds are kept; go on from the last checkpoint when the nodes are back."
             )
+
+    @property
+    def _least(self) -> int:
+        half = ceil(len(self.cohort) / 2)
+        return min(self.executor.min_nodes or half, len(self.cohort))
 
     def masked_mean(self, weights: Mapping[int, float], privacy: SecureSum) -> Weights:
         """The weighted mean of the updates that nodes have kept, seen as a whole only.

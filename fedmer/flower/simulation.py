@@ -16,9 +16,9 @@ from flwr.serverapp import Grid, ServerApp
 from lightning_fabric import Fabric
 
 from fedmer.errors import InputError
-from fedmer.flower import client_half
+from fedmer.flower import client_half, masking
+from fedmer.flower.records import put_failure
 from fedmer.flower.relay import Relay, online, serve
-from fedmer.flower.wire import put_failure
 from fedmer.local import LocalTrainer
 
 _START = 180.0
@@ -145,7 +145,7 @@ def client_app(payload: Any) -> ClientApp:
         content = message.content
         memory = client_half.from_bytes(bytes(content.config_records["memory"]["bytes"]))  # type: ignore[arg-type]
         try:
-            answer, memory = client_half.fit(resident(payload), content, context, memory)
+            answer, memory = client_half.fit(resident(payload), content, context.state, memory)
         except InputError as error:
             answer = RecordDict()
             put_failure(answer, str(error))
@@ -154,7 +154,7 @@ def client_app(payload: Any) -> ClientApp:
 
     @app.train()
     def mask(message: Message, context: Context) -> Message:
-        return client_half.mask(message, context)
+        return masking.mask(message, context)
 
     return app
 

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from torch import Tensor
 
 from fedmer.errors import InputError
@@ -58,6 +57,20 @@ def put(content: RecordDict, name: str, tensors: Mapping[str, Tensor]) -> None:
     content[f"{name}.layout"] = ConfigRecord({"parts": json.dumps(parts, separators=(",", ":"))})
 
 
+def layout_of(content: RecordDict, name: str) -> Layout:
+    """Names, shapes and types of what :func:`put` wrote under ``name``, by its own account.
+
+    Raises:
+        RefusedError: The account is missing, or cannot be read.
+    """
+    try:
+        return _layout(json.loads(str(content.config_records[f"{name}.layout"]["parts"])))
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise RefusedError(
+            f"its {name} are missing or cannot be read ({type(error).__name__})"
+        ) from error
+
+
 def take(
     content: RecordDict, name: str, expected: Layout | None = None, limit: float = math.inf
 ) -> FlatWeights:
@@ -72,13 +85,10 @@ def take(
     Raises:
         RefusedError: It is missing, too large, of other names or shapes, or not finite.
     """
-    try:
-        vectors, text = content.array_records[name], content.config_records[f"{name}.layout"]
-        layout = _layout(json.loads(str(text["parts"])))
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise RefusedError(
-            f"its {name} are missing or cannot be read ({type(error).__name__})"
-        ) from error
+    layout = layout_of(content, name)
+    vectors = content.array_records.get(name)
+    if vectors is None:
+        raise RefusedError(f"its {name} are missing")
     if expected is not None and layout != expected:
         raise RefusedError(f"its {name} {difference(layout, expected)}")
     sizes = {_NAMES[kind]: (kind, sum(counts)) for kind, counts in layout.sizes.items()}
@@ -184,35 +194,6 @@ def take_answer(
     if "update" in content:
         update = Update(client, take(content, "update", update_layout))
     return Summary(client, examples, scalars, tensors), update
-
-
-def put_failure(content: RecordDict, sentence: str) -> None:
-    """Say that it went wrong."""
-    content["failure"] = ConfigRecord({"sentence": sentence})
-
-
-def take_failure(content: RecordDict) -> str | None:
-    """What went wrong at the sender, or None."""
-    if "failure" not in content:
-        return None
-    return str(content.config_records["failure"].get("sentence", "it failed"))[:2000]
-
-
-def portable(content: RecordDict) -> RecordDict:
-    """A copy that can be pickled: what Flower has sent or measured holds views of buffers."""
-    copy = RecordDict()
-    for name, record in content.items():
-        if isinstance(record, ArrayRecord):
-            record = ArrayRecord(
-                {key: Array(a.dtype, a.shape, a.stype, bytes(a.data)) for key, a in record.items()}
-            )
-        copy[name] = record
-    return copy
-
-
-def size(content: RecordDict) -> int:
-    """Bytes of a message's content as Flower serialises it."""
-    return sum(len(part.deflate()) for part in get_all_nested_objects(content).values())
 
 
 def _layout(parts: Any) -> Layout:

@@ -19,7 +19,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedmer.flower import wire
-from fedmer.flower.wire import RefusedError, portable, put, put_answer, size, take, take_answer
+from fedmer.flower.records import portable, size
+from fedmer.flower.wire import RefusedError, put, put_answer, take, take_answer
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.weights import FlatWeights, Layout
 
