@@ -4,7 +4,10 @@ The command line adds them to its own; a node of a deployment, which gets them a
 server, adds them to a parser of its own and lets nothing in that it does not know.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+import re
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +29,9 @@ from fedmer.seeds import derive
 CLIENT_PARTS = ("network", "aggregator", "optimizer", "loss", "local")
 """What of a run's configuration a client needs."""
 
+_OURS = ("fedmer.plugins.", "torch.optim.")
+_PLAIN = re.compile(r"[\w -]*|[-+]?[\d.]+(e[-+]?\d+)?")
+
 
 def add_client_parts(parser: ArgumentParser) -> None:
     """Add one argument, or group of arguments, for each of :data:`CLIENT_PARTS`."""
@@ -41,7 +47,9 @@ def add_client_parts(parser: ArgumentParser) -> None:
 def check_classes(settings: Any) -> None:
     """Refuse settings that name a class which is neither ours, torch's, nor an installed plugin.
 
-    What names a class has it imported and called, so that it is not left to the other side which.
+    What names a class has it imported and called, so that it is not left to the other side which. A
+    parser takes a plain text for the name of a class or for more settings too, where a class may
+    stand; so texts have to be words or numbers.
 
     Raises:
         InputError: One does.
@@ -51,13 +59,7 @@ def check_classes(settings: Any) -> None:
     fedmer.errors.InputError: the settings name subprocess.Popen, which is not a part that is \
 installed here
     """
-    installed = {plugin.path for kind in registry.KINDS for plugin in registry.plugins(kind)}
-    for path in _class_paths(settings):
-        ours = path.startswith(("fedmer.plugins.", "torch.optim.")) and path.count("..") == 0
-        if path not in installed and not ours:
-            raise InputError(
-                f"the settings name {path}, which is not a part that is installed here"
-            )
+    _check(settings, _installed())
 
 
 def build_trainer(
@@ -81,24 +83,55 @@ def build_trainer(
     parser = ArgumentParser(exit_on_error=False)
     add_client_parts(parser)
     try:
-        parsed = parser.parse_object({key: settings[key] for key in CLIENT_PARTS})
-        parts = parser.instantiate_classes(parsed)
-    except (ArgumentError, ValueError, KeyError) as error:
-        raise InputError(f"the settings cannot be used here: {error}") from error
-    seed = int(settings["seed"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "weights"))
-        network = parts.network(shape)
-    client = EmotionClient(network, parts.loss, parts.optimizer, seed)
-    fabric = Fabric(accelerator="auto", devices=1, precision=settings["precision"])
+        parsed = parser.parse_object({key: _values(settings, key) for key in CLIENT_PARTS})
+        parts = parser.instantiate(parsed)
+        seed = int(settings["seed"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(seed, "weights"))
+            network = parts.network(shape)
+        client = EmotionClient(network, parts.loss, parts.optimizer, seed)
+        fabric = Fabric(accelerator="auto", devices=1, precision=settings["precision"])
+    except (ArgumentError, ValueError, KeyError, TypeError) as error:
+        why = " ".join(str(error).split())[:500]
+        raise InputError(f"the settings cannot be used here: {why}") from error
     return LocalTrainer(client, data, parts.aggregator, parts.local, fabric, class_counts)
 
 
-def _class_paths(settings: Any) -> Iterator[str]:
+@functools.cache
+def _installed() -> set[str]:
+    """Paths of all plugins; those of a client are imported, and what they take with them."""
+    for kind in ("networks", "aggregators"):
+        registry.load(kind)
+    return {plugin.path for kind in registry.KINDS for plugin in registry.plugins(kind)}
+
+
+def _values(settings: Mapping[str, Any], key: str) -> Any:
+    if not isinstance(settings[key], Mapping):
+        raise InputError(f"{key} is no group of settings")
+    return settings[key]
+
+
+def _check(settings: Any, installed: set[str]) -> None:
     if isinstance(settings, Mapping):
-        if isinstance(settings.get("class_path"), str):
-            yield settings["class_path"]
-        settings = list(settings.values())
-    if isinstance(settings, list):
+        for key, value in settings.items():
+            if key != "class_path":
+                _check(value, installed)
+            elif str(value) not in installed and not _is_ours(str(value)):
+                raise InputError(
+                    f"the settings name {value}, which is not a part that is installed here"
+                )
+    elif isinstance(settings, list | tuple):
         for part in settings:
-            yield from _class_paths(part)
+            _check(part, installed)
+    elif isinstance(settings, str) and not _PLAIN.fullmatch(settings):
+        raise InputError(f"the settings say '{settings}', expected a word or a number")
+
+
+def _is_ours(path: str) -> bool:
+    """Whether it is a class of fedmer's plugins or torch's optimizers, and not of what they import.
+
+    Nothing is imported to find out.
+    """
+    place, _, name = path.rpartition(".")
+    found = vars(sys.modules[place]).get(name) if place in sys.modules else None
+    return isinstance(found, type) and path.startswith(_OURS) and found.__module__.startswith(_OURS)

@@ -27,7 +27,14 @@ from fedmer.flower.processes import (
 )
 
 _SECONDS_TO_START = 120.0
+_SECONDS_TO_BE_KNOWN = 20.0
+"""A server that is starting answers before it has registered the last of its nodes."""
+_SECONDS_TO_BE_MISSED = 90.0
+"""The server believes a node that vanished to be there for a minute, and lets no second one in."""
 _TICK = 0.2
+_PAUSE_IF_REFUSED = 5.0
+_CONNECTED = "SuperNode ID: "
+_REFUSED = "[code: 2004]"
 _LONGEST_PAUSE = 10.0
 # Clocks of other machines may be behind.
 _BACKDATED = timedelta(hours=1)
@@ -256,22 +263,41 @@ def _node(node: Node, data: Path) -> int:
                 Path(address).unlink(missing_ok=True)
                 return stack.enter_context(Kept(work, environment, node.folder / "worker.log"))
 
-            supernode = stack.enter_context(Kept(words, environment, node.log))
-            return _attend(node, supernode, start_worker)
+            def start_supernode() -> Kept:
+                return stack.enter_context(Kept(words, environment, node.log))
+
+            return _attend(node, start_supernode, start_worker)
 
 
-def _attend(node: Node, supernode: Kept, start_worker: Callable[[], Kept]) -> int:
+def _attend(
+    node: Node, start_supernode: Callable[[], Kept], start_worker: Callable[[], Kept]
+) -> int:
     connected = False
-    worker = start_worker()
-    while supernode.exit_code is None:
+    known = node.log.exists() and _CONNECTED in node.log.read_text(errors="replace")
+    supernode, worker = start_supernode(), start_worker()
+    patience = _SECONDS_TO_BE_MISSED if known else _SECONDS_TO_BE_KNOWN
+    deadline = time.monotonic() + patience
+    told = False
+    while True:
+        if supernode.exit_code is not None:
+            refused = not connected and _REFUSED in supernode.output()
+            if not refused or time.monotonic() > deadline:
+                break
+            if not told:
+                told = True
+                print(
+                    f"{node.name} is not let in, and tries again for {patience:.0f} s", flush=True
+                )
+            time.sleep(_PAUSE_IF_REFUSED)
+            supernode = start_supernode()
         if worker.exit_code is not None:
             # It ends itself when its time is up; the next message finds another.
             worker = start_worker()
-        if not connected and "SuperNode ID: " in supernode.output():
+        if not connected and _CONNECTED in supernode.output():
             connected = True
             print(f"{node.name} is connected to {node.address}; Ctrl-C ends it", flush=True)
         time.sleep(_TICK)
-    if not connected and "[code: 2004]" in supernode.output():
+    if refused:
         raise InputError(
             f"The server at {node.address} does not know the key of {node.name}; start the server "
             "with the DIR that was made together with this folder."

@@ -204,13 +204,15 @@ def _description(name: str, content: RecordDict) -> Description:
     except (KeyError, ValueError, TypeError) as error:
         raise RefusedError("its description cannot be read") from error
     right = (
-        counts.shape == (len(labels),)
+        counts.dtype == torch.int64
+        and counts.shape == (len(labels),)
         and int(counts.sum()) > 0
         and int(counts.min()) >= 0
         and 0 < speakers < 1000
         and held >= 0
         and all(0 < width < _FEATURES for width in widths)
         and all(m.total.shape == m.squares.shape == (features[k],) for k, m in moments.items())
+        and all(m.count >= 0 and (m.squares >= 0).all() for m in moments.values())
     )
     if not right:
         raise RefusedError("its description is impossible")

@@ -9,10 +9,13 @@ from flwr.app import RecordDict
 from fedmer.flower.records import portable, take_failure
 from fedmer.flower.relay import Relay, Reply, online, pull, push
 
-_PAUSE = 0.05
-"""Seconds between two looks into the letter box."""
+_PAUSES = (0.02, 0.5)
+"""Seconds between two looks into the letter box: at first, and after a long wait."""
 _ROLL_CALL = 5.0
 """Seconds between two looks at who is connected."""
+_GRACE = 5.0
+"""Seconds that Flower keeps a letter after nobody waits for it: else its own word for a letter that
+expired, which says less, would now and then come before ours."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class Mail:
         self.bytes = 0
         """Of all letters, as Flower serialises them."""
         whole = [(node, portable(content)) for node, content in letters.values()]
-        sent = relay.call(push, whole, kind, group, seconds) if letters else []
+        sent = relay.call(push, whole, kind, group, seconds + _GRACE) if letters else []
         self._waiting: dict[str, int] = {}
         self._lost: dict[int, Answer] = {}
         for client, (letter, count) in zip(letters, sent, strict=True):
@@ -66,6 +69,7 @@ class Mail:
             else:
                 self._waiting[letter] = client
         self._called = time.monotonic()
+        self._pause = _PAUSES[0]
 
     @property
     def open(self) -> bool:
@@ -80,7 +84,8 @@ class Mail:
                 found[self._waiting.pop(reply.letter)] = _answer(reply)
         if self._waiting and not found:
             self._give_up(found)
-            time.sleep(_PAUSE)
+            time.sleep(self._pause)
+            self._pause = min(1.2 * self._pause, _PAUSES[1])
         return found
 
     def _give_up(self, found: dict[int, Answer]) -> None:

@@ -21,7 +21,7 @@ from fedmer.flower.masks import harden
 from fedmer.flower.records import size
 
 _MODULUS_BITS = 32
-_PAUSE = 0.05
+_PAUSES = (0.02, 0.5)
 _ROLL_CALL = 5.0
 _KEYS_SHARED = 2
 """Stages after which a node may be lost without a word."""
@@ -72,6 +72,7 @@ class _Ask:
         waiting = {letter: node for letter, node in sent if letter}
         answers: list[Message] = []
         began = called = time.monotonic()
+        pause = _PAUSES[0]
         while waiting and time.monotonic() < began + self.seconds:
             for answer in self.grid.pull_messages(list(waiting)):
                 node = waiting.pop(answer.metadata.reply_to_message_id)
@@ -84,7 +85,8 @@ class _Ask:
                 called = time.monotonic()
                 connected = set(self.grid.get_node_ids())
                 waiting = {letter: node for letter, node in waiting.items() if node in connected}
-            time.sleep(_PAUSE)
+            time.sleep(pause)
+            pause = min(1.2 * pause, _PAUSES[1])
         answered = {a.metadata.src_node_id for a in answers if not a.has_error()}
         self.stages.append(answered)
         if len(self.stages) <= _KEYS_SHARED and answered != set(nodes):

@@ -187,7 +187,7 @@ def take_answer(
     if type(examples) is not int or not 0 < examples <= MOST_EXAMPLES:
         raise RefusedError(f"it claims {examples} labelled turns")
     numbers = all(isinstance(value, float) and math.isfinite(value) for value in scalars.values())
-    if not numbers or "train_loss" not in scalars:
+    if not numbers or "train_loss" not in scalars or not scalars.get("steps", 0.0) > 0:
         raise RefusedError(f"its numbers are {scalars}")
     tensors = take(content, "summary.tensors", summary_layout)
     update = None

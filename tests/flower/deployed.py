@@ -24,8 +24,8 @@ from fedmer.flower.folder import Federation
 from fedmer.flower.processes import free_port
 from fedmer.report.rows import read_rows
 
-PATIENCE = 120.0
-"""Seconds that anything may take; a busy machine starts eight processes in them."""
+PATIENCE = 240.0
+"""Seconds that anything may take; a busy machine starts twenty processes in them."""
 CONFIGURATION = """\
 network: {class_path: SDT, init_args: {hidden: 8, heads: 2}}
 aggregator: FedAvg
@@ -122,7 +122,8 @@ class Deployed:
 
     def start_node(self, number: int) -> Command:
         folder = self.federation.node(f"node-{number}").folder
-        variables = {"PYTHONPATH": str(self.folder), "FEDMER_FAULTS": str(self._faults(number))}
+        path = os.pathsep.join(filter(None, (str(self.folder), os.environ.get("PYTHONPATH"))))
+        variables = {"PYTHONPATH": path, "FEDMER_FAULTS": str(self._faults(number))}
         words = ("deploy", "node", folder, "--data", self.data(number))
         return self._start(*words, environment=variables)
 

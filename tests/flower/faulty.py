@@ -1,8 +1,8 @@
-"""A node that misbehaves: on its PYTHONPATH as ``sitecustomize.py``, this bends its ClientApp.
+"""A node that misbehaves: on its PYTHONPATH as ``sitecustomize.py``, this bends what it does.
 
-Flower starts a process for every message, and each of them reads in ``FEDMER_FAULTS`` what to do
-wrong. So a federation that is up once serves many tests. The file is a JSON object: when -> fault,
-as in ``{"fit 2": "nan"}``; what may stand there is in :func:`_bend`.
+For every message the file that ``FEDMER_FAULTS`` names is read again, so that a federation that is
+up once serves many tests. It is a JSON object: when -> fault, as in ``{"fit 2": "nan"}``. When is
+``describe``, ``fit ROUND``, or ``STAGE ROUND`` of a masked sum; faults are in :func:`_commit`.
 """
 
 import importlib.abc
@@ -13,24 +13,28 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
-
-APP = "fedmer.flower.client_app"
+from unittest import mock
 
 
 class Bender(importlib.abc.MetaPathFinder):
-    """Bends the ClientApp's module when it is imported, which only a ClientApp does."""
+    """Bends some modules when they are imported, so that other processes import nothing more."""
+
+    def __init__(self, bends: dict[str, Callable[[Any], None]]) -> None:
+        self._bends = bends
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != APP:
+        bend = self._bends.pop(fullname, None)
+        if bend is None:
             return None
-        sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         assert spec is not None
         loader: Any = spec.loader
@@ -38,99 +42,89 @@ class Bender(importlib.abc.MetaPathFinder):
 
         def execute_and_bend(module: ModuleType) -> None:
             execute(module)
-            _bend(module, json.loads(Path(os.environ["FEDMER_FAULTS"]).read_text()))
+            bend(module)
 
         loader.exec_module = execute_and_bend
         return spec
 
 
-def _bend(app: Any, faults: dict[str, str]) -> None:
-    """Do wrong what is asked for.
+def bend_worker(node_work: Any) -> None:
+    """Let the node's worker do wrong what is asked for."""
+    answer = node_work.answer
 
-    Args:
-        app: The module of the ClientApp.
-        faults: ``describe``, ``fit ROUND`` or ``STAGE ROUND`` of a masked sum -> fault.
-    """
-    answered, mask = app._answered, app.client_half.mask
+    def bent(kind: str, content: Any, own: Any, state: Any) -> Any:
+        when = kind if kind == "describe" else f"{kind} {content['round']['round'] + 1}"
+        with ExitStack() as stack:
+            _commit(_fault(when), node_work, Path(str(own["data"])), stack)
+            return answer(kind, content, own, state)
 
-    def bent(message: Any, context: Any, work: Any) -> Any:
-        kind = {"query": "describe", "train.fit": "fit"}.get(message.metadata.message_type, "score")
-        when = kind if kind == "describe" else f"{kind} {message.metadata.group_id}"
-        _do(faults.get(when), app, context)
-        return answered(message, context, work)
+    node_work.answer = bent
 
-    def bent_mask(message: Any, context: Any) -> Any:
+
+def bend_mask(masking: Any) -> None:
+    """Let a stage of a masked sum hang."""
+    mask = masking.mask
+
+    def bent(message: Any, context: Any) -> Any:
         stage = message.content.config_records["secaggplus_configs"]["stage"]
-        _do(faults.get(f"{stage} {message.metadata.group_id}"), app, context)
+        if _fault(f"{stage} {message.metadata.group_id}") == "hang":
+            _hang()
         return mask(message, context)
 
-    app._answered, app.client_half.mask = bent, bent_mask
+    masking.mask = bent
 
 
-def _do(fault: str | None, app: Any, context: Any) -> None:
-    wrong: dict[str, Callable[[Any, Any], None]] = {
-        "die": lambda app, context: os.kill(os.getpid(), signal.SIGKILL),
-        "hang": _hang,
-        "version": lambda app, context: setattr(app.fedmer, "__version__", "0.0.1"),
-        "network": _widen_network,
-        "data": lambda app, context: _spoil(Path(str(context.node_config["data"]))),
-        "nan": lambda app, context: _bend_answer(app, _nan),
-        "shapes": lambda app, context: _bend_answer(app, _shapes),
-        "oversized": lambda app, context: _bend_answer(app, _oversized),
-        "examples": lambda app, context: _bend_answer(app, _examples),
-    }
-    if fault is not None:
-        wrong[fault](app, context)
+def _fault(when: str) -> str | None:
+    faults: dict[str, str] = json.loads(Path(os.environ["FEDMER_FAULTS"]).read_text())
+    return faults.get(when)
 
 
-def _hang(app: Any, context: Any) -> None:
-    def sleep(*arguments: Any) -> NoReturn:
-        Path(os.environ["FEDMER_FAULTS"]).with_suffix(".reached").touch()
-        while True:
-            time.sleep(1)
+def _commit(fault: str | None, node_work: Any, data: Path, stack: ExitStack) -> None:
+    from fedmer import parts
 
-    app.client_half.fit = app.client_half.mask = sleep
+    half = node_work.client_half
+    answers = {"nan": _nan, "shapes": _shapes, "oversized": _oversized, "examples": _examples}
+    if fault == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif fault == "hang":
+        stack.enter_context(mock.patch.object(half, "fit", _hang))
+    elif fault == "version":
+        stack.enter_context(mock.patch.object(node_work.fedmer, "__version__", "0.0.1"))
+    elif fault == "network":
+        client = partial(_client_of_a_wider_network, parts.EmotionClient)
+        stack.enter_context(mock.patch.object(parts, "EmotionClient", client))
+    elif fault == "data":
+        data.write_bytes(data.read_bytes()[:100])
+    elif fault is not None:
+        put = partial(answers[fault], half.put_answer)
+        stack.enter_context(mock.patch.object(half, "put_answer", put))
 
 
-def _widen_network(app: Any, context: Any) -> None:
+def _hang(*arguments: Any) -> NoReturn:
+    Path(os.environ["FEDMER_FAULTS"]).with_suffix(".reached").touch()
+    while True:
+        time.sleep(1)
+
+
+def _client_of_a_wider_network(make: Callable[..., Any], network: Any, *arguments: Any) -> Any:
     from torch import nn
 
-    from fedmer.plugins.networks.sdt import SDT
-
-    build = SDT.__init__
-
-    def build_wider(network: Any, shape: Any, *arguments: Any, **options: Any) -> None:
-        build(network, shape, *arguments, **options)
-        network.teacher = nn.Linear(network.teacher.in_features, shape.classes + 1)
-
-    # Wrapped by name: the configuration reads the parameters of the signature.
-    build_wider.__wrapped__ = build  # type: ignore[attr-defined]
-    SDT.__init__ = build_wider  # type: ignore[assignment,method-assign]
+    network.teacher = nn.Linear(network.teacher.in_features, network.teacher.out_features + 1)
+    return make(network, *arguments)
 
 
-def _spoil(data: Path) -> None:
-    data.write_bytes(data.read_bytes()[:100])
+def _nan(put: Callable[..., None], content: Any, summary: Any, update: Any) -> None:
+    weights = {name: value.clone() for name, value in update.weights.items()}
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    put(content, summary, replace(update, weights=weights))
 
 
-def _bend_answer(app: Any, bend: Callable[[Any, Any, Any, Callable[..., None]], None]) -> None:
-    put = app.client_half.put_answer
-    app.client_half.put_answer = lambda content, summary, update: bend(
-        content, summary, update, put
-    )
-
-
-def _nan(content: Any, summary: Any, update: Any, put: Callable[..., None]) -> None:
-    next(iter(update.weights.vectors.values()))[0] = float("nan")
-    put(content, summary, update)
-
-
-def _shapes(content: Any, summary: Any, update: Any, put: Callable[..., None]) -> None:
-    name = next(name for name, value in update.weights.items() if value.dim() == 2)
-    turned = {**update.weights, name: update.weights[name].T.contiguous()}
+def _shapes(put: Callable[..., None], content: Any, summary: Any, update: Any) -> None:
+    turned = {**update.weights, "teacher.weight": update.weights["teacher.weight"].T.contiguous()}
     put(content, summary, replace(update, weights=turned))
 
 
-def _oversized(content: Any, summary: Any, update: Any, put: Callable[..., None]) -> None:
+def _oversized(put: Callable[..., None], content: Any, summary: Any, update: Any) -> None:
     import numpy as np
     from flwr.app import Array, ArrayRecord
 
@@ -138,9 +132,11 @@ def _oversized(content: Any, summary: Any, update: Any, put: Callable[..., None]
     content["update"] = ArrayRecord({"float32": Array(np.zeros(10**6, dtype=np.float32))})
 
 
-def _examples(content: Any, summary: Any, update: Any, put: Callable[..., None]) -> None:
+def _examples(put: Callable[..., None], content: Any, summary: Any, update: Any) -> None:
     put(content, replace(summary, examples=10**15), update)
 
 
 if __name__ == "sitecustomize":
-    sys.meta_path.insert(0, Bender())
+    sys.meta_path.insert(
+        0, Bender({"fedmer.flower.node_work": bend_worker, "fedmer.flower.masking": bend_mask})
+    )

@@ -22,6 +22,7 @@ from fedmer.flower.deploy import init
 from fedmer.flower.folder import Federation
 from fedmer.flower.processes import Kept, flower_environment, free_port, only_one
 from fedmer.flower.superlink import register
+from tests.flower.deployed import belonging_to
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 
@@ -41,17 +42,6 @@ time.sleep(600)
 def federation(folder: Path, nodes: int = 1, begin: timedelta = -DAY, end: timedelta = DAY):
     now = datetime.now(UTC)
     return init(folder, nodes, "127.0.0.1", free_port(), now + begin, now + end)
-
-
-def belonging_to(folder: Path) -> dict[int, str]:
-    """Every living process that was started for a folder: its command or its variables say so."""
-    found = {}
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            said = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-            if int(entry.name) != os.getpid() and os.fsencode(folder) in said:
-                found[int(entry.name)] = (entry / "cmdline").read_text().replace("\0", " ")
-    return found
 
 
 def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:

@@ -19,7 +19,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedmer.flower import wire
-from fedmer.flower.records import portable, size
+from fedmer.flower.records import portable, put_failure, size, take_failure
 from fedmer.flower.wire import RefusedError, put, put_answer, take, take_answer
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.weights import FlatWeights, Layout
@@ -157,7 +157,7 @@ def test_what_was_not_expected_is_refused(sent: dict[str, Tensor], said: str) ->
         (with_array(b"", [["a", [2**62, 4, 0], "float32"]]), "cannot be read"),
         (RecordDict(), r"missing or cannot be read \(KeyError\)"),
         (RecordDict({"w": ArrayRecord({})}), "missing or cannot be read"),
-        (RecordDict({"w.layout": ConfigRecord({"parts": "[]"})}), "missing or cannot be read"),
+        (RecordDict({"w.layout": ConfigRecord({"parts": "[]"})}), "its w are missing$"),
         (RecordDict({"w": ArrayRecord({}), "w.layout": ConfigRecord({})}), "missing or cannot"),
         (RecordDict({"w": ConfigRecord({}), "w.layout": ConfigRecord({})}), "missing or cannot"),
     ],
@@ -263,6 +263,9 @@ def test_a_broadcast_comes_back(round: int, weights: dict[str, Tensor] | None) -
         ({"scalars": ["0.5", "4"]}, "its numbers are"),
         ({"scalars": [0.5]}, "summary is missing or cannot be read"),
         ({"names": ["loss", "steps"]}, "its numbers are"),
+        ({"names": ["train_loss", "paces"]}, "its numbers are"),
+        ({"scalars": [0.5, 0.0]}, "its numbers are"),
+        ({"scalars": [0.5, -1.0]}, "its numbers are"),
         ({"names": 3}, "summary is missing or cannot be read"),
         ({"names": []}, "summary is missing or cannot be read"),
     ],
@@ -287,11 +290,11 @@ def test_a_summary_that_is_missing_is_refused() -> None:
 
 def test_a_failure_comes_back_and_is_cut() -> None:
     content = RecordDict()
-    assert wire.take_failure(content) is None
-    wire.put_failure(content, "it broke" + "x" * 5000)
-    assert wire.take_failure(content) == ("it broke" + "x" * 5000)[:2000]
+    assert take_failure(content) is None
+    put_failure(content, "it broke" + "x" * 5000)
+    assert take_failure(content) == ("it broke" + "x" * 5000)[:2000]
     content["failure"] = ConfigRecord({})
-    assert wire.take_failure(content) == "it failed"
+    assert take_failure(content) == "it failed"
 
 
 JSON = st.recursive(

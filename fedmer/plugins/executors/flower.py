@@ -62,7 +62,7 @@ class Flower(Executor):
             ("cpus", cpus, 1),
             ("gpus", gpus, 0),
         ):
-            if value < least:
+            if not value >= least:
                 raise InputError(f"executor.{name} is {value}; expected {least} or more.")
         self.federation = federation
         self.timeout = timeout

@@ -1,0 +1,194 @@
+"""Flower's simulation: the same bits as Inline, sentences for what it cannot do, nothing left."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("flwr")
+pytest.importorskip("ray")
+
+from fedmer.errors import InputError
+from fedmer.plugins.aggregators.base import Aggregator
+from fedmer.plugins.aggregators.distance import Distance
+from fedmer.plugins.aggregators.fed_avg import FedAvg
+from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.plugins.aggregators.local import Local
+from fedmer.plugins.aggregators.scaffold import SCAFFOLD
+from fedmer.plugins.executors.base import Executor
+from fedmer.plugins.executors.flower import Flower
+from fedmer.plugins.executors.inline import Inline
+from fedmer.plugins.executors.stacked import Stacked
+from fedmer.plugins.executors.workers import Workers
+from fedmer.plugins.partitioners.dialogue import Dialogue
+from fedmer.plugins.privacy.secure_sum import SecureSum
+from tests.federations import clients_of, federation, same_bits, small_corpus, weights_of
+
+CORPUS = small_corpus()
+CLIENTS = clients_of(CORPUS, Dialogue(2))
+
+
+def processes_of_ray() -> set[int]:
+    """Living processes of Ray's that this test started, by what their environment says."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (entry / "cmdline").read_bytes()
+            mine = f"FEDMER_TEST={os.getpid()}\0".encode() in (entry / "environ").read_bytes()
+            if mine and any(name in words for name in (b"raylet", b"gcs_server", b"ray::")):
+                found.add(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def nothing_left(monkeypatch: pytest.MonkeyPatch):
+    if not Path("/proc/self/environ").exists():
+        pytest.skip("needs /proc")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("FEDMER_TEST", str(os.getpid()))
+    yield
+    deadline = time.monotonic() + 15
+    while processes_of_ray() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not processes_of_ray()
+
+
+def finished(executor: Executor, rule: Aggregator, rounds: int = 2, resumed: bool = False):
+    """Global weights, what the rule keeps, and what clients keep, after some rounds."""
+    loop = federation(rule, CORPUS, CLIENTS, executor=executor)
+    try:
+        for number in range(rounds):
+            loop.run_round(number)
+        if resumed:
+            assert isinstance(executor, Flower)
+            saved = {"weights": weights_of(loop), "state": loop.state_dict()}
+            executor.close()
+            loop = federation(type(rule)(), CORPUS, CLIENTS, executor=executor)
+            loop.state.network.load_state_dict(saved["weights"])
+            loop.load_state_dict(saved["state"])
+        loop.run_round(rounds)
+    finally:
+        executor.close()
+    kept = {
+        f"{client} {kind} {name}": value
+        for client, memory in loop.trainer.memory.items()
+        for kind, named in memory.items()
+        for name, value in named.items()
+    }
+    return weights_of(loop) | dict(loop.state.tensors) | kept
+
+
+@pytest.mark.slow
+def test_the_simulation_trains_to_the_bits_of_inline(nothing_left: None) -> None:
+    loop = federation(FedAvg(), CORPUS, CLIENTS, executor=Flower())
+    other = federation(FedAvg(), CORPUS, CLIENTS)
+    try:
+        report = loop.run_round(0)
+        assert processes_of_ray()
+    finally:
+        loop.executor.close()
+    expected = other.run_round(0)
+    assert same_bits(weights_of(loop), weights_of(other))
+    assert report.failures == {}
+    assert report.weights == expected.weights
+    assert [s.scalars for s in report.summaries] == [s.scalars for s in expected.summaries]
+    # Flower's framing is on top of the numbers themselves.
+    assert expected.bytes_up < report.bytes_up < 1.2 * expected.bytes_up + 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", [FedAvg, Distance, SCAFFOLD, FedProto])
+def test_two_rounds_and_a_resumed_third_are_those_of_inline(
+    rule: type[Aggregator], nothing_left: None
+) -> None:
+    expected = finished(Inline(), rule())
+    found = finished(Flower(), rule(), resumed=True)
+    assert same_bits(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"timeout": 0.0}, r"executor\.timeout is 0\.0; expected seconds above 0"),
+        ({"timeout": float("inf")}, r"executor\.timeout is inf; expected seconds above 0"),
+        ({"timeout": float("nan")}, r"executor\.timeout is nan; expected seconds above 0"),
+        ({"min_nodes": -1}, r"executor\.min_nodes is -1; expected 0 or more"),
+        ({"cpus": 0}, r"executor\.cpus is 0; expected 1 or more"),
+        ({"gpus": -0.5}, r"executor\.gpus is -0\.5; expected 0 or more"),
+        ({"gpus": float("nan")}, r"executor\.gpus is nan; expected 0 or more"),
+        ({"spool_gb": -1.0}, r"executor\.spool_gb is -1\.0; expected 0 or more"),
+    ],
+)
+def test_an_option_that_cannot_be_is_a_sentence(options: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        Flower(**options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"threshold": 0.5}, r"privacy\.threshold is 0\.5; expected a number in \(0\.5, 1\]"),
+        ({"threshold": 1.1}, r"privacy\.threshold is 1\.1"),
+        ({"clip": 0.0}, r"privacy\.clip is 0\.0; expected a finite number above 0"),
+        ({"clip": float("inf")}, r"privacy\.clip is inf"),
+    ],
+)
+def test_a_protection_that_cannot_be_is_a_sentence(options: dict[str, float], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        SecureSum(**options)
+
+
+@pytest.mark.parametrize("executor", [Inline, Workers, Stacked])
+def test_an_executor_of_one_process_hides_nothing(executor: type[Executor]) -> None:
+    said = f"--privacy SecureSum hides .* and {executor.__name__} trains .* use --executor Flower"
+    with pytest.raises(InputError, match=said):
+        executor().protect(SecureSum())
+    executor().protect(None)
+
+
+@pytest.mark.parametrize("rule", [FedProto, Local])
+def test_a_rule_that_sends_no_weights_has_nothing_to_sum(rule: type[Aggregator]) -> None:
+    executor = Flower()
+    executor.protect(SecureSum())
+    said = f"clients of {rule.__name__} send none; use a rule that averages weights"
+    with pytest.raises(InputError, match=said):
+        federation(rule(), CORPUS, CLIENTS, executor=executor)
+
+
+def test_a_federation_needs_the_command_line(tmp_path: Path) -> None:
+    from fedmer.data.remote import Request
+
+    with pytest.raises(InputError, match="which only 'fedmer fit' has; start the run with it"):
+        Flower(federation=tmp_path).meet(Request("none", 0.1, 0))
+    assert Flower().meet(Request("none", 0.1, 0)) is None
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_refused() -> None:
+    with pytest.raises(InputError, match="clients were elsewhere than this run's"):
+        Flower().load_state_dict({"run": "0" * 32})
+
+
+def test_without_flower_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"not installed; install fedmer\[flower\]"):
+        Flower()
+
+
+def test_a_rehearsal_tells_what_an_honest_client_sends() -> None:
+    from fedmer.flower.rehearsal import Rehearsal
+    from fedmer.messages import Broadcast
+    from fedmer.weights import Layout
+
+    for rule in (FedAvg(), Distance(), SCAFFOLD(), FedProto()):
+        loop = federation(rule, CORPUS, CLIENTS)
+        before = loop.trainer.own.clone()
+        received = rule.broadcast(loop.state)
+        assert isinstance(received, Broadcast)
+        summary_layout, update_layout = Rehearsal(loop.trainer).layouts(received)
+        assert torch.equal(before.vectors[torch.float32], loop.trainer.own.vectors[torch.float32])
+        summary, update = loop.trainer.fit(0, received)
+        assert summary_layout == Layout.of(summary.tensors)
+        assert update_layout == (None if update is None else Layout.of(update.weights))
