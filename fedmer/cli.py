@@ -106,10 +106,13 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a bad checkpoint before Lightning looks into it."""
         super().parse_arguments(parser, args)
+        self.room = 0
         subcommand = self.config["subcommand"]
         checkpoint = self.config[subcommand].ckpt_path
         if checkpoint:
-            check_checkpoint(Path(checkpoint))
+            saved = check_checkpoint(Path(checkpoint))
+            # Checkpoints made before 0.1 do not say; their data does.
+            self.room = saved.get(FederatedDataModule.__qualname__, {}).get("speakers", 0)
         elif subcommand != "fit":
             raise InputError(
                 f"'fedmer {subcommand}' needs a trained network; name a checkpoint with "
@@ -150,6 +153,7 @@ class CLI(LightningCLI):
         except ValueError as error:
             raise InputError(cause(error)) from error
         self.model.executor.configure(settings)
+        self.datamodule.room = self.room
 
     def after_fit(self) -> None:
         if not self.record.started:

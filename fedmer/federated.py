@@ -246,6 +246,12 @@ class FederatedModule(pl.LightningModule):
                 f"run's {len(self.loop.sizes)}; pass the config.yaml beside it with --config, "
                 "and the same corpus."
             )
+        elsewhere = "run" in saved["executor"]
+        if self.trainer.state.fn == "fit" and elsewhere != (self._data.remote is not None):
+            raise InputError(
+                "The checkpoint is of a run whose clients were elsewhere than this run's; go on "
+                "with the same --executor and --executor.federation."
+            )
         self.loop.load_state_dict(saved)
 
     @property

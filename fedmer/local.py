@@ -258,7 +258,7 @@ class LocalTrainer:
 
     def _make_class_weights(self, everybody: Tensor | None) -> dict[int, Tensor | None]:
         kind, classes = self.client.loss.class_weights, self.client.network.shape.classes
-        if kind == "none":
+        if kind == "none" or not self.data:
             return dict.fromkeys(self.data)
         counts = {client: data.class_counts(classes) for client, data in self.data.items()}
         if kind == "global":

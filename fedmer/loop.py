@@ -81,8 +81,6 @@ class FederatedLoop:
         self.trainer = trainer
         self.seed = seed
         self.optimizer: Optimizer = aggregator.server_optimizer(network.parameters())
-        if not self.sizes:
-            raise InputError("There are no clients; a federation needs at least one.")
         executor.bind(trainer)
 
     def run_round(self, round: int) -> RoundReport:
@@ -97,6 +95,8 @@ class FederatedLoop:
 
         So a worker that begins last has little left to do, and clients of a size stand together.
         """
+        if not self.sizes:
+            raise InputError("There are no clients; a federation needs at least one.")
         self._started = time.perf_counter()
         self.state.round = round
         chosen = self.selector.select(round, self.sizes, self.seed)

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ class FederatedDataModule(pl.LightningDataModule):
         self.seed = seed
         self._corpus: ConversationCorpus | None = None
         self._split = False
+        self.room = 0
+        """The most people in a dialogue that the network has to have room for, at least: those of
+        the data that a checkpoint was trained on."""
         self.remote: RemoteClients | None = None
         """The clients, if their data is elsewhere."""
         self.statistics: dict[str, Statistics] | None = None
@@ -93,7 +97,8 @@ class FederatedDataModule(pl.LightningDataModule):
 
     @property
     def shape(self) -> CorpusShape:
-        return self.corpus.shape
+        own = self.corpus.shape
+        return replace(own, speakers=max(own.speakers, self.room))
 
     def setup(self, stage: str) -> None:
         """Split the corpus; once, whatever the stage.
@@ -215,6 +220,7 @@ class FederatedDataModule(pl.LightningDataModule):
         return {
             "labels": list(self.corpus.label_names),
             "features": dict(self.shape.features),
+            "speakers": self.shape.speakers,
             "statistics": {
                 name: {
                     "mean": torch.from_numpy(own.mean),

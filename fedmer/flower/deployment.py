@@ -48,6 +48,8 @@ class Deployment:
         self.run = uuid.uuid4().hex
         """Under which nodes keep what they remember; a resumed run takes over that of its
         checkpoint."""
+        self._attempt = uuid.uuid4().hex
+        self._begin: int | None = None
         self.names = list(self.federation.nodes)
         ids = self.federation.node_ids()
         self._ids = [ids[name] for name in self.names]
@@ -126,6 +128,9 @@ class Deployment:
 
     def complete(self, client: int, letter: RecordDict) -> None:
         """Add the run's settings, and the statistics to standardise by."""
+        if self._begin is None:
+            head: Any = letter["round"]
+            self._begin = int(head["round"])
         letter["run"] = self._run_record()
         put(letter, "statistics", self._statistics)
 
@@ -157,7 +162,8 @@ class Deployment:
         self.relay.close()
 
     def _run_record(self) -> ConfigRecord:
-        return ConfigRecord(self._head | {"run": self.run})
+        own = {"run": self.run, "attempt": self._attempt, "begin": self._begin or 0}
+        return ConfigRecord(self._head | own)
 
     def _start(self) -> None:
         federation = self.federation

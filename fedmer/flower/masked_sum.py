@@ -33,7 +33,7 @@ class MaskedSum:
 
     Args:
         total: ``(n,)`` float64, or None if too few nodes stayed.
-        nodes: Those whose vectors are in the total.
+        nodes: Those whose vectors are in the total, or who stayed to the end if there is none.
         failures: Node -> what it said instead of an answer.
         down: Bytes to the nodes.
         up: Bytes from them.
@@ -173,4 +173,5 @@ def masked_sum(
         if len(nodes) < least:
             break
         return MaskedSum(strategy.total, nodes, ask.failures, ask.down, ask.up)
-    return MaskedSum(None, [], ask.failures, ask.down, ask.up)
+    stayed = sorted(ask.stages[-1]) if ask.stages else []
+    return MaskedSum(None, stayed, ask.failures, ask.down, ask.up)

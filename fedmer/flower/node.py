@@ -105,6 +105,22 @@ class NodeMemory:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def begin(self, attempt: str, round: int) -> None:
+        """Forget what an attempt that was given up left behind.
+
+        Args:
+            attempt: The name of this one; what is of the same has been begun before.
+            round: Where it began.
+        """
+        mark = self._folder / "attempt"
+        if mark.exists() and mark.read_text() == attempt:
+            return
+        for number in self._rounds():
+            if number >= round:
+                self._path(number).unlink()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        mark.write_text(attempt)
+
     def before(self, round: int) -> dict[str, Any]:
         """What it remembered when a round began; empty before its first.
 

@@ -89,7 +89,7 @@ def _describe(content: RecordDict, own: Mapping[str, Any], state: RecordDict) ->
 def _fit(content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
     head: Any = content["round"]
     trainer = _trainer(content, own)
-    memory = NodeMemory(_folder(content, own))
+    memory = _memory(content, own)
     answer, remembered = client_half.fit(trainer, content, state, memory.before(head["round"]))
     memory.after(head["round"], remembered)
     return answer
@@ -97,7 +97,7 @@ def _fit(content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> Reco
 
 def _score(content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
     head: Any = content["round"]
-    memory = NodeMemory(_folder(content, own)).before(head["round"])
+    memory = _memory(content, own).before(head["round"])
     return client_half.score(_trainer(content, own), content, memory)
 
 
@@ -158,9 +158,11 @@ def _data(own: Mapping[str, Any], request: Request) -> NodeData:
     return NodeData.read(Path(str(own["data"])), request)
 
 
-def _folder(content: RecordDict, own: Mapping[str, Any]) -> Path:
+def _memory(content: RecordDict, own: Mapping[str, Any]) -> NodeMemory:
     head: Any = content["run"]
     name = str(head["run"])
     if not re.fullmatch(r"[0-9a-f]{32}", name):
         raise InputError(f"the run is called '{name}', expected 32 hexadecimal digits")
-    return Path(str(own["folder"])) / "state" / name
+    memory = NodeMemory(Path(str(own["folder"])) / "state" / name)
+    memory.begin(str(head["attempt"]), int(head["begin"]))
+    return memory

@@ -127,7 +127,7 @@ class RunRecord(pl.Callback):
         """Tell somebody who stopped the run how to go on."""
         last = self.folder.path / CHECKPOINTS / "last.ckpt"
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit | InputError)
-        if stopped and last.exists():
+        if stopped and self.started and last.exists():
             config = self.folder.path / "config.yaml"
             print(
                 f"Stopped in round {trainer.current_epoch + 1}. Go on with\n"

@@ -303,7 +303,7 @@ def test_a_description_that_cannot_be_is_refused(
         return found
 
     assert _description("node", content({}, {})).counts.tolist() == [1, 2]
-    with pytest.raises(RefusedError, match="its description (is impossible|cannot be read)"):
+    with pytest.raises(RefusedError, match=r"its description (is impossible|cannot be read)"):
         _description("node", content(tensors, told))
 
 

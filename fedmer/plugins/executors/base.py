@@ -138,4 +138,5 @@ class Executor(ABC):
         return self.trainer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.trainer.load_state_dict(state)
+        if "memory" in state:  # else it is with clients elsewhere
+            self.trainer.load_state_dict(state)

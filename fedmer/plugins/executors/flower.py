@@ -115,14 +115,8 @@ class Flower(Executor):
         return {"run": self._run.run}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        if (self._met is None) != ("run" not in state):
-            raise InputError(
-                "The checkpoint is of a run whose clients were elsewhere than this run's; go on "
-                "with the same --executor and --executor.federation."
-            )
-        if self._met is None:
-            super().load_state_dict(state)
-        else:
+        super().load_state_dict(state)
+        if self._met is not None:
             self._run.run = str(state["run"])
 
     def bind(self, trainer: LocalTrainer) -> None:
