@@ -276,7 +276,8 @@ def _attend(
     known = node.log.exists() and _CONNECTED in node.log.read_text(errors="replace")
     supernode, worker = start_supernode(), start_worker()
     patience = _SECONDS_TO_BE_MISSED if known else _SECONDS_TO_BE_KNOWN
-    deadline = time.monotonic() + patience
+    begun = time.monotonic()
+    deadline = begun + patience
     told = False
     while True:
         if supernode.exit_code is not None:
@@ -290,9 +291,9 @@ def _attend(
                 )
             time.sleep(_PAUSE_IF_REFUSED)
             supernode = start_supernode()
-        if worker.exit_code is not None:
+        if worker.exit_code is not None and time.monotonic() > begun + _PAUSE_IF_REFUSED:
             # It ends itself when its time is up; the next message finds another.
-            worker = start_worker()
+            worker, begun = start_worker(), time.monotonic()
         if not connected and _CONNECTED in supernode.output():
             connected = True
             print(f"{node.name} is connected to {node.address}; Ctrl-C ends it", flush=True)
