@@ -11,6 +11,8 @@ import torch
 pytest.importorskip("flwr")
 pytest.importorskip("ray")
 
+from fedmer.__main__ import main
+from fedmer.data.formats.native import write
 from fedmer.errors import InputError
 from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.distance import Distance
@@ -166,9 +168,23 @@ def test_a_federation_needs_the_command_line(tmp_path: Path) -> None:
     assert Flower().meet(Request("none", 0.1, 0)) is None
 
 
-def test_a_checkpoint_of_another_kind_of_run_is_refused() -> None:
-    with pytest.raises(InputError, match="clients were elsewhere than this run's"):
-        Flower().load_state_dict({"run": "0" * 32})
+def test_a_checkpoint_of_another_kind_of_run_is_scored_but_not_gone_on_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(CORPUS, tmp_path / "corpus.npz")
+    here = [
+        *("--data.path", str(tmp_path / "corpus.npz"), "--partitioner.clients", "2"),
+        *("--network.hidden", "8", "--network.heads", "2", "--runs", str(tmp_path)),
+    ]
+    assert main(["fit", *here, "--name", "run", "--trainer.max_epochs", "1"]) == 0
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["fedmer"]["executor"] = {"run": "0" * 32}
+    torch.save(saved, path)
+    assert main(["test", *here, "--ckpt_path", str(path)]) == 0
+    capsys.readouterr()
+    assert main(["fit", *here, "--ckpt_path", str(path), "--trainer.max_epochs", "2"]) == 2
+    assert "clients were elsewhere than this run's" in capsys.readouterr().err
 
 
 def test_without_flower_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

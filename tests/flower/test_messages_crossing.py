@@ -69,6 +69,8 @@ def head(settings: Any, corpus: ConversationCorpus, standardise: str) -> ConfigR
             "holdout": 0.2,
             "seed": 0,
             "run": RUN,
+            "attempt": "f" * 32,
+            "begin": 0,
             "settings": json.dumps(settings),
             "network": "SDT",
             "labels": list(corpus.label_names),

@@ -231,3 +231,15 @@ def test_a_restart_from_the_last_checkpoint_finds_the_state_of_then(
             remembered = stamp if takes_part else remembered
         assert number_in(memory.before(len(history))) == remembered
         assert len(files(Path(folder))) <= 2
+
+
+def test_what_an_attempt_that_was_given_up_left_behind_is_forgotten(tmp_path: Path) -> None:
+    memory = NodeMemory(tmp_path)
+    memory.begin("first", 0)
+    for number in range(4):
+        memory.after(number, {"round": number})
+    memory.begin("first", 0)
+    assert memory.before(4) == {"round": 3}
+    # The server lost round 3, goes on with it, and the node is not there until round 4.
+    memory.begin("second", 3)
+    assert memory.before(4) == {"round": 2}
