@@ -35,7 +35,8 @@ def test_all_files_are_there(run: Path) -> None:
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert names == {
         "config.yaml", "metrics.csv", "clients.csv", "failures.csv", "result.json", "curves.png",
-        "confusion.png", "test_votes.npz", "prototypes.npz", "checkpoints/last.ckpt", "checkpoints/best.ckpt",
+        "confusion.png", "test_votes.npz", "prototypes.npz", "checkpoints/last.ckpt",
+        "checkpoints/best.ckpt",
     }  # fmt: skip
     for plot in ("curves.png", "confusion.png"):
         assert (run / plot).read_bytes().startswith(b"\x89PNG")
