@@ -149,6 +149,6 @@ def machine(packages: Iterable[str] = ("torch", "pytorch-lightning")) -> str:
 def save(name: str, title: str, text: str) -> None:
     """Write a page of results."""
     RESULTS.mkdir(exist_ok=True)
-    script = Path(sys.argv[0]).name
-    command = " ".join(["python", f"benchmarks/{script}", *sys.argv[1:]])
+    script = Path(sys.argv[0]).resolve().relative_to(RESULTS.parents[1])
+    command = " ".join(["python", script.as_posix(), *sys.argv[1:]])
     (RESULTS / name).write_text(f"# {title}\n\n`{command}`\n\n{text}\n", encoding="utf-8")
