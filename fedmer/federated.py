@@ -252,6 +252,9 @@ class FederatedModule(pl.LightningModule):
                 "The checkpoint is of a run whose clients were elsewhere than this run's; go on "
                 "with the same --executor and --executor.federation."
             )
+        if elsewhere:
+            # As they were, since the order of a cohort and of a sum goes by them.
+            self.loop.sizes[:] = saved["sizes"]
         self.loop.load_state_dict(saved)
 
     @property

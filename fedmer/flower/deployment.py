@@ -27,6 +27,8 @@ from fedmer.messages import Broadcast
 
 _START = 90.0
 """Seconds that Flower may take to start our ServerApp."""
+_MUSTER = 20.0
+"""Seconds that a run waits for all nodes before it begins with those that are there."""
 _FEATURES = 10**6
 """Dimensions beyond any modality."""
 
@@ -86,7 +88,11 @@ class Deployment:
             "seed": request.seed,
             "run": self.run,
         }
-        nodes = wait_for(self, range(len(self.names)), max(least, 1), self.seconds)
+        # All of them for a while, since who is not met has no part in the statistics.
+        everybody = range(len(self.names))
+        nodes = wait_for(self, everybody, len(self.names), min(_MUSTER, self.seconds))
+        if len(nodes) < max(least, 1):
+            nodes = wait_for(self, everybody, max(least, 1), self.seconds)
         known: dict[int, Description] = {}
         failures = {c: "is not connected" for c in range(len(self.names)) if c not in nodes}
         letters = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
@@ -125,6 +131,14 @@ class Deployment:
         for name, own in combine(c.moments for c in clients.known.values()).items():
             self._statistics[f"{name}.mean"] = torch.from_numpy(own.mean)
             self._statistics[f"{name}.deviation"] = torch.from_numpy(own.deviation)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that goes on has to have as it was, whoever is there then."""
+        return {"run": self.run, "statistics": dict(self._statistics)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.run = str(state["run"])
+        self._statistics = dict(state["statistics"])
 
     def complete(self, client: int, letter: RecordDict) -> None:
         """Add the run's settings, and the statistics to standardise by."""

@@ -112,12 +112,13 @@ class Flower(Executor):
     def state_dict(self) -> dict[str, Any]:
         if self._met is None:
             return super().state_dict()
-        return {"run": self._run.run}
+        found: dict[str, Any] = self._run.state_dict()
+        return found
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         super().load_state_dict(state)
         if self._met is not None:
-            self._run.run = str(state["run"])
+            self._run.load_state_dict(state)
 
     def bind(self, trainer: LocalTrainer) -> None:
         super().bind(trainer)
