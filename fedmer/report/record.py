@@ -178,7 +178,7 @@ class RunRecord(pl.Callback):
             "personal": not module.aggregator.averages,
             "network": type(module.network).__name__,
             "parameters": sum(p.numel() for p in module.parameters()),
-            "partitioner": type(data.partitioner).__name__,
+            "partitioner": "nodes" if data.remote else type(data.partitioner).__name__,
             "clients": len(names),
             "data": {
                 "name": data.corpus.name,
