@@ -13,7 +13,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from fedmer.flower.processes import free_port
 
 NODES = 4
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "meld_dev.npz"
@@ -56,12 +57,6 @@ def running(words: list[str], log: Path, ready: str) -> Iterator[subprocess.Pope
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def fit(folder: Path, name: str, *words: str, kill: tuple[int, int] | None = None) -> float:

@@ -19,8 +19,7 @@ class Request:
 
     Args:
         standardise: Should they tell their features' moments?
-        holdout: The fraction of its dialogues that each keeps back; None is 0.1, or 0 if the
-            server has a public validation part.
+        holdout: The fraction of its dialogues, in [0, 1), that each keeps back.
         seed: Where a client's choice of them comes from.
     """
 
@@ -58,11 +57,9 @@ class RemoteClient(ClientData):
 
     Args:
         counts: ``(C,)`` int64, labelled turns of each class; zeros if it has not been met.
-        held: Dialogues that it keeps back for validation.
     """
 
     counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
-    held: int = 0
 
     @property
     def examples(self) -> int:
@@ -94,7 +91,7 @@ class RemoteClients:
             found.append(
                 RemoteClient(name, [], counts=nothing)
                 if own is None
-                else RemoteClient(name, [], counts=own.counts, held=own.held)
+                else RemoteClient(name, [], counts=own.counts)
             )
         return found
 

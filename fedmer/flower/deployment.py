@@ -74,7 +74,7 @@ class Deployment:
 
         Args:
             request: What is wanted.
-            least: How many have to answer.
+            least: How many have to answer, at least 1.
 
         Returns:
             The clients, and why some are not known.
@@ -86,13 +86,12 @@ class Deployment:
             "standardise": request.standardise,
             "holdout": request.holdout,
             "seed": request.seed,
-            "run": self.run,
         }
         # All of them for a while, since who is not met has no part in the statistics.
         everybody = range(len(self.names))
         nodes = wait_for(self, everybody, len(self.names), min(_MUSTER, self.seconds))
-        if len(nodes) < max(least, 1):
-            nodes = wait_for(self, everybody, max(least, 1), self.seconds)
+        if len(nodes) < least:
+            nodes = wait_for(self, everybody, least, self.seconds)
         known: dict[int, Description] = {}
         failures = {c: "is not connected" for c in range(len(self.names)) if c not in nodes}
         letters = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
@@ -107,10 +106,10 @@ class Deployment:
                 except RefusedError as error:
                     failures[client] = f"was refused: {error}"
         sentences = {c: f"{self.names[c]} {why}" for c, why in sorted(failures.items())}
-        if len(known) < max(least, 1):
+        if len(known) < least:
             raise InputError(
                 f"{len(known)} of {len(self.names)} nodes can take part, and at least "
-                f"{max(least, 1)} must ({'; '.join(sentences.values())})."
+                f"{least} must ({'; '.join(sentences.values())})."
             )
         _check_alike(known)
         return RemoteClients(self.names, dict(sorted(known.items()))), sentences

@@ -36,7 +36,9 @@ def serve(grid: Grid, address: str) -> None:
             try:
                 answer, failure = function(grid, *arguments), None
             except Exception as error:  # noqa: BLE001 - raised again on the other side
-                answer, failure = None, f"{type(error).__name__}: {error}"
+                said = str(error)
+                kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
+                answer, failure = None, kind + said
             pipe.send((answer, failure))
 
 

@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from math import ceil
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -13,11 +12,12 @@ from fedmer.errors import InputError
 from fedmer.flower.client_half import FIT, header
 from fedmer.flower.mail import Answer, Mail
 from fedmer.flower.masked_sum import masked_sum
+from fedmer.flower.records import portable
 from fedmer.flower.relay import Relay
 from fedmer.flower.wire import RefusedError, put_broadcast, take_answer
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.privacy.secure_sum import SecureSum
-from fedmer.weights import FlatWeights, Layout
+from fedmer.weights import FlatWeights
 
 if TYPE_CHECKING:
     from fedmer.plugins.executors.flower import Flower
@@ -76,11 +76,16 @@ class FlowerRound:
         self.connection = connection
         self.cohort = cohort
         self.summaries: dict[int, Summary] = {}
+        self._least = executor.least(len(cohort))
         self._nodes = wait_for(connection, cohort, self._least, executor.timeout)
         self._expected, self._update = executor.rehearsal.layouts(executor.received)
         for client in cohort:
             if client not in self._nodes:
                 self._fail(client, "is not connected")
+        # Serialised once, and the same bytes in every letter.
+        self._broadcast = RecordDict()
+        put_broadcast(self._broadcast, executor.received)
+        self._broadcast = portable(self._broadcast)
         letters = {c: (self._nodes[c], self._letter(c)) for c in cohort if c in self._nodes}
         group = str(executor.received.round + 1)
         self._mail = Mail(connection.relay, letters, FIT, group, executor.timeout)
@@ -106,11 +111,6 @@ class FlowerRound:
                 f"nodes finished, and executor.min_nodes asks for {self._least} ({why}). "
                 "Earlier rounds are kept; go on from the last checkpoint when the nodes are back."
             )
-
-    @property
-    def _least(self) -> int:
-        half = ceil(len(self.cohort) / 2)
-        return min(self.executor.min_nodes or half, len(self.cohort))
 
     def masked_mean(self, weights: Mapping[int, float], privacy: SecureSum) -> Weights:
         """The weighted mean of the updates that nodes have kept, seen as a whole only.
@@ -150,26 +150,18 @@ class FlowerRound:
         received = self.executor.received.weights
         assert received is not None
         assert self._update is not None
-        mean = FlatWeights.of({**self.executor.trainer.own, **self._attached(self._update)})
+        parts = self._update.parts
+        mean = FlatWeights.of({name: torch.empty(shape, dtype=kind) for name, shape, kind in parts})
         pieces = torch.split(change, [value.numel() for value in mean.values()])
         for (name, value), piece in zip(mean.items(), pieces, strict=True):
             start = received[name].double() if name in received else 0.0
             value.copy_(start + piece.view(value.shape))
         return mean
 
-    def _attached(self, layout: Layout) -> Weights:
-        own = self.executor.trainer.own
-        return {
-            name: torch.empty(shape, dtype=kind)
-            for name, shape, kind in layout.parts
-            if name not in own
-        }
-
     def _letter(self, client: int) -> RecordDict:
-        letter = RecordDict()
-        received = self.executor.received
-        letter["round"] = header(received.round, client, keep=self.executor.privacy is not None)
-        put_broadcast(letter, received)
+        letter = RecordDict(dict(self._broadcast))
+        keep = self.executor.privacy is not None
+        letter["round"] = header(self.executor.received.round, client, keep)
         self.connection.complete(client, letter)
         return letter
 

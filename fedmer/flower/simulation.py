@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from lightning_fabric import Fabric
 
 from fedmer.errors import InputError
 from fedmer.flower import client_half, masking
+from fedmer.flower.processes import Kept
 from fedmer.flower.records import put_failure
 from fedmer.flower.relay import Relay, online, serve
 from fedmer.local import LocalTrainer
@@ -60,16 +60,9 @@ class Simulation:
             "cpus": cpus,
             "gpus": gpus,
         }
-        self._log = folder / "log"
-        with self._log.open("wb") as log:
-            # A session of its own, so that Ctrl-C reaches this process alone, which then ends it.
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _PROGRAM, json.dumps(options)],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "FLWR_TELEMETRY_ENABLED": "0"},
-            )
+        words = [sys.executable, "-c", _PROGRAM, json.dumps(options)]
+        quiet = {"RAY_USAGE_STATS_ENABLED": "0", "FLWR_TELEMETRY_ENABLED": "0"}
+        self._process = Kept(words, {**os.environ, **quiet}, folder / "log")
         try:
             self.relay.wait(_START, self._failure)
             self._nodes = sorted(self.relay.call(online))
@@ -93,21 +86,15 @@ class Simulation:
             self.memory[client] = memory
 
     def close(self) -> None:
-        """End the simulation."""
+        """End the simulation, and all processes of Ray that it started."""
         self.relay.close()
-        try:
-            self._process.wait(20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.stop()
 
     def _failure(self) -> str | None:
-        if self._process.poll() is None:
+        code = self._process.exit_code
+        if code is None:
             return None
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"the simulation ended with code {self._process.returncode}: " + "\n".join(
-            lines[-5:]
-        )
+        return f"the simulation ended with code {code}:\n{self._process.last_lines()}"
 
 
 _PROGRAM = "import sys; from fedmer.flower.simulation import main; main(sys.argv[1])"

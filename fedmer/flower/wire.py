@@ -71,16 +71,13 @@ def layout_of(content: RecordDict, name: str) -> Layout:
         ) from error
 
 
-def take(
-    content: RecordDict, name: str, expected: Layout | None = None, limit: float = math.inf
-) -> FlatWeights:
+def take(content: RecordDict, name: str, expected: Layout | None = None) -> FlatWeights:
     """Read the dictionary of tensors that :func:`put` wrote under ``name``.
 
     Args:
         content: A message from anybody.
         name: Which.
         expected: The names, shapes and types it has to have.
-        limit: Bytes that it may have, if nothing is expected.
 
     Raises:
         RefusedError: It is missing, too large, of other names or shapes, or not finite.
@@ -95,10 +92,6 @@ def take(
     if sizes.keys() != vectors.keys():
         raise RefusedError(
             f"its {name} are of types {sorted(vectors)}, but it names {sorted(sizes)}"
-        )
-    if sum(size * kind.itemsize for kind, size in sizes.values()) > limit:
-        raise RefusedError(
-            f"its {name} are larger than the {limit / 1e6:.1f} MB that they may have"
         )
     found = {}
     for key, (kind, size) in sizes.items():

@@ -198,13 +198,6 @@ def test_a_truth_value_is_zero_or_one() -> None:
         take(with_array(payload, [["a", [2], "bool"]], key="bool"), "w")
 
 
-def test_a_limit_counts_the_numbers_that_are_promised() -> None:
-    content = written(GOOD)
-    assert same(take(content, "w", limit=6 * 4 + 3 * 4 + 8), GOOD)
-    with pytest.raises(RefusedError, match=r"larger than the 0\.0 MB that they may have"):
-        take(content, "w", limit=6 * 4 + 3 * 4 + 7)
-
-
 SUMMARY = Summary(3, 12, {"train_loss": 0.5, "steps": 4}, {"p": torch.ones(2, 2)})
 
 

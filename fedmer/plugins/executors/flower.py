@@ -93,12 +93,14 @@ class Flower(Executor):
             )
         self._run = Deployment(self.federation, self.timeout)
         atexit.register(self.close)
-        names = self._run.names
-        least = self.min_nodes or ceil(len(names) / 2)
-        self._met, failures = self._run.meet(request, least)
+        self._met, failures = self._run.meet(request, self.least(len(self._run.names)))
         for sentence in failures.values():
             warnings.warn(sentence, stacklevel=2)
         return self._met
+
+    def least(self, nodes: int) -> int:
+        """How many of some nodes have to finish."""
+        return min(self.min_nodes or ceil(nodes / 2), nodes)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
         self._settings = settings
@@ -142,7 +144,7 @@ class Flower(Executor):
 
     def weighted_mean(self, weights: Mapping[int, float]) -> Weights | None:
         self._round.check_enough(weights.keys() - self.failures.keys())
-        if self.privacy is None or not self.trainer.aggregator.averages:
+        if self.privacy is None:
             return super().weighted_mean(weights)
         mean = self._round.masked_mean(weights, self.privacy)
         self._round.check_enough(weights.keys() - self.failures.keys())
