@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Simulation:
         self._process = Kept(words, {**os.environ, **quiet}, folder / "log")
         try:
             self.relay.wait(_START, self._failure)
-            self._nodes = sorted(self.relay.call(online))
+            self._nodes = self._all_nodes()
         except BaseException:
             self.close()
             raise
@@ -89,6 +90,19 @@ class Simulation:
         """End the simulation, and all processes of Ray that it started."""
         self.relay.close()
         self._process.stop()
+
+    def _all_nodes(self) -> list[int]:
+        """Ids of the virtual nodes, in the order of clients."""
+        deadline = time.monotonic() + _START
+        # Flower starts its ServerApp beside the registration of its nodes, and not after it.
+        while len(nodes := self.relay.call(online)) < self.clients:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"Flower's simulation has {len(nodes)} of {self.clients} virtual nodes after "
+                    f"{_START:.0f} s; see that the machine has memory left, and try again."
+                )
+            time.sleep(0.05)
+        return sorted(nodes)
 
     def _failure(self) -> str | None:
         code = self._process.exit_code
