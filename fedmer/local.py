@@ -9,8 +9,9 @@ from typing import Any, Literal
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
+from torch.optim import Optimizer
 
-from fedmer.client import EmotionClient
+from fedmer.client import EmotionClient, restart
 from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
@@ -55,7 +56,7 @@ class LocalTrainer:
     """Trains any client on one resident network, and remembers what clients keep.
 
     It is the client side of a federation in one process: weights are copied into the same network
-    in place, an optimizer is made each round, and Lightning's Fabric brings device and precision.
+    in place, its optimizer begins anew, and Lightning's Fabric brings device and precision.
 
     Args:
         client: The resident working copy; its weights are overwritten.
@@ -93,6 +94,7 @@ class LocalTrainer:
         self.aggregator = aggregator
         self.training = training
         self.own = flatten(client.network)
+        self._optimizer: Optimizer | None = None
         self._initial = self.own.clone()
         self._cache = BatchCache(self.fabric.device)
         self.memory = Spool()
@@ -211,13 +213,10 @@ class LocalTrainer:
             self.client.teacher.eval()
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
-        # Fabric's own calls look for what only one strategy needs, and make a class for every
-        # optimizer; that is more than a small step.
-        strategy, total = self.fabric.strategy, torch.zeros((), device=self.fabric.device)
-        optimizer = strategy.setup_optimizer(self.client.configure_optimizers())
+        strategy = self.fabric.strategy
+        total: Tensor | float = 0.0
+        optimizer = self._begin_optimizer(state)
         data = self.data[client].train
-        if keep and state:
-            optimizer.load_state_dict(_detached(state))
         size = self.training.batch_size
         order = EpochOrder(len(data), self.client.seed, client, size)
         with torch.random.fork_rng(devices=self._random_devices()):
@@ -234,15 +233,30 @@ class LocalTrainer:
                     optimizer.zero_grad()
                     strategy.backward(loss, None)
                     if clip is not None:
-                        self.fabric.clip_gradients(self.module, optimizer, max_norm=clip)
+                        # A check of every norm would wait for the device; a loss that is not
+                        # finite is told at the end.
+                        self.fabric.clip_gradients(
+                            self.module, optimizer, max_norm=clip, error_if_nonfinite=False
+                        )
                     self.client.on_before_optimizer_step(optimizer)
                     self.aggregator.on_before_optimizer_step(own)
                     strategy.optimizer_step(optimizer)
                     own.steps += 1
-                    total += loss.detach()
+                    total = total + loss.detach()
         self.client.regulariser = None
-        # No copy: the optimizer ends here.
+        # No copy: an optimizer that is kept does not train the next client.
         return float(total) / own.steps, dict(optimizer.state_dict()) if keep else None
+
+    def _begin_optimizer(self, state: dict[str, Any] | None) -> Optimizer:
+        """One that knows nothing but ``state``; the same one for all clients, where it can."""
+        keep = self.training.optimizer_state == "keep"
+        if keep or self._optimizer is None or not restart(self._optimizer):
+            # Fabric's own call makes a class for every optimizer, which is more than a small step.
+            made = self.client.configure_optimizers()
+            self._optimizer = self.fabric.strategy.setup_optimizer(made)
+        if keep and state:
+            self._optimizer.load_state_dict(_detached(state))
+        return self._optimizer
 
     @torch.no_grad()
     def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:

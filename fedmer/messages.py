@@ -21,7 +21,7 @@ def nbytes(tensors: Mapping[str, Tensor]) -> int:
     >>> nbytes({"weight": torch.zeros(3, 4)})
     48
     """
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    return sum(tensor.nbytes for tensor in tensors.values())
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,10 @@ class Batch:
         """Where the ``N`` turns stand among the ``B * L`` places: ``(N,)`` int64, ascending."""
         return self.context.flatten().nonzero()[:, 0]
 
+    def pack(self, padded: Tensor) -> Tensor:
+        """``(N, ...)`` of ``(B, L, ...)``: the turns one behind the other."""
+        return padded.flatten(0, 1).index_select(0, self.places)
+
 
 def collate(excerpts: Sequence[Excerpt]) -> Batch:
     """Pad excerpts on the right.

@@ -14,17 +14,19 @@ def class_sums(
     """Sum of the embeddings of every class, and how many there were.
 
     Args:
-        embeddings: ``(B, L, D)``.
-        labels: ``(B, L)`` int64; read only where counted.
-        counted: ``(B, L)`` bool.
+        embeddings: ``(..., D)``.
+        labels: ``(...)`` int64; read only where counted.
+        counted: ``(...)`` bool.
         classes: ``C``.
 
     Returns:
         ``(C, D)`` sums and ``(C,)`` int64 counts.
     """
-    rows, names = embeddings[counted], labels[counted]
-    sums = embeddings.new_zeros(classes, embeddings.shape[-1]).index_add(0, names, rows)
-    return sums, names.bincount(minlength=classes)
+    # Nothing is picked out by a mask: a GPU would have to say how much that is, and we to wait.
+    rows = embeddings.masked_fill(~counted[..., None], 0).flatten(0, -2)
+    names, ones = labels.clamp(min=0).flatten(), counted.long().flatten()
+    sums = rows.new_zeros(classes, rows.shape[-1]).index_add(0, names, rows)
+    return sums, ones.new_zeros(classes).index_add(0, names, ones)
 
 
 def distances(embeddings: Tensor, prototypes: Tensor, kind: Distance = "euclidean") -> Tensor:

@@ -22,8 +22,9 @@ pytestmark = [
     pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc"),
 ]
 
-TIMEOUT = 40.0
-"""Seconds for a node; a stage takes a tenth of it on an idle machine."""
+TIMEOUT = 60.0
+"""Seconds for a node; a stage takes a tenth of it on an idle machine, and a node whose server was
+gone tries again every 20."""
 NODES = 4
 UNAVAILABLE = "failed: Error: Node Unavailable"
 """Flower's word for a node that said goodbye with a letter in its hands."""

@@ -170,7 +170,7 @@ class Distance(Aggregator):
             return None
         terms = [
             self._correction(
-                rows, batch.labels, counted_at(batch, site),
+                batch.pack(rows), batch.pack(batch.labels), batch.pack(counted_at(batch, site)),
                 sent[PREFIX + site], sent["known." + site],
             )
             for site, rows in embeddings.items()
@@ -224,17 +224,15 @@ class Distance(Aggregator):
     def _correction(
         self, embeddings: Tensor, labels: Tensor, counted: Tensor, prototypes: Tensor, known: Tensor
     ) -> Tensor:
-        """The sum over classes of ``n_k / |B| * R_k`` at one site, a scalar."""
+        """The sum over classes of ``n_k / |B| * R_k`` over ``(N, D)`` embeddings, a scalar."""
         turns = counted.sum().clamp(min=1)
-        rows, names = embeddings[counted].float(), labels[counted]
-        chosen = self.gated(rows, names, prototypes, known)
-        rows, names = rows[chosen], names[chosen]
+        rows, names = embeddings.float(), labels.clamp(min=0)
+        # Weighed by 0 or 1 and not picked out: how many there are only the device knows.
+        seen = counted & self.gated(rows, names, prototypes, known)
         if self.correction == "sample":
             terms = self._regulariser(rows, names, prototypes, known)
-            return terms.sum() / turns
-        sums, counts = prototype.class_sums(
-            rows, names, torch.ones_like(names, dtype=torch.bool), len(known)
-        )
+            return (terms * seen).sum() / turns
+        sums, counts = prototype.class_sums(rows, names, seen, len(known))
         means = sums / counts.clamp(min=1)[:, None]
         every = torch.arange(len(known), device=names.device)
         return (self._regulariser(means, every, prototypes, known) * counts).sum() / turns

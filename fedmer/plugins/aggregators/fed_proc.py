@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedmer.data.batch import Batch
+from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._prototypes import embedding_at
@@ -68,13 +69,12 @@ class FedProc(FedProto):
 
     def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
         sent = own.received.tensors
-        alpha = float(sent["alpha"])
-        if alpha == 0 or "prototypes" not in sent:
+        if "prototypes" not in sent:
             return None
         # Training adds this to the supervised loss, of which it must leave 1 - alpha.
         assert own.supervised is not None
         contrast = self._contrast(output, batch, sent["prototypes"], sent["known"])
-        return alpha * (contrast - own.supervised)
+        return sent["alpha"] * (contrast - own.supervised)
 
     def weight(self, summary: Summary) -> float:
         return float(summary.examples)
@@ -99,6 +99,9 @@ class FedProc(FedProto):
         rows, labels = embedding_at(output, "fused").float(), batch.labels.clamp(min=0)
         counted = batch.labelled & known[labels]
         alike = F.cosine_similarity(rows[..., None, :], prototypes, dim=-1) / self.temperature
-        logits = alike.masked_fill(~known, -torch.inf)[counted]
-        surprise = F.cross_entropy(logits, labels[counted], reduction="sum")
+        logits = alike.masked_fill(~known, -torch.inf)
+        wanted = labels.masked_fill(~counted, UNLABELLED)
+        surprise = F.cross_entropy(
+            logits.flatten(0, 1), wanted.flatten(), ignore_index=UNLABELLED, reduction="sum"
+        )
         return surprise / batch.labelled.sum().clamp(min=1)

@@ -1,0 +1,123 @@
+"""A client's steps ask nothing of its device: whoever waits for a GPU at every step starves it.
+
+The device here is ``meta``, which works out shapes and holds no numbers: whatever would wait for
+an accelerator's answer, from ``.item()`` to indexing by a mask, fails on it.
+"""
+
+import importlib
+import inspect
+import traceback
+from collections.abc import Mapping
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators import CPUAccelerator
+from lightning_fabric.strategies import SingleDeviceStrategy
+from torch import Tensor
+from torch.optim import Adam
+
+from fedmer.client import EmotionClient
+from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.losses.distillation import SelfDistillation
+from fedmer.messages import Broadcast
+from fedmer.plugins.aggregators.base import Aggregator
+from fedmer.plugins.aggregators.distance import Distance
+from fedmer.plugins.aggregators.fed_avg import FedAvg
+from fedmer.plugins.networks.base import Network
+from fedmer.plugins.partitioners.central import Central
+from fedmer.plugins.registry import plugins
+from tests.federations import clients_of, federation, network_for, small_corpus
+
+RECURRENT = {"CMN", "ICON", "MMDFN", "MMGCN"}
+"""torch packs sequences for a recurrence by lengths that it wants on the CPU."""
+
+
+class Silent(CPUAccelerator):
+    """Lightning's way to the device that answers nothing."""
+
+    def setup_device(self, device: torch.device) -> None:
+        assert device.type == "meta"
+
+
+def named(kind: str) -> list[object]:
+    found = [plugin for plugin in plugins(kind) if plugin.package == "fedmer"]
+    return [pytest.param(plugin.path, id=plugin.name) for plugin in found]
+
+
+def imported(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    kind: type = getattr(importlib.import_module(module), name)
+    return kind
+
+
+def asked_first(
+    rule: Aggregator,
+    monkeypatch: pytest.MonkeyPatch,
+    network: Network | None = None,
+    loss: SelfDistillation | None = None,
+) -> str:
+    """The line of fedmer that is the first to ask the device, in a client's second round."""
+    corpus = small_corpus()
+    clients = clients_of(corpus, Central())
+    loop = federation(rule, corpus, clients)
+    loop.state.rounds = 5
+    loop.run_round(0)
+    knowledge = loop.knowledge()
+    own = network or network_for(corpus)
+
+    def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to("meta") for name, tensor in tensors.items()}
+
+    weights = None if knowledge.weights is None else moved(own.state_dict())
+    received = Broadcast(1, weights, moved(knowledge.tensors))
+    client = EmotionClient(
+        own, loss or SelfDistillation(), lambda parameters: Adam(parameters, foreach=True)
+    )
+    # There is no generator to seed.
+    monkeypatch.setattr(client, "begin_step", lambda *place: None)
+    strategy = SingleDeviceStrategy(device=torch.device("meta"))
+    training = LocalTraining(epochs=2, batch_size=3, gradient_clip_val=1.0)
+    trainer = LocalTrainer(
+        client, clients, rule, training, Fabric(accelerator=Silent(), strategy=strategy)
+    )
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta") as caught:
+        trainer.work(0, received, {})
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    return [str(frame.line) for frame in frames if "/fedmer/" in frame.filename][-1]
+
+
+@pytest.mark.parametrize("path", named("aggregators"))
+def test_with_every_rule_the_first_question_is_the_mean_loss(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "float(total)" in asked_first(imported(path)(), monkeypatch)
+
+
+@pytest.mark.parametrize("gate", ["violation", "literal"])
+@pytest.mark.parametrize("correction", ["sample", "batch_proto"])
+def test_so_it_is_with_every_gate_of_distance(
+    gate: str, correction: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sites = ("fused", "text")
+    rule = Distance(gate=gate, correction=correction, sites=sites)  # type: ignore[arg-type]
+    assert "float(total)" in asked_first(rule, monkeypatch)
+
+
+@pytest.mark.parametrize("path", named("networks"))
+def test_with_every_network_that_is_not_recurrent_too(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = imported(path)
+    small = {"hidden": 8, "heads": 2}
+    known = inspect.signature(kind).parameters
+    network = kind(small_corpus().shape, **{k: v for k, v in small.items() if k in known})
+    first = asked_first(FedAvg(), monkeypatch, network)
+    assert ("float(total)" in first) != (kind.__name__ in RECURRENT)
+
+
+@pytest.mark.parametrize("teacher", ["fused", "global"])
+@pytest.mark.parametrize("weights", ["none", "local"])
+def test_and_with_every_loss(teacher: str, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = SelfDistillation(teacher=teacher, class_weights=weights)  # type: ignore[arg-type]
+    assert "float(total)" in asked_first(FedAvg(), monkeypatch, loss=loss)
