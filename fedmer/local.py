@@ -94,6 +94,7 @@ class LocalTrainer:
         self.aggregator = aggregator
         self.training = training
         self.own = flatten(client.network)
+        self._parameters = list(client.network.parameters())
         self._optimizer: Optimizer | None = None
         self._initial = self.own.clone()
         self._cache = BatchCache(self.fabric.device)
@@ -199,22 +200,27 @@ class LocalTrainer:
         self, client: int, own: ClientRound, state: dict[str, Any] | None
     ) -> tuple[float, dict[str, Any] | None]:
         """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
-        if not self.client.network.training:
-            self.client.network.train()
-        self.client.class_weights = self.class_weights[client]
+        # A module looks at whatever is set on it, which is more than a small step can afford.
+        network, weights = self.client.network, self.class_weights[client]
+        if not network.training:
+            network.train()
+        if self.client.class_weights is not weights:
+            self.client.class_weights = weights
 
         def regulariser(output: NetworkOutput, batch: Batch, loss: Tensor) -> Tensor | None:
             own.supervised = loss
             return self.aggregator.client_loss(output, batch, own)
 
-        self.client.regulariser = regulariser
+        adds = type(self.aggregator).client_loss is not Aggregator.client_loss
+        if adds:
+            self.client.regulariser = regulariser
         if self.client.teacher is not None:
             load_weights(self.client.teacher, own.received.weights or self._initial)
             self.client.teacher.eval()
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
         strategy = self.fabric.strategy
-        total: Tensor | float = 0.0
+        losses: list[Tensor] = []
         optimizer = self._begin_optimizer(state)
         data = self.data[client].train
         size = self.training.batch_size
@@ -230,7 +236,8 @@ class LocalTrainer:
                     # Fabric's wrapper brings its precision to forward alone, not to this method.
                     with self.fabric.autocast():
                         loss = self.client.training_step(batch, index)
-                    optimizer.zero_grad()
+                    for parameter in self._parameters:
+                        parameter.grad = None
                     strategy.backward(loss, None)
                     if clip is not None:
                         # A check of every norm would wait for the device; a loss that is not
@@ -242,10 +249,12 @@ class LocalTrainer:
                     self.aggregator.on_before_optimizer_step(own)
                     strategy.optimizer_step(optimizer)
                     own.steps += 1
-                    total = total + loss.detach()
-        self.client.regulariser = None
+                    losses.append(loss.detach())
+        if adds:
+            self.client.regulariser = None
         # No copy: an optimizer that is kept does not train the next client.
-        return float(total) / own.steps, dict(optimizer.state_dict()) if keep else None
+        mean = float(torch.stack(losses).mean())
+        return mean, dict(optimizer.state_dict()) if keep else None
 
     def _begin_optimizer(self, state: dict[str, Any] | None) -> Optimizer:
         """One that knows nothing but ``state``; the same one for all clients, where it can."""
