@@ -220,7 +220,7 @@ class LocalTrainer:
         clip = self.training.gradient_clip_val
         keep = self.training.optimizer_state == "keep"
         strategy = self.fabric.strategy
-        losses: list[Tensor] = []
+        total: Tensor | None = None
         optimizer = self._begin_optimizer(state)
         data = self.data[client].train
         size = self.training.batch_size
@@ -249,11 +249,11 @@ class LocalTrainer:
                     self.aggregator.on_before_optimizer_step(own)
                     strategy.optimizer_step(optimizer)
                     own.steps += 1
-                    losses.append(loss.detach())
+                    total = loss.detach() if total is None else total + loss.detach()
         if adds:
             self.client.regulariser = None
         # No copy: an optimizer that is kept does not train the next client.
-        mean = float(torch.stack(losses).mean())
+        mean = math.nan if total is None else float(total) / own.steps
         return mean, dict(optimizer.state_dict()) if keep else None
 
     def _begin_optimizer(self, state: dict[str, Any] | None) -> Optimizer:
