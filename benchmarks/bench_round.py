@@ -75,9 +75,10 @@ def measure(workload: str, cohort: Cohort, options: argparse.Namespace) -> dict[
             row.first, row.start, row.memory = found.first, found.start, found.memory
             if repeat == 1:
                 apart = _apart(found.weights, workload, cohort, rounds + 1)
-                if apart > 1e-4:
-                    raise SystemExit(f"{title} ends {apart:.1e} away from fedmer: other work.")
-                print(f"{workload}, {cohort}: {title} ends {apart:.0e} away", file=sys.stderr)
+                ends = f"{title} ends {apart:.1e} of the way from fedmer"
+                if apart > 0.01:
+                    raise SystemExit(f"{workload}, {cohort}: {ends}: other work.")
+                print(f"{workload}, {cohort}: {ends}", file=sys.stderr)
     return rows
 
 
@@ -88,12 +89,18 @@ def _seconds(run: Callable[[int], None], rounds: int) -> float:
 
 
 def _apart(theirs: dict[str, Tensor], workload: str, cohort: Cohort, rounds: int) -> float:
-    """The largest difference of weights from fedmer's after as many rounds."""
+    """How far from fedmer's weights others end, as a part of the way that those went.
+
+    Not the largest difference: where a gradient is zero but for rounding, as that of a bias of keys
+    is, Adam makes whole steps of the rounding.
+    """
     loop = federation(workload, cohort, Inline())
     for number in range(rounds):
         loop.run_round(number)
-    own = loop.state.network.state_dict()
-    return max(float((own[name] - theirs[name]).abs().max()) for name in own)
+    start, own = build(workload).state_dict(), loop.state.network.state_dict()
+    apart = torch.stack([(own[name] - theirs[name]).double().norm() for name in own]).norm()
+    way = torch.stack([(own[name] - start[name]).double().norm() for name in own]).norm()
+    return float(apart / way)
 
 
 def _fresh(title: str, workload: str, cohort: Cohort) -> dict[str, float]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -16,7 +15,7 @@ from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer, LocalTraining, fabric_for
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
@@ -118,13 +117,8 @@ class FederatedModule(pl.LightningModule):
         self.metrics = torch.nn.ModuleDict(
             {part: EmotionMetrics(data.shape.classes) for part in ("val", "test")}
         )
-        fabric = Fabric(
-            accelerator=self.trainer.strategy.root_device.type,
-            devices=1,
-            precision=self.trainer.precision,
-        )
-        if fabric.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32: 10 bits of products instead of 23
+        device = self.trainer.strategy.root_device
+        fabric = fabric_for(device.type, self.trainer.precision)
         trainer = LocalTrainer(client, data.clients, self.aggregator, self.local, fabric)
         self._loop = [
             FederatedLoop(

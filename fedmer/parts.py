@@ -12,14 +12,13 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from fedmer.client import EmotionClient, OptimizerCallable
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer, LocalTraining, fabric_for
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
 from fedmer.plugins.aggregators.base import Aggregator
@@ -90,7 +89,7 @@ def build_trainer(
             torch.manual_seed(derive(seed, "weights"))
             network = parts.network(shape)
         client = EmotionClient(network, parts.loss, parts.optimizer, seed)
-        fabric = Fabric(accelerator="auto", devices=1, precision=settings["precision"])
+        fabric = fabric_for("auto", settings["precision"])
     except (ArgumentError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:500]
         raise InputError(f"the settings cannot be used here: {why}") from error

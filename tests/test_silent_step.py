@@ -4,11 +4,12 @@ The device here is ``meta``, which works out shapes and holds no numbers: whatev
 an accelerator's answer, from ``.item()`` to indexing by a mask, fails on it.
 """
 
+import copy
 import dataclasses
 import importlib
 import inspect
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
@@ -52,13 +53,13 @@ def imported(path: str) -> type:
     return kind
 
 
-def asked_first(
+def silent(
     rule: Aggregator,
     monkeypatch: pytest.MonkeyPatch,
     network: Network | None = None,
     loss: SelfDistillation | None = None,
-) -> str:
-    """The line of fedmer that is the first to ask the device, in a client's second round."""
+) -> tuple[LocalTrainer, Broadcast]:
+    """The client side on the silent device, and what it may know in its second round."""
     corpus = small_corpus()
     (everything,) = clients_of(corpus, Central())
     clients = [dataclasses.replace(everything, train=everything.train[:3])]
@@ -67,14 +68,11 @@ def asked_first(
     loop.run_round(0)
     knowledge = loop.knowledge()
     own = network or network_for(corpus)
-
-    def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor.to("meta") for name, tensor in tensors.items()}
-
-    weights = None if knowledge.weights is None else moved(own.state_dict())
-    received = Broadcast(1, weights, moved(knowledge.tensors))
+    weights = None if knowledge.weights is None else own.state_dict()
     client = EmotionClient(
-        own, loss or SelfDistillation(), lambda parameters: Adam(parameters, foreach=True)
+        copy.deepcopy(own),
+        loss or SelfDistillation(),
+        lambda parameters: Adam(parameters, foreach=True),
     )
     # There is no generator to seed.
     monkeypatch.setattr(client, "begin_step", lambda *place: None)
@@ -83,17 +81,31 @@ def asked_first(
     trainer = LocalTrainer(
         client, clients, rule, training, Fabric(accelerator=Silent(), strategy=strategy)
     )
+    return trainer, Broadcast(1, weights, knowledge.tensors)
+
+
+def first_question(work: Callable[[], object]) -> str:
+    """The line of fedmer that is the first to ask the device."""
     with pytest.raises((RuntimeError, NotImplementedError), match="meta") as caught:
-        trainer.work(0, received, {})
+        work()
     frames = traceback.extract_tb(caught.value.__traceback__)
     return [str(frame.line) for frame in frames if "/fedmer/" in frame.filename][-1]
+
+
+def asked_first(trainer: LocalTrainer, received: Broadcast) -> str:
+    def moved(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to("meta") for name, tensor in tensors.items()}
+
+    weights = None if received.weights is None else moved(received.weights)
+    there = Broadcast(received.round, weights, moved(received.tensors))
+    return first_question(lambda: trainer.work(0, there, {}))
 
 
 @pytest.mark.parametrize("path", named("aggregators"))
 def test_with_every_rule_the_first_question_is_the_mean_loss(
     path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "float(total)" in asked_first(imported(path)(), monkeypatch)
+    assert "float(total)" in asked_first(*silent(imported(path)(), monkeypatch))
 
 
 @pytest.mark.parametrize("gate", ["violation", "literal"])
@@ -103,7 +115,7 @@ def test_so_it_is_with_every_gate_of_distance(
 ) -> None:
     sites = ("fused", "text")
     rule = Distance(gate=gate, correction=correction, sites=sites)  # type: ignore[arg-type]
-    assert "float(total)" in asked_first(rule, monkeypatch)
+    assert "float(total)" in asked_first(*silent(rule, monkeypatch))
 
 
 @pytest.mark.parametrize("path", named("networks"))
@@ -114,7 +126,7 @@ def test_with_every_network_that_packs_no_sequences_too(
     small = {"hidden": 8, "heads": 2}
     known = inspect.signature(kind).parameters
     network = kind(small_corpus().shape, **{k: v for k, v in small.items() if k in known})
-    first = asked_first(FedAvg(), monkeypatch, network)
+    first = asked_first(*silent(FedAvg(), monkeypatch, network))
     assert ("float(total)" in first) != (kind.__name__ in PACKED)
 
 
@@ -122,4 +134,21 @@ def test_with_every_network_that_packs_no_sequences_too(
 @pytest.mark.parametrize("weights", ["none", "local"])
 def test_and_with_every_loss(teacher: str, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
     loss = SelfDistillation(teacher=teacher, class_weights=weights)  # type: ignore[arg-type]
-    assert "float(total)" in asked_first(FedAvg(), monkeypatch, loss=loss)
+    assert "float(total)" in asked_first(*silent(FedAvg(), monkeypatch, loss=loss))
+
+
+@pytest.mark.parametrize("path", named("aggregators"))
+def test_what_comes_over_flower_is_on_the_device_of_whoever_gets_it(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("flwr")
+    from flwr.app import RecordDict
+
+    from fedmer.flower.client_half import fit, header
+    from fedmer.flower.wire import put_broadcast
+
+    trainer, received = silent(imported(path)(), monkeypatch)
+    letter = RecordDict({"round": header(received.round, 0)})
+    put_broadcast(letter, received)
+    first = first_question(lambda: fit(trainer, letter, RecordDict(), {}))
+    assert "float(total)" in first

@@ -39,7 +39,8 @@ def fit(
         InputError: The letter does not fit the network, or the loss is not finite.
     """
     head: Any = content["round"]
-    received = take_broadcast(content, head["round"], trainer.own.layout)
+    device = trainer.fabric.device
+    received = take_broadcast(content, head["round"], trainer.own.layout, device)
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
         assert received.weights is not None
@@ -66,7 +67,7 @@ def keep_difference(state: RecordDict, update: Update, received: Mapping[str, Te
 def score(trainer: LocalTrainer, content: RecordDict, memory: dict[str, Any]) -> RecordDict:
     """Score the holdout; the answer has a ``(C * C,)`` count of truth and guess, or nothing."""
     head: Any = content["round"]
-    received = take_broadcast(content, head["round"])
+    received = take_broadcast(content, head["round"], device=trainer.fabric.device)
     trainer.prepare(received, memory)
     scores = trainer.evaluate(trainer.data[head["client"]].holdout, received)
     counts = [] if scores is None else [n for row in scores.confusion for n in row]
@@ -82,5 +83,6 @@ def to_bytes(memory: dict[str, Any]) -> bytes:
 
 def from_bytes(data: bytes) -> dict[str, Any]:
     """The inverse of :func:`to_bytes`; executes nothing."""
-    memory: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
+    # Whoever remembered it may have had another device.
+    memory: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return memory

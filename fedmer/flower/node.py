@@ -130,7 +130,9 @@ class NodeMemory:
         rounds = self._rounds()
         earlier = [number for number in rounds if number < round]
         if earlier:
-            memory: dict[str, Any] = torch.load(self._path(earlier[-1]), weights_only=True)
+            memory: dict[str, Any] = torch.load(
+                self._path(earlier[-1]), map_location="cpu", weights_only=True
+            )
             return memory
         if len(rounds) > 1 and round > 0:
             raise InputError(

@@ -150,9 +150,12 @@ class FlowerRound:
         received = self.executor.received.weights
         assert received is not None
         assert self._update is not None
+        device = self.executor.trainer.fabric.device
         parts = self._update.parts
-        mean = FlatWeights.of({name: torch.empty(shape, dtype=kind) for name, shape, kind in parts})
-        pieces = torch.split(change, [value.numel() for value in mean.values()])
+        mean = FlatWeights.of(
+            {name: torch.empty(shape, dtype=kind, device=device) for name, shape, kind in parts}
+        )
+        pieces = torch.split(change.to(device), [value.numel() for value in mean.values()])
         for (name, value), piece in zip(mean.items(), pieces, strict=True):
             start = received[name].double() if name in received else 0.0
             value.copy_(start + piece.view(value.shape))
@@ -173,7 +176,10 @@ class FlowerRound:
             return
         try:
             self.connection.keep(client, answer.content)
-            summary, update = take_answer(answer.content, client, self._expected, self._update)
+            device = executor.trainer.fabric.device
+            summary, update = take_answer(
+                answer.content, client, self._expected, self._update, device
+            )
             if (update is None) != (executor.privacy is not None or self._update is None):
                 raise RefusedError("its update is missing, or was not asked for")
         except RefusedError as error:

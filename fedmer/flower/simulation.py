@@ -1,5 +1,6 @@
 """Every client a virtual node of Flower's simulation engine, on this machine or a Ray cluster."""
 
+import copy
 import functools
 import json
 import logging
@@ -13,14 +14,13 @@ from typing import Any
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from lightning_fabric import Fabric
 
 from fedmer.errors import InputError
 from fedmer.flower import client_half, masking
 from fedmer.flower.processes import Kept
 from fedmer.flower.records import put_failure
 from fedmer.flower.relay import Relay, online, serve
-from fedmer.local import LocalTrainer
+from fedmer.local import LocalTrainer, fabric_for
 
 _START = 180.0
 """Seconds that Ray may take to come up."""
@@ -46,11 +46,12 @@ class Simulation:
         self.relay = Relay()
         folder = Path(self.relay.address).parent
         client_side = (
-            trainer.client,
+            # Workers may have other devices than this process, or none but the CPU.
+            copy.deepcopy(trainer.client).cpu(),
             trainer.data,
             trainer.aggregator,
             trainer.training,
-            {"accelerator": trainer.fabric.device.type, "precision": _precision(trainer)},
+            ("auto" if gpus else "cpu", str(trainer.fabric.strategy.precision.precision)),
         )
         payload = folder / "clients"
         payload.write_bytes(ray.cloudpickle.dumps(client_side))  # type: ignore[no-untyped-call]
@@ -167,10 +168,5 @@ def resident(payload: Any) -> LocalTrainer:
     import torch
 
     torch.set_num_threads(1)
-    client, data, aggregator, training, devices = pickle.loads(ray.get(payload))
-    fabric = Fabric(devices=1, **devices)
-    return LocalTrainer(client, data, aggregator, training, fabric)
-
-
-def _precision(trainer: LocalTrainer) -> str:
-    return str(trainer.fabric.strategy.precision.precision)
+    client, data, aggregator, training, device = pickle.loads(ray.get(payload))
+    return LocalTrainer(client, data, aggregator, training, fabric_for(*device))

@@ -20,6 +20,7 @@ from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.weights import FlatWeights, Layout
 
+CPU = torch.device("cpu")
 _KINDS = {
     "float32": torch.float32,
     "float64": torch.float64,
@@ -71,13 +72,16 @@ def layout_of(content: RecordDict, name: str) -> Layout:
         ) from error
 
 
-def take(content: RecordDict, name: str, expected: Layout | None = None) -> FlatWeights:
+def take(
+    content: RecordDict, name: str, expected: Layout | None = None, device: torch.device = CPU
+) -> FlatWeights:
     """Read the dictionary of tensors that :func:`put` wrote under ``name``.
 
     Args:
         content: A message from anybody.
         name: Which.
         expected: The names, shapes and types it has to have.
+        device: Where the tensors go.
 
     Raises:
         RefusedError: It is missing, too large, of other names or shapes, or not finite.
@@ -100,7 +104,7 @@ def take(content: RecordDict, name: str, expected: Layout | None = None) -> Flat
             raise RefusedError(
                 f"its {name} are {len(array.data)} bytes of {key}, expected {size * kind.itemsize}"
             )
-        found[kind] = _vector(array, name, key, size)
+        found[kind] = _vector(array, name, key, size).to(device)
     return FlatWeights(layout, found)
 
 
@@ -130,14 +134,22 @@ def put_broadcast(content: RecordDict, received: Broadcast) -> None:
     put(content, "tensors", received.tensors)
 
 
-def take_broadcast(content: RecordDict, round: int, expected: Layout | None = None) -> Broadcast:
+def take_broadcast(
+    content: RecordDict, round: int, expected: Layout | None = None, device: torch.device = CPU
+) -> Broadcast:
     """Read what clients may know.
+
+    Args:
+        content: From the server.
+        round: From 0.
+        expected: What its weights have to be.
+        device: The receiver's.
 
     Raises:
         RefusedError: As :func:`take`.
     """
-    weights = take(content, "weights", expected) if "weights" in content else None
-    return Broadcast(round, weights, take(content, "tensors"))
+    weights = take(content, "weights", expected, device) if "weights" in content else None
+    return Broadcast(round, weights, take(content, "tensors", device=device))
 
 
 def put_answer(content: RecordDict, summary: Summary, update: Update | None) -> None:
@@ -159,6 +171,7 @@ def take_answer(
     client: int,
     summary_layout: Layout | None = None,
     update_layout: Layout | None = None,
+    device: torch.device = CPU,
 ) -> tuple[Summary, Update | None]:
     """Read what a client sends.
 
@@ -167,6 +180,7 @@ def take_answer(
         client: Who it is from, as the server knows and not as the message says.
         summary_layout: What its tensors have to be.
         update_layout: What its update has to be.
+        device: The receiver's.
 
     Raises:
         RefusedError: As :func:`take`, or its numbers are impossible.
@@ -182,10 +196,10 @@ def take_answer(
     numbers = all(isinstance(value, float) and math.isfinite(value) for value in scalars.values())
     if not numbers or "train_loss" not in scalars or not scalars.get("steps", 0.0) > 0:
         raise RefusedError(f"its numbers are {scalars}")
-    tensors = take(content, "summary.tensors", summary_layout)
+    tensors = take(content, "summary.tensors", summary_layout, device)
     update = None
     if "update" in content:
-        update = Update(client, take(content, "update", update_layout))
+        update = Update(client, take(content, "update", update_layout, device))
     return Summary(client, examples, scalars, tensors), update
 
 

@@ -50,8 +50,9 @@ class Workers(Executor):
         device = trainer.fabric.device
         if device.type != "cpu":
             raise InputError(
-                f"The executor Workers trains on the CPU, and this run is on {device}; add "
-                "--trainer.accelerator cpu, or use --executor Inline."
+                f"The executor Workers trains on the CPU, and this run is on {device}; use "
+                "--executor Inline for one GPU, --executor Flower --executor.gpus 1 for several, "
+                "or add --trainer.accelerator cpu."
             )
         self.close()
         torch.set_num_threads(1)
