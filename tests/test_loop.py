@@ -172,12 +172,14 @@ def test_prototypes_are_all_that_fedproto_sends() -> None:
     assert loop.state.tensors["known"].all()
 
 
-def test_a_loss_that_is_not_finite_names_the_client() -> None:
+@pytest.mark.parametrize("clip", [None, 1.0])
+def test_a_loss_that_is_not_finite_names_the_client(clip: float | None) -> None:
     corpus = small_corpus()
     clients = clients_of(corpus, Central())
     broken = clients[0].train[0]
     broken.features["text"][0, 0] = float("inf")
-    loop = federation(FedAvg(), corpus, [ClientData("Ann", [broken])])
+    training = LocalTraining(gradient_clip_val=clip)
+    loop = federation(FedAvg(), corpus, [ClientData("Ann", [broken])], training=training)
     with pytest.raises(InputError, match=r"round 0: the loss of client 0 \('Ann'\) is nan"):
         loop.run_round(0)
 
