@@ -23,17 +23,17 @@ import torch
 from benchmarks.machine import RESULTS, machine, options_parser, peak, refuse_if_busy, save
 from benchmarks.workloads import clients as make_clients
 from fedmer.client import EmotionClient
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import CorpusShape
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.networks.sdt import SDT
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.partitioners.dirichlet import Dirichlet
 from fedmer.plugins.partitioners.n_way import NWay

@@ -29,10 +29,10 @@ from benchmarks.machine import (
     timed,
 )
 from benchmarks.padded_sdt import PaddedSDT
+from fedmer.contracts.network import Network
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.networks.sdt import SDT
 
 IEMOCAP = CorpusShape({"text": 1024, "audio": 1582, "visual": 342}, classes=6, speakers=2)

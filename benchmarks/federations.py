@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.workloads import SHAPE, Cohort, build
 from fedmer.client import EmotionClient, adam
+from fedmer.contracts.executor import Executor
 from fedmer.data.batch import collate
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
@@ -18,7 +19,6 @@ from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.plugins.networks._layers import Linears, sinusoid
-from fedmer.plugins.networks.base import Network, NetworkOutput
 from fedmer.plugins.networks.sdt import SDT
 
 

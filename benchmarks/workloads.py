@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch, Excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks.base import Network, NetworkOutput
 from fedmer.plugins.networks.early_fusion import EarlyFusion
 from fedmer.plugins.networks.sdt import SDT
 

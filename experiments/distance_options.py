@@ -17,12 +17,12 @@ from functools import partial
 import torch
 
 from fedmer.client import EmotionClient
+from fedmer.contracts.aggregator import Aggregator
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.executors.inline import Inline

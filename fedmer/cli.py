@@ -15,15 +15,15 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.partitioner import Partitioner
+from fedmer.contracts.privacy import Privacy
+from fedmer.contracts.selector import Selector
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
-from fedmer.plugins.executors.base import Executor
-from fedmer.plugins.partitioners.base import Partitioner
-from fedmer.plugins.privacy.base import Privacy
-from fedmer.plugins.selectors.base import Selector
 from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
 from fedmer.report.noise import filter_noise
 from fedmer.report.predictions import write_predictions

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.metrics import EmotionMetrics
-from fedmer.plugins.networks.base import Network, NetworkOutput
 from fedmer.seeds import derive
 
 OptimizerCallable = Callable[[Iterable[torch.nn.Parameter]], Optimizer]

@@ -11,6 +11,11 @@ from torch.utils.data import DataLoader
 
 import fedmer
 from fedmer.client import EmotionClient, OptimizerCallable, adam
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.network import Network
+from fedmer.contracts.privacy import Privacy
+from fedmer.contracts.selector import Selector
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.data.datamodule import FederatedDataModule
@@ -20,11 +25,6 @@ from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
 from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
-from fedmer.plugins.aggregators.base import Aggregator
-from fedmer.plugins.executors.base import Executor
-from fedmer.plugins.networks.base import Network
-from fedmer.plugins.privacy.base import Privacy
-from fedmer.plugins.selectors.base import Selector
 from fedmer.seeds import derive
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")

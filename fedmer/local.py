@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient, restart
+from fedmer.contracts.aggregator import Aggregator, ClientRound
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
@@ -19,8 +21,6 @@ from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound
-from fedmer.plugins.networks.base import NetworkOutput
 from fedmer.spool import Spool
 from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights
 

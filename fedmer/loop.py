@@ -8,12 +8,12 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from fedmer.contracts.aggregator import Aggregator, ServerState
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.aggregators.base import Aggregator, ServerState
-from fedmer.plugins.executors.base import Executor
-from fedmer.plugins.selectors.base import Selector
 
 
 @dataclass(frozen=True)

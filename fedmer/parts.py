@@ -15,14 +15,14 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
 from fedmer.client import EmotionClient, OptimizerCallable
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.network import Network
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining, fabric_for
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
-from fedmer.plugins.aggregators.base import Aggregator
-from fedmer.plugins.networks.base import Network
 from fedmer.seeds import derive
 
 CLIENT_PARTS = ("network", "aggregator", "optimizer", "loss", "local")

@@ -5,6 +5,10 @@ from collections.abc import Sequence
 import torch
 
 from fedmer.client import EmotionClient
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.partitioner import Partitioner
+from fedmer.contracts.selector import Selector
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.datamodule import FederatedDataModule
@@ -12,14 +16,10 @@ from fedmer.data.synthetic import synthetic_corpus
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.aggregators.base import Aggregator
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.networks.sdt import SDT
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
-from fedmer.plugins.selectors.base import Selector
 from fedmer.seeds import derive
 
 

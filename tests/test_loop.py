@@ -10,12 +10,12 @@ from lightning_fabric import Fabric
 from torch.utils.data import DataLoader
 
 from fedmer.client import EmotionClient
+from fedmer.contracts.aggregator import Aggregator
 from fedmer.data.batch import EpochOrder, collate
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from fedmer.plugins.aggregators.fed_prox import FedProx

@@ -22,13 +22,13 @@ from torch.optim import Adam
 
 import fedmer
 from fedmer.client import EmotionClient
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.network import Network
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.registry import plugins
 from tests.federations import clients_of, federation, network_for, small_corpus

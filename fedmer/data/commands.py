@@ -16,7 +16,7 @@ from fedmer.errors import InputError
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from fedmer.plugins.partitioners.base import Partitioner
+    from fedmer.contracts.partitioner import Partitioner
 
 WRITERS: dict[str, Callable[[ConversationCorpus, Path], None]] = {
     "npz": native.write,
@@ -103,8 +103,8 @@ def _add_partitioner(
     parser: "ArgumentParser", argv: list[str], purpose: str, default: str = ""
 ) -> None:
     """Add the split and its options; only on demand, since it imports every split there is."""
+    from fedmer.contracts.partitioner import Partitioner
     from fedmer.plugins import registry
-    from fedmer.plugins.partitioners.base import Partitioner
 
     registry.load("partitioners")
     parser.add_subclass_arguments(Partitioner, "partitioner", help=purpose)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
@@ -24,7 +25,6 @@ from fedmer.data.standardise import Standardise, Statistics, federated_statistic
 from fedmer.data.standardise import statistics as combine
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
-from fedmer.plugins.partitioners.base import Partitioner
 
 HOLDOUTS = "holdouts"
 """What the validation loader gives instead of a batch where clients score their own holdouts."""

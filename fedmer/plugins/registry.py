@@ -30,7 +30,7 @@ KINDS = {
     "executors": "Executor",
     "privacy": "Privacy",
 }
-"""Kind -> the base class that its ``base.py`` defines and every plugin of the kind extends."""
+"""Kind -> the class of :mod:`fedmer.contracts` that every plugin of the kind extends."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _arguments(plugin: Plugin) -> list[str]:
 
 
 def _built_in(kind: str) -> Iterator[Plugin]:
-    """Public classes that descend, by the names in the source, from a class of ``base.py``."""
+    """Public classes that descend, by the names in the source, from the kind's contract."""
     folder = Path(__file__).parent / kind
     classes: dict[str, tuple[str, ast.ClassDef]] = {}
     for file in sorted(folder.glob("[a-z]*.py")):
@@ -154,10 +154,10 @@ def _built_in(kind: str) -> Iterator[Plugin]:
 
     def descends(node: ast.ClassDef) -> bool:
         parents = [base.id for base in node.bases if isinstance(base, ast.Name)]
-        return any(p in classes and (p == KINDS[kind] or descends(classes[p][1])) for p in parents)
+        return any(p == KINDS[kind] or (p in classes and descends(classes[p][1])) for p in parents)
 
     for name, (stem, node) in classes.items():
-        if stem != "base" and not name.startswith("_") and descends(node):
+        if not name.startswith("_") and descends(node):
             path = f"fedmer.plugins.{kind}.{stem}.{name}"
             yield Plugin(name, path, "fedmer", _doc_line(node))
 

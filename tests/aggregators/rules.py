@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient
+from fedmer.collector import RunningMean
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED, CorpusShape
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast, Summary, Weights
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
-from fedmer.plugins.executors.collector import RunningMean
-from fedmer.plugins.networks.base import NetworkOutput
 from fedmer.plugins.networks.sdt import SDT
 
 SHAPE = CorpusShape({"text": 3}, classes=4, speakers=2)

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmer.contracts.aggregator import ClientRound, ServerState
 from fedmer.errors import InputError
 from fedmer.losses import prototype
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.aggregators.base import ClientRound, ServerState
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proto import FedProto

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.selector import Selector
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.messages import Broadcast, Summary, Update
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.registry import plugins
-from fedmer.plugins.selectors.base import Selector
 from fedmer.plugins.selectors.uniform import Uniform
 from tests.federations import (
     clients_of,

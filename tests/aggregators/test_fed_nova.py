@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.local import LocalTraining
 from fedmer.messages import Summary
-from fedmer.plugins.aggregators.base import ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_nova import FedNova
 from fedmer.plugins.partitioners.central import Central

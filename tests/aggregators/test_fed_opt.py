@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary
-from fedmer.plugins.aggregators.base import Aggregator, ServerState
 from fedmer.plugins.aggregators.fed_adam import FedAdam
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_avg_m import FedAvgM

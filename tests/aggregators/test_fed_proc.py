@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proc import FedProc
-from fedmer.plugins.networks.base import NetworkOutput
 from tests.aggregators.rules import (
     SEEDS,
     SHAPE,

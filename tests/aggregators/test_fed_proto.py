@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedmer.contracts.aggregator import ClientRound, ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.aggregators.base import ClientRound, ServerState
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from tests.aggregators.rules import (
     SEEDS,

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedmer.contracts.aggregator import ClientRound
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast
-from fedmer.plugins.aggregators.base import ClientRound
 from fedmer.plugins.aggregators.fed_prox import FedProx
 from tests.aggregators.rules import SEEDS, batch_of, client, few
 

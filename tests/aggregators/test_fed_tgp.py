@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary
-from fedmer.plugins.aggregators.base import ServerState
 from fedmer.plugins.aggregators.fed_tgp import FedTGP, Generator, adaptive_margin, separation
 from fedmer.plugins.aggregators.local import Local
 from fedmer.seeds import derive

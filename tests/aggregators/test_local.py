@@ -2,8 +2,8 @@
 
 import torch
 
+from fedmer.contracts.aggregator import ClientRound, ServerState
 from fedmer.messages import Summary
-from fedmer.plugins.aggregators.base import ClientRound, ServerState
 from fedmer.plugins.aggregators.local import Local
 from tests.aggregators.rules import (
     batch_of,

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from fedmer.collector import Collector, RunningMean
+from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.messages import Summary, Update, Weights
-from fedmer.plugins.aggregators.base import Aggregator, ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.plugins.executors.collector import Collector, RunningMean
 from fedmer.weights import load_weights
 from tests.aggregators.rules import SEEDS, generator, quick
 

@@ -5,10 +5,10 @@ import torch
 from torch import Tensor
 
 from fedmer.client import EmotionClient
+from fedmer.contracts.aggregator import ClientRound, ServerState
 from fedmer.local import LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.aggregators.base import ClientRound, ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.scaffold import SCAFFOLD
 from fedmer.plugins.partitioners.central import Central

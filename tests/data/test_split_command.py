@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.cli import DEFAULTS
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data import commands
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_files import WRITABLE, write_clients
@@ -20,7 +21,6 @@ from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.formats import native, read_corpus
 from fedmer.data.share import ClientShares, Share, whole
 from fedmer.errors import InputError
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.partitioners.dirichlet import Dirichlet

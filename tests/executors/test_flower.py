@@ -12,15 +12,15 @@ pytest.importorskip("flwr")
 pytest.importorskip("ray")
 
 from fedmer.__main__ import main
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.executor import Executor
 from fedmer.data.formats.native import write
 from fedmer.errors import InputError
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.aggregators.scaffold import SCAFFOLD
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.flower import Flower
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.stacked import Stacked

@@ -7,21 +7,21 @@ import torch
 from torch import Tensor
 
 from fedmer.client import EmotionClient, OptimizerCallable
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.network import Network
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
-from fedmer.plugins.aggregators.base import Aggregator
 from fedmer.plugins.aggregators.fed_adam import FedAdam
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_prox import FedProx
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.executors.auto import Auto
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.stacked import Stacked
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.networks.early_fusion import EarlyFusion
 from fedmer.plugins.networks.late_fusion import LateFusion
 from fedmer.plugins.networks.sdt import SDT

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator, ClientRound
+from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError
 from fedmer.local import LocalTraining
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.aggregators.scaffold import SCAFFOLD
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.selectors.uniform import Uniform

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
 from fedmer.losses.distillation import SelfDistillation, cross_entropy, inverse_frequencies
-from fedmer.plugins.networks.base import NetworkOutput
 
 quick = settings(max_examples=25, deadline=None)
 

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.networks.attention_score import AttentionScore, ModalityScores, pearson
-from fedmer.plugins.networks.base import NetworkOutput
 from fedmer.plugins.networks.sdt import SDT
 
 quick = settings(max_examples=30, deadline=None)

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmer.collector import RunningMean
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch, Excerpt, collate, excerpt
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.share import whole
 from fedmer.errors import InputError
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.plugins.executors.collector import RunningMean
-from fedmer.plugins.networks.base import Network, NetworkOutput
 from fedmer.plugins.registry import plugins
 from fedmer.weights import load_weights
 from tests.strategies import conversation, corpora, corpus_of, random_corpus

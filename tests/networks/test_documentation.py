@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedmer.contracts.network import Network
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.registry import plugins
 from tests.networks import test_contract as contract
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network
 from fedmer.plugins.networks._layers import Attention, TransformerLayer, sinusoid
 from fedmer.plugins.networks._modalities import Place, Projections
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.networks.dialogue_trm import DialogueTRM
 from fedmer.plugins.networks.early_fusion import EarlyFusion
 from fedmer.plugins.networks.late_fusion import LateFusion

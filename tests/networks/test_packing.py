@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from benchmarks.padded_sdt import PaddedSDT
+from fedmer.contracts.network import Network
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.networks._packing import Packing
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.networks.sdt import SDT
 from tests.networks.talks import batch_of_talks
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.losses.distillation import cross_entropy
-from fedmer.plugins.networks.base import Network
 from fedmer.plugins.networks.lmf import LMF
 from fedmer.plugins.networks.tfn import TFN, outer
 from tests.networks.test_contract import ragged, shape_of

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.errors import InputError
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.partitioners.dirichlet import Dirichlet

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import dirichlet_owners, fill_empty
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.plugins.partitioners.dirichlet import Dirichlet
 from fedmer.plugins.partitioners.n_way import NWay
 from tests.partitioners.counting import n_way_fits, training_labels

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.plugins.registry import plugins
 from fedmer.plugins.selectors.all import All
-from fedmer.plugins.selectors.base import Selector
 from fedmer.plugins.selectors.top_volume import TopVolume
 from fedmer.plugins.selectors.uniform import Uniform
 from fedmer.plugins.selectors.volume_proportional import VolumeProportional

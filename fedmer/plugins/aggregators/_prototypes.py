@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedmer.contracts.aggregator import ClientRound
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.losses.prototype import class_sums
-from fedmer.plugins.aggregators.base import ClientRound
-from fedmer.plugins.networks.base import NetworkOutput
 
 
 @dataclass(frozen=True, eq=False)

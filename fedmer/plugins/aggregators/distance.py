@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.losses import prototype
@@ -22,8 +24,6 @@ from fedmer.plugins.aggregators._prototypes import (
     embedding_at,
     local_prototypes,
 )
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
-from fedmer.plugins.networks.base import NetworkOutput
 from fedmer.weights import load_weights
 
 PREFIX = "prototypes."

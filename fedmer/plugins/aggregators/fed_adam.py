@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.aggregators._pseudo_gradient import Adaptive, leave_pseudo_gradient
-from fedmer.plugins.aggregators.base import ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.messages import Summary, Weights
-from fedmer.plugins.aggregators.base import Aggregator, ServerState
 from fedmer.weights import load_weights
 
 

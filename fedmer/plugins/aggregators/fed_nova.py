@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.messages import Summary, Weights
-from fedmer.plugins.aggregators.base import ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.weights import load_weights
 

@@ -6,13 +6,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.losses.prototype import nearest
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._prototypes import local_prototypes
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound, ServerState
-from fedmer.plugins.networks.base import NetworkOutput
 
 
 class FedProto(Aggregator):

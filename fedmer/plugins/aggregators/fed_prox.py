@@ -1,7 +1,7 @@
 """FedProx, averaging with a leash."""
 
+from fedmer.contracts.aggregator import ClientRound
 from fedmer.errors import InputError
-from fedmer.plugins.aggregators.base import ClientRound
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
 

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
-from fedmer.plugins.aggregators.base import ServerState
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from fedmer.seeds import derive
 

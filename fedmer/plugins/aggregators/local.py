@@ -1,7 +1,7 @@
 """Local, no exchange at all."""
 
+from fedmer.contracts.aggregator import Aggregator
 from fedmer.messages import Summary
-from fedmer.plugins.aggregators.base import Aggregator
 
 
 class Local(Aggregator):

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from fedmer.contracts.aggregator import ClientRound, ServerState
 from fedmer.messages import Summary, Weights
-from fedmer.plugins.aggregators.base import ClientRound, ServerState
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
 # No parameter's name has a slash.

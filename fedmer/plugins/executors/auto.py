@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from fedmer.contracts.client import ClientSide
+from fedmer.contracts.executor import Executor
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers
@@ -23,15 +24,18 @@ class Auto(Executor):
     differ within its bounds between runs that choose otherwise. Name an executor to repeat a run.
 
     Args:
-        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+        spool_gb: See :class:`~fedmer.contracts.executor.Executor`.
     """
+
+    trainer: LocalTrainer
 
     def __init__(self, spool_gb: float = 4.0) -> None:
         super().__init__(spool_gb)
         self.candidates: list[Executor] = []
         self.chosen: Executor | None = None
 
-    def bind(self, trainer: LocalTrainer) -> None:
+    def bind(self, trainer: ClientSide) -> None:
+        assert isinstance(trainer, LocalTrainer)
         super().bind(trainer)
         gigabytes = self.limit / 1e9
         self.candidates = [Inline(spool_gb=gigabytes)]

@@ -7,13 +7,14 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedmer.contracts.client import ClientSide
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.privacy import Privacy
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.metrics import Scores, scores_of
-from fedmer.plugins.executors.base import Executor
-from fedmer.plugins.privacy.base import Privacy
 from fedmer.plugins.privacy.secure_sum import SecureSum
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class Flower(Executor):
             last checkpoint; 0 is half of the cohort, rounded up.
         cpus: CPU cores of a virtual node at work.
         gpus: GPUs of a virtual node at work; may be a fraction.
-        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+        spool_gb: See :class:`~fedmer.contracts.executor.Executor`.
 
     Raises:
         InputError: A number is out of range, or Flower is not installed.
     """
+
+    trainer: LocalTrainer
 
     def __init__(
         self,
@@ -122,7 +125,8 @@ class Flower(Executor):
         if self._met is not None:
             self._run.load_state_dict(state)
 
-    def bind(self, trainer: LocalTrainer) -> None:
+    def bind(self, trainer: ClientSide) -> None:
+        assert isinstance(trainer, LocalTrainer)
         super().bind(trainer)
         if self.privacy is not None:
             _check_summable(trainer)

@@ -2,10 +2,10 @@
 
 import torch
 
+from fedmer.contracts.client import ClientSide
+from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer
 from fedmer.messages import Summary
-from fedmer.plugins.executors.base import Executor
 
 
 class Inline(Executor):
@@ -15,7 +15,7 @@ class Inline(Executor):
         threads: CPU threads of torch. One by default, because the products of a small network
             gain nothing from a second, and lose much wherever another program is running; raise
             it for wide networks (hidden 256 and up) on an idle machine.
-        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+        spool_gb: See :class:`~fedmer.contracts.executor.Executor`.
 
     Raises:
         InputError: ``threads`` is below 1, or ``spool_gb`` negative.
@@ -27,7 +27,7 @@ class Inline(Executor):
             raise InputError(f"executor.threads is {threads}; expected at least 1.")
         self.threads = threads
 
-    def bind(self, trainer: LocalTrainer) -> None:
+    def bind(self, trainer: ClientSide) -> None:
         super().bind(trainer)
         torch.set_num_threads(self.threads)
 

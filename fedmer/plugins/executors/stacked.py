@@ -9,13 +9,14 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
 from fedmer.client import fuse
+from fedmer.contracts.aggregator import Aggregator, ClientRound
+from fedmer.contracts.client import ClientSide
+from fedmer.contracts.executor import Executor
 from fedmer.data.batch import Batch, EpochOrder, collate
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.aggregators.base import Aggregator, ClientRound
-from fedmer.plugins.executors.base import Executor
 from fedmer.plugins.networks._layers import Dropout
 from fedmer.seeds import derive
 from fedmer.weights import copy_weights
@@ -40,11 +41,13 @@ class Stacked(Executor):
     Args:
         clients: How many at once.
         threads: CPU threads of torch.
-        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+        spool_gb: See :class:`~fedmer.contracts.executor.Executor`.
 
     Raises:
         InputError: A value is out of range.
     """
+
+    trainer: LocalTrainer
 
     def __init__(self, clients: int = 32, threads: int = 1, spool_gb: float = 4.0) -> None:
         super().__init__(spool_gb)
@@ -54,7 +57,8 @@ class Stacked(Executor):
         self.clients = clients
         self.threads = threads
 
-    def bind(self, trainer: LocalTrainer) -> None:
+    def bind(self, trainer: ClientSide) -> None:
+        assert isinstance(trainer, LocalTrainer)
         """Receive the client side.
 
         Raises:

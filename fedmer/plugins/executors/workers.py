@@ -10,11 +10,12 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from fedmer.contracts.client import ClientSide
+from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.plugins.executors._worker import Job, Worker
-from fedmer.plugins.executors.base import Executor
 
 _TRIES = 3
 """A client whose worker died this often is not tried again."""
@@ -32,11 +33,13 @@ class Workers(Executor):
 
     Args:
         workers: How many processes; 0 is one a CPU core.
-        spool_gb: See :class:`~fedmer.plugins.executors.base.Executor`.
+        spool_gb: See :class:`~fedmer.contracts.executor.Executor`.
 
     Raises:
         InputError: ``workers`` or ``spool_gb`` is negative.
     """
+
+    trainer: LocalTrainer
 
     def __init__(self, workers: int = 0, spool_gb: float = 4.0) -> None:
         super().__init__(spool_gb)
@@ -45,7 +48,8 @@ class Workers(Executor):
         self.count = workers or torch.multiprocessing.cpu_count()
         self._workers: list[Worker] = []
 
-    def bind(self, trainer: LocalTrainer) -> None:
+    def bind(self, trainer: ClientSide) -> None:
+        assert isinstance(trainer, LocalTrainer)
         super().bind(trainer)
         device = trainer.fabric.device
         if device.type != "cpu":

@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.plugins.networks._layers import Dropout
-from fedmer.plugins.networks.base import NetworkOutput
 
 
 @dataclass(frozen=True, eq=False)

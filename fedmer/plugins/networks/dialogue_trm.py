@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._layers import Dropout, Transformer
@@ -13,7 +14,6 @@ from fedmer.plugins.networks._modalities import (
     main_modality,
     there,
 )
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class DialogueTRM(Network):

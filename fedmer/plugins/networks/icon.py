@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._history import (
@@ -18,7 +19,6 @@ from fedmer.plugins.networks._history import (
 )
 from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import check
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class ICON(Network):

@@ -2,11 +2,11 @@
 
 from torch import nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import Place, Projections, check, mean_over, there
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class LateFusion(Network):

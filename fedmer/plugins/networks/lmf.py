@@ -6,10 +6,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._modalities import Subnetworks, check
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class LMF(Network):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
@@ -15,7 +16,6 @@ from fedmer.plugins.networks._graph import Graph, GraphConvolution, ReadOut, mul
 from fedmer.plugins.networks._history import along, both_ways, by_role
 from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import Projections, check, main_modality, there
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class MMDFN(Network):

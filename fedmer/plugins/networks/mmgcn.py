@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._graph import GraphConvolution, ReadOut, multimodal_graph
 from fedmer.plugins.networks._history import along, both_ways, numbered
 from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import Projections, check, main_modality, there
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class MMGCN(Network):

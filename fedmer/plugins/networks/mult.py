@@ -3,11 +3,11 @@
 import torch
 from torch import nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._layers import Dropout, Transformer
 from fedmer.plugins.networks._modalities import Place, Projections, check, there
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class MulT(Network):

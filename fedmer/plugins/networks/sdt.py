@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.plugins.networks._dialogue_attention import attend_in_dialogues
@@ -14,7 +15,6 @@ from fedmer.plugins.networks._layers import Dropout, Linears, sinusoid
 from fedmer.plugins.networks._modalities import check
 from fedmer.plugins.networks._packing import Packing
 from fedmer.plugins.networks.attention_score import AttentionScore, ModalityScores
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 
 class SDT(Network):

@@ -5,12 +5,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import Subnetworks, check
-from fedmer.plugins.networks.base import Network, NetworkOutput
 
 LARGEST = 100_000
 """Products that a turn may have; the first layer after them has ``hidden`` weights for each."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import ClientShares, whole
 from fedmer.plugins.partitioners._assign import training
-from fedmer.plugins.partitioners.base import Partitioner
 
 
 class Central(Partitioner):

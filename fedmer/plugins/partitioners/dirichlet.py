@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.plugins.partitioners._assign import (
@@ -16,7 +17,6 @@ from fedmer.plugins.partitioners._assign import (
     shares_by_owner,
     training,
 )
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.seeds import generator
 
 

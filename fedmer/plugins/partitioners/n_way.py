@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.errors import InputError
@@ -17,7 +18,6 @@ from fedmer.plugins.partitioners._assign import (
     shares_by_owner,
     training,
 )
-from fedmer.plugins.partitioners.base import Partitioner
 from fedmer.seeds import generator
 
 

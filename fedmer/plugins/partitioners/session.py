@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import ClientShares, Share, whole
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import training
-from fedmer.plugins.partitioners.base import Partitioner
 
 
 class Session(Partitioner):

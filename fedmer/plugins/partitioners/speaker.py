@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
 from fedmer.data.share import ClientShares, Share
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import training
-from fedmer.plugins.partitioners.base import Partitioner
 
 
 class Speaker(Partitioner):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.plugins.partitioners._assign import (
@@ -15,7 +16,6 @@ from fedmer.plugins.partitioners._assign import (
     shares_by_owner,
     training,
 )
-from fedmer.plugins.partitioners.base import Partitioner
 
 
 class SpeakerGroup(Partitioner):

@@ -1,7 +1,7 @@
 """SecureSum, a server that sees the sum of updates and none of them."""
 
+from fedmer.contracts.privacy import Privacy
 from fedmer.errors import InputError
-from fedmer.plugins.privacy.base import Privacy
 
 
 class SecureSum(Privacy):

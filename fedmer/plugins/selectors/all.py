@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from fedmer.contracts.selector import Selector
 from fedmer.plugins.selectors._choose import check_clients
-from fedmer.plugins.selectors.base import Selector
 
 
 class All(Selector):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from fedmer.contracts.selector import Selector
 from fedmer.plugins.selectors._choose import check_clients, check_share, part_of
-from fedmer.plugins.selectors.base import Selector
 from fedmer.seeds import generator
 
 

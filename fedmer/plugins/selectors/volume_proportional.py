@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedmer.contracts.selector import Selector
 from fedmer.plugins.selectors._choose import check_clients, check_share, part_of
-from fedmer.plugins.selectors.base import Selector
 from fedmer.seeds import generator
 
 

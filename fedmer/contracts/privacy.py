@@ -6,5 +6,5 @@ class Privacy:
 
     A protection says what it wants as plain attributes, and an executor that can give it does so:
     one in which a single process trains all clients has nobody to hide an update from, and refuses
-    in :meth:`~fedmer.plugins.executors.base.Executor.protect`.
+    in :meth:`~fedmer.contracts.executor.Executor.protect`.
     """

@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fedmer.collector import Collector
+from fedmer.contracts.client import ClientSide
+from fedmer.contracts.privacy import Privacy
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
-from fedmer.plugins.executors.collector import Collector
-from fedmer.plugins.privacy.base import Privacy
 from fedmer.weights import FlatWeights
 
 
@@ -70,7 +70,7 @@ class Executor(ABC):
     def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - few need it
         """Receive the run's configuration, for clients that are built elsewhere."""
 
-    def bind(self, trainer: LocalTrainer) -> None:
+    def bind(self, trainer: ClientSide) -> None:
         """Receive the client side, once, before the first round."""
         self.trainer = trainer
         trainer.memory.limit = self.limit

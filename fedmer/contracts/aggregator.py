@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedmer.client import EmotionClient
+from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.messages import Broadcast, Summary, Weights
-from fedmer.plugins.networks.base import NetworkOutput
 
 
 @dataclass
@@ -32,6 +32,20 @@ class ServerState:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
+class Client(Protocol):
+    """What a rule may ask of the client in training, a :class:`~fedmer.client.EmotionClient`.
+
+    Attributes:
+        network: Its weights are the client's current ones.
+    """
+
+    @property
+    def network(self) -> Network: ...
+
+    def __call__(self, batch: Batch) -> NetworkOutput:
+        """What the network says of a batch."""
+
+
 @dataclass
 class ClientRound:
     """One client's part of a round, as the client half of a rule sees it.
@@ -46,7 +60,7 @@ class ClientRound:
             asked for one.
     """
 
-    client: EmotionClient
+    client: Client
     received: Broadcast
     memory: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0

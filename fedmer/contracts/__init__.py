@@ -1,0 +1,36 @@
+"""What the author of a plugin reads, and all of fedmer that a plugin has to import.
+
+Each name is imported when it is first asked for, so that a split can be written and used without
+torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+    from fedmer.contracts.executor import Executor
+    from fedmer.contracts.network import Network, NetworkOutput
+    from fedmer.contracts.partitioner import Partitioner
+    from fedmer.contracts.privacy import Privacy
+    from fedmer.contracts.selector import Selector
+
+__all__ = [
+    "Aggregator",
+    "ClientRound",
+    "Executor",
+    "Network",
+    "NetworkOutput",
+    "Partitioner",
+    "Privacy",
+    "Selector",
+    "ServerState",
+]
+
+_HOME = {"ClientRound": "aggregator", "NetworkOutput": "network", "ServerState": "aggregator"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return getattr(import_module(f"{__name__}.{_HOME.get(name, name.lower())}"), name)
