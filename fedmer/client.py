@@ -15,7 +15,6 @@ from fedmer.metrics import EmotionMetrics
 from fedmer.seeds import derive
 
 OptimizerCallable = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
-Regulariser = Callable[[NetworkOutput, Batch, Tensor], Tensor | None]
 
 
 def adam(parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
@@ -91,9 +90,6 @@ class EmotionClient(pl.LightningModule):
         self.class_weights = None
         self.teacher: Network | None = None
         """The global network of the round's start, where the loss asks for it."""
-        self.regulariser: Regulariser | None = None
-        """A term that somebody else, such as an aggregation rule, adds to the loss. It gets what
-        the network said, the batch, and the loss so far."""
         self.metrics = EmotionMetrics(network.shape.classes)
 
     def forward(self, batch: Batch) -> NetworkOutput:
@@ -116,10 +112,12 @@ class EmotionClient(pl.LightningModule):
         self.begin_step(0, self.current_epoch, batch_idx)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self(batch)
+        return self.supervised_loss(self(batch), batch)
+
+    def supervised_loss(self, output: NetworkOutput, batch: Batch) -> Tensor:
+        """What the network's words on a batch cost, a scalar."""
         loss: Tensor = self.loss(output, batch, self.class_weights, self._guidance(batch))
-        extra = None if self.regulariser is None else self.regulariser(output, batch, loss)
-        return loss if extra is None else loss + extra
+        return loss
 
     @torch.no_grad()
     def _guidance(self, batch: Batch) -> Tensor | None:

@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient, restart
 from fedmer.contracts.aggregator import Aggregator, ClientRound
-from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
@@ -220,13 +219,6 @@ class LocalTrainer:
         if self.client.class_weights is not weights:
             self.client.class_weights = weights
 
-        def regulariser(output: NetworkOutput, batch: Batch, loss: Tensor) -> Tensor | None:
-            own.supervised = loss
-            return self.aggregator.client_loss(output, batch, own)
-
-        adds = type(self.aggregator).client_loss is not Aggregator.client_loss
-        if adds:
-            self.client.regulariser = regulariser
         if self.client.teacher is not None:
             load_weights(self.client.teacher, own.received.weights or self._initial)
             self.client.teacher.eval()
@@ -248,7 +240,9 @@ class LocalTrainer:
                     self.client.begin_step(client, lifetime, index)
                     # Fabric's wrapper brings its precision to forward alone, not to this method.
                     with self.fabric.autocast():
-                        loss = self.client.training_step(batch, index)
+                        output = self.client(batch)
+                        supervised = self.client.supervised_loss(output, batch)
+                        loss = self.aggregator.client_loss(supervised, output, batch, own)
                     for parameter in self._parameters:
                         parameter.grad = None
                     strategy.backward(loss, None)
@@ -263,8 +257,6 @@ class LocalTrainer:
                     strategy.optimizer_step(optimizer)
                     own.steps += 1
                     total = loss.detach() if total is None else total + loss.detach()
-        if adds:
-            self.client.regulariser = None
         # No copy: an optimizer that is kept does not train the next client.
         mean = math.nan if total is None else float(total) / own.steps
         return mean, dict(optimizer.state_dict()) if keep else None

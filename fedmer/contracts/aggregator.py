@@ -56,15 +56,12 @@ class ClientRound:
         memory: What the rule keeps on this client between the rounds in which it takes part;
             changed in place, empty at first, saved with every checkpoint.
         steps: Optimizer steps made so far in this round.
-        supervised: The loss of the batch at hand without any rule's term, while ``client_loss`` is
-            asked for one.
     """
 
     client: Client
     received: Broadcast
     memory: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
-    supervised: Tensor | None = None
 
 
 class Aggregator:
@@ -90,22 +87,32 @@ class Aggregator:
         weights = dict(state.network.state_dict()) if self.averages else None
         return Broadcast(state.round, weights, dict(state.tensors))
 
-    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
-        """A differentiable term to add to a batch's loss, or None. Client side."""
+    def client_loss(
+        self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
+    ) -> Tensor:
+        """What a client minimises on a batch, by default ``supervised``. Client side.
 
-    def on_before_optimizer_step(self, own: ClientRound) -> None:
+        Args:
+            supervised: A scalar, the loss that the client has without the rule.
+            output: What the network said of the batch.
+            batch: The batch.
+            context: The client, and what it received.
+        """
+        return supervised
+
+    def on_before_optimizer_step(self, context: ClientRound) -> None:
         """Change the gradients in place before the optimizer's step. Client side."""
 
-    def summarize(self, own: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
+    def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         """Small tensors to send up after local training, such as prototypes. Client side.
 
         Args:
-            own: The client is in evaluation mode, without gradients.
+            context: The client is in evaluation mode, without gradients.
             batches: All that the client trained on.
         """
         return {}
 
-    def attach(self, own: ClientRound) -> Weights:
+    def attach(self, context: ClientRound) -> Weights:
         """Large tensors to send up beside the weights, if ``averages``. Client side.
 
         They are averaged like the weights and by the same weights; :meth:`step` finds their mean

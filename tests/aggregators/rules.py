@@ -23,6 +23,8 @@ SHAPE = CorpusShape({"text": 3}, classes=4, speakers=2)
 quick = settings(max_examples=25, deadline=None)
 few = settings(max_examples=10, deadline=None)
 SEEDS = st.integers(0, 1000)
+NOTHING = torch.zeros(())
+"""A supervised loss beside which a rule's own term can be seen."""
 
 
 def generator(seed: int) -> torch.Generator:

@@ -17,6 +17,7 @@ from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from tests.aggregators.rules import (
+    NOTHING,
     SEEDS,
     SHAPE,
     batch_of,
@@ -55,8 +56,7 @@ def test_the_correction_is_that_of_a_loop(
 ) -> None:
     batch, output, sent = masked(batch_of(seed)), said(seed, (2, 5)), prototypes(seed)
     rule = Distance(0.7, gate=gate, alpha=alpha, correction=correction)
-    loss = rule.client_loss(output, batch, received(at_fused(sent)))
-    assert loss is not None
+    loss = rule.client_loss(NOTHING, output, batch, received(at_fused(sent)))
     fused, names, known = output.embeddings["fused"], sent["prototypes"], sent["known"]
     reach = prototype.margins(names, known)
     rows: dict[int, list[Tensor]] = {}
@@ -124,19 +124,17 @@ def test_the_correction_is_averaged_over_sites(seed: int, sites: tuple[str, ...]
         sent |= {f"{n}.{site}": value for n, value in prototypes(seed + number, width=4).items()}
     terms = []
     for site in sites:
-        term = Distance(1.0, sites=[site]).client_loss(output, batch, received(sent))
-        assert term is not None
-        terms.append(term)
-    together = Distance(1.0, sites=sites).client_loss(output, batch, received(sent))
-    assert together is not None
+        rule = Distance(1.0, sites=[site])
+        terms.append(rule.client_loss(NOTHING, output, batch, received(sent)))
+    together = Distance(1.0, sites=sites).client_loss(NOTHING, output, batch, received(sent))
     torch.testing.assert_close(together, torch.stack(terms).mean())
 
 
 def test_before_there_are_prototypes_nothing_is_corrected() -> None:
     output = said(0, (2, 5))
-    assert Distance().client_loss(output, batch_of(0), received({})) is None
+    assert Distance().client_loss(NOTHING, output, batch_of(0), received({})) is NOTHING
     full = received(at_fused(prototypes(0)))
-    assert Distance(0.0).client_loss(output, batch_of(0), full) is None
+    assert Distance(0.0).client_loss(NOTHING, output, batch_of(0), full) is NOTHING
 
 
 # --- what they send -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.aggregators.fed_proto import FedProto
 from tests.aggregators.rules import (
+    NOTHING,
     SEEDS,
     SHAPE,
     batch_of,
@@ -32,8 +33,7 @@ def test_the_pull_to_prototypes_is_that_of_a_loop(
 ) -> None:
     batch, output, sent = batch_of(seed, labelled), said(seed, (2, 5)), prototypes(seed)
     fused = output.embeddings["fused"]
-    loss = FedProto(strength).client_loss(output, masked(batch), received(sent))
-    assert loss is not None
+    loss = FedProto(strength).client_loss(NOTHING, output, masked(batch), received(sent))
     expected, turns = 0 * fused.sum(), 0
     counts = torch.zeros(2, 5, dtype=torch.bool)
     for b, t in batch.labelled.nonzero().tolist():
@@ -51,15 +51,14 @@ def test_the_pull_to_prototypes_is_that_of_a_loop(
     # What stands in an unknown class's place, and labels outside M, cannot be seen.
     other = {**sent, "prototypes": sent["prototypes"].clone()}
     other["prototypes"][~sent["known"]] = 1e3
-    again = FedProto(strength).client_loss(output, batch, received(other))
-    assert again is not None
+    again = FedProto(strength).client_loss(NOTHING, output, batch, received(other))
     assert torch.equal(loss, again)
     assert torch.equal(torch.autograd.grad(again, [fused])[0], ours)
 
 
 def test_before_there_are_prototypes_nobody_is_pulled_and_the_head_predicts() -> None:
     output, own = said(0, (2, 5)), received({})
-    assert FedProto().client_loss(output, batch_of(0), own) is None
+    assert FedProto().client_loss(NOTHING, output, batch_of(0), own) is NOTHING
     assert FedProto().predict(output, own.received) is output.logits
 
 

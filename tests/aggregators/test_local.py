@@ -19,7 +19,8 @@ def test_local_sends_nothing_and_changes_nothing() -> None:
     assert sent.weights is None
     assert sent.nbytes == 0
     here = ClientRound(own, sent)
-    assert rule.client_loss(own(batch_of(0)), batch_of(0), here) is None
+    supervised = torch.tensor(2.0)
+    assert rule.client_loss(supervised, own(batch_of(0)), batch_of(0), here) is supervised
     assert rule.summarize(here, [batch_of(0)]) == {}
     summaries = [Summary(0, 1), Summary(1, 3)]
     rule.step(state, summaries, rule.weigh(summaries, state), None)

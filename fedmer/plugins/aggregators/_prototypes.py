@@ -44,17 +44,17 @@ def counted_at(batch: Batch, site: str) -> Tensor:
 
 
 def local_prototypes(
-    own: ClientRound, batches: Iterable[Batch], sites: Sequence[str] = ("fused",)
+    context: ClientRound, batches: Iterable[Batch], sites: Sequence[str] = ("fused",)
 ) -> dict[str, LocalPrototypes]:
     """A client's prototypes over all that it trained on, by site, in one pass.
 
     Raises:
         InputError: The network lacks a site.
     """
-    classes = own.client.network.shape.classes
+    classes = context.client.network.shape.classes
     sums: dict[str, list[tuple[Tensor, Tensor]]] = {site: [] for site in sites}
     for batch in batches:
-        output = own.client(batch)
+        output = context.client(batch)
         for site in sites:
             rows = embedding_at(output, site)
             sums[site].append(class_sums(rows, batch.labels, counted_at(batch, site), classes))

@@ -163,11 +163,13 @@ class Distance(Aggregator):
         sent = super().broadcast(state)
         return Broadcast(sent.round, sent.weights) if self.exchange == "parameters" else sent
 
-    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
+    def client_loss(
+        self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
+    ) -> Tensor:
         embeddings = {site: embedding_at(output, site) for site in self.sites}
-        sent = own.received.tensors
+        sent = context.received.tensors
         if self.strength == 0 or PREFIX + self.sites[0] not in sent:
-            return None
+            return supervised
         terms = [
             self._correction(
                 batch.pack(rows), batch.pack(batch.labels), batch.pack(counted_at(batch, site)),
@@ -175,11 +177,11 @@ class Distance(Aggregator):
             )
             for site, rows in embeddings.items()
         ]  # fmt: skip
-        return self.strength * torch.stack(terms).mean()
+        return supervised + self.strength * torch.stack(terms).mean()
 
-    def summarize(self, own: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
+    def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         sent = {}
-        for site, local in local_prototypes(own, batches, self.sites).items():
+        for site, local in local_prototypes(context, batches, self.sites).items():
             kept = local.counts >= self.min_count
             sent[PREFIX + site] = local.means * kept[:, None]
             sent["counts." + site] = local.counts * kept

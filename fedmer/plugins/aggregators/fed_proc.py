@@ -67,14 +67,14 @@ class FedProc(FedProto):
         alpha = torch.tensor(max(0.0, 1 - (state.round + 1) / rounds))
         return Broadcast(known.round, known.weights, {**known.tensors, "alpha": alpha})
 
-    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
-        sent = own.received.tensors
+    def client_loss(
+        self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
+    ) -> Tensor:
+        sent = context.received.tensors
         if "prototypes" not in sent:
-            return None
-        # Training adds this to the supervised loss, of which it must leave 1 - alpha.
-        assert own.supervised is not None
+            return supervised
         contrast = self._contrast(output, batch, sent["prototypes"], sent["known"])
-        return sent["alpha"] * (contrast - own.supervised)
+        return supervised + sent["alpha"] * (contrast - supervised)
 
     def weight(self, summary: Summary) -> float:
         return float(summary.examples)

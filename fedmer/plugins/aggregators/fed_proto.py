@@ -48,18 +48,21 @@ class FedProto(Aggregator):
         self.strength = strength
         self.inference = inference
 
-    def client_loss(self, output: NetworkOutput, batch: Batch, own: ClientRound) -> Tensor | None:
-        sent = own.received.tensors
+    def client_loss(
+        self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
+    ) -> Tensor:
+        sent = context.received.tensors
         if "prototypes" not in sent:
-            return None
+            return supervised
         prototypes, known = sent["prototypes"], sent["known"]
         labels = batch.labels.clamp(min=0)
         counted = batch.labelled & known[labels]
         apart = (output.embeddings["fused"] - prototypes[labels]).square().mean(dim=-1)
-        return self.strength * (apart * counted).sum() / batch.labelled.sum().clamp(min=1)
+        distance = (apart * counted).sum() / batch.labelled.sum().clamp(min=1)
+        return supervised + self.strength * distance
 
-    def summarize(self, own: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
-        local = local_prototypes(own, batches)["fused"]
+    def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
+        local = local_prototypes(context, batches)["fused"]
         return {"prototypes": local.means, "counts": local.counts}
 
     def weight(self, summary: Summary) -> float:

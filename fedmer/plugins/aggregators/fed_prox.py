@@ -27,10 +27,10 @@ class FedProx(FedAvg):
             raise InputError(f"mu is {mu}; expected 0 or more.")
         self.mu = mu
 
-    def on_before_optimizer_step(self, own: ClientRound) -> None:
-        if self.mu == 0 or own.received.weights is None:
+    def on_before_optimizer_step(self, context: ClientRound) -> None:
+        if self.mu == 0 or context.received.weights is None:
             return
-        for name, parameter in own.client.network.named_parameters():
+        for name, parameter in context.client.network.named_parameters():
             if parameter.grad is not None:
-                start = own.received.weights[name].to(parameter.device)
+                start = context.received.weights[name].to(parameter.device)
                 parameter.grad.add_(parameter.detach() - start, alpha=self.mu)

@@ -35,26 +35,26 @@ class SCAFFOLD(FedAvg):
     Nothing is corrected in the first round, which is FedAvg bit for bit.
     """
 
-    def on_before_optimizer_step(self, own: ClientRound) -> None:
-        for name, parameter in own.client.network.named_parameters():
-            if own.steps == 0:
-                own.memory[_SUM + name] = torch.zeros_like(parameter)
+    def on_before_optimizer_step(self, context: ClientRound) -> None:
+        for name, parameter in context.client.network.named_parameters():
+            if context.steps == 0:
+                context.memory[_SUM + name] = torch.zeros_like(parameter)
             gradient = parameter.grad
             if gradient is None:
                 # The loss did not reach it: it counts as zero, and the optimizer passes it by.
                 continue
-            own.memory[_SUM + name] += gradient
-            for controls, sign in ((own.received.tensors, 1), (own.memory, -1)):
+            context.memory[_SUM + name] += gradient
+            for controls, sign in ((context.received.tensors, 1), (context.memory, -1)):
                 if _CONTROL + name in controls:
                     gradient.add_(controls[_CONTROL + name].to(gradient.device), alpha=sign)
 
-    def attach(self, own: ClientRound) -> Weights:
+    def attach(self, context: ClientRound) -> Weights:
         changes = {}
-        for name, _ in own.client.network.named_parameters():
-            new = own.memory.pop(_SUM + name) / own.steps
-            old = own.memory.get(_CONTROL + name, torch.zeros_like(new))
+        for name, _ in context.client.network.named_parameters():
+            new = context.memory.pop(_SUM + name) / context.steps
+            old = context.memory.get(_CONTROL + name, torch.zeros_like(new))
             changes[_CONTROL + name] = new - old
-            own.memory[_CONTROL + name] = new
+            context.memory[_CONTROL + name] = new
         return changes
 
     def step(
