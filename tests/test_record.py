@@ -157,26 +157,25 @@ def test_prototypes_of_every_round_are_kept(tmp_path: Path) -> None:
     """Of several sites, one of which comes later; a restart forgets rounds that are repeated."""
     import torch
 
+    from fedmer.prototypes import Prototypes, PrototypeSet
+
     record = PrototypeRecord(tmp_path / "prototypes.npz")
-    record.append(1, {"weights": torch.ones(2)})
+    record.append(1, PrototypeSet({}))
     assert not record.path.exists()
     for number in (2, 3, 4):
-        tensors = {
-            "prototypes_a": torch.full((2, 3), number),
-            "known_a": torch.tensor([True, False]),
-        }
+        sites = {"text": Prototypes(torch.full((2, 3), number), torch.tensor([True, False]))}
         if number > 2:
-            tensors["prototypes_b"] = torch.full((2, 5), 10.0 * number)
-        record.append(number, tensors)
+            sites["fused"] = Prototypes(torch.full((2, 5), 10.0 * number), torch.ones(2) > 0)
+        record.append(number, PrototypeSet(sites))
     again = PrototypeRecord(record.path)
     again.restart(done=3)
-    again.append(4, {"prototypes_a": torch.zeros(2, 3), "known_a": torch.tensor([True, True])})
+    again.append(4, PrototypeSet({"text": Prototypes(torch.zeros(2, 3), torch.ones(2) > 0)}))
     rounds, found = read_prototypes(record.path)
     assert rounds.tolist() == [2, 3, 4]
-    values, known = found["prototypes_a"]
+    values, known = found["text"]
     assert values[:, 0, 0].tolist() == [2, 3, 0]
     assert known.tolist() == [[True, False], [True, False], [True, True]]
-    values, known = found["prototypes_b"]
+    values, known = found["fused"]
     assert values[:, 0, 0].tolist() == [0, 30, 0]
     assert known.tolist() == [[False, False], [True, True], [False, False]]
     again.restart(done=1)

@@ -1,24 +1,26 @@
 """The prototypes of a rule after every round: ``prototypes.npz``."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.report.arrays import read_arrays, write_arrays
 
+if TYPE_CHECKING:
+    from fedmer.prototypes import PrototypeSet
+
 FILE = "prototypes.npz"
-_KEPT = ("prototypes", "known")
+_MEANS, _KNOWN = "prototypes.", "known."
 
 
 class PrototypeRecord:
-    """Keeps every tensor of a rule whose name begins with 'prototypes' or 'known'.
+    """Keeps the server's prototypes.
 
-    The file has ``rounds``, ``(R,)`` from 1, and under a tensor's own name ``(R, ...)``: for
-    prototypes usually ``(R, C, D)``, for what is known ``(R, C)``. It is written anew after every
-    round in which the rule has prototypes; such a file is small beside a checkpoint.
+    The file has ``rounds``, ``(R,)`` from 1, and for every site ``prototypes.SITE``, ``(R, C, D)``,
+    and ``known.SITE``, ``(R, C)``. It is written anew after every round in which the rule has
+    prototypes; such a file is small beside a checkpoint.
 
     Args:
         path: Where to.
@@ -44,25 +46,24 @@ class PrototypeRecord:
         else:
             self.path.unlink()
 
-    def append(self, number: int, tensors: Mapping[str, Any]) -> None:
+    def append(self, number: int, prototypes: "PrototypeSet") -> None:
         """Keep the prototypes after a round, if there are any.
 
         Args:
             number: The round, from 1.
-            tensors: A rule's tensors, of torch.
+            prototypes: The server's.
         """
-        kept = {
-            name: tensor.detach().cpu().numpy().copy()
-            for name, tensor in tensors.items()
-            if name.startswith(_KEPT)
-        }
-        if any(name.startswith("prototypes") for name in kept):
+        kept = {}
+        for site, own in prototypes.items():
+            kept[_MEANS + site] = own.means.detach().cpu().numpy().copy()
+            kept[_KNOWN + site] = own.known.cpu().numpy().copy()
+        if kept:
             self._rounds.append(number)
             self._kept.append(kept)
             self._write()
 
     def _write(self) -> None:
-        # A rule may begin to keep a tensor later than another; before, nothing of it is known.
+        # A rule may have prototypes at a site later than at another; before, none are known there.
         shapes = {name: rows for kept in self._kept for name, rows in kept.items()}
         arrays: dict[str, NDArray[Any]] = {"rounds": np.array(self._rounds)}
         for name, like in shapes.items():
@@ -74,10 +75,7 @@ class PrototypeRecord:
 def read_prototypes(
     path: Path,
 ) -> tuple[NDArray[np.int64], dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]]:
-    """Rounds, and by name the ``(R, C, D)`` prototypes with ``(R, C)``: which were known.
-
-    ``prototypes`` goes with ``known``, ``prototypes_text`` with ``known_text``. Without a mask a
-    class is taken as known once its prototype is not zero.
+    """Rounds, and by site the ``(R, C, D)`` prototypes with ``(R, C)``: which were known.
 
     Raises:
         InputError: The file is damaged.
@@ -85,9 +83,8 @@ def read_prototypes(
     arrays = read_arrays(path)
     found = {}
     for name, rows in arrays.items():
-        if name.startswith("prototypes") and rows.ndim == 3:
-            values = rows.astype(np.float64)
-            masks = [arrays.get(name.replace("prototypes", "known", 1)), arrays.get("known")]
-            fitting = [m for m in masks if m is not None and m.shape == values.shape[:2]]
-            found[name] = values, np.asarray([*fitting, values.any(axis=2)][0], dtype=np.bool_)
+        if name.startswith(_MEANS):
+            site = name.removeprefix(_MEANS)
+            known = arrays[_KNOWN + site].astype(np.bool_)
+            found[site] = rows.astype(np.float64), known
     return arrays["rounds"].astype(np.int64), found

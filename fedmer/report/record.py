@@ -17,6 +17,7 @@ from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.metrics import TOTALS, Scores
+from fedmer.prototypes import PrototypeSet
 from fedmer.report.checkpoints import MONITOR
 from fedmer.report.plots import save_confusion, save_curves
 from fedmer.report.probe import baselines
@@ -98,7 +99,7 @@ class RunRecord(pl.Callback):
             for client, why in report.failures.items()
         ]
         append_rows(self.folder.path / "failures.csv", FAILURES, failures)
-        self.prototypes.append(number, pl_module.loop.state.tensors)
+        self.prototypes.append(number, PrototypeSet.unpack(pl_module.loop.state.tensors))
         self._keep(number, pl_module.scores, pl_module.votes)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -112,18 +112,16 @@ def _prototypes(report: Report) -> Section:
         if not path.exists():
             continue
         rounds, found = read_prototypes(path)
-        for site, (name, (values, known)) in enumerate(found.items()):
+        for number, (site, (values, known)) in enumerate(found.items()):
             if values.shape[1] != len(report.labels):
                 raise InputError(
-                    f"{path}: '{name}' has {values.shape[1]} classes; the corpus has "
+                    f"{path}: site '{site}' has {values.shape[1]} classes; the corpus has "
                     f"{len(report.labels)}. Remove the file to leave it out."
                 )
             figure, share = prototype_figure(
-                f"prototypes{place}x{site}", rounds, values, known, report.labels
+                f"prototypes{place}x{number}", rounds, values, known, report.labels
             )
-            where = name.removeprefix("prototypes").strip("_.:/")
-            title = ", ".join(filter(None, (row.name, where)))
-            tiles.append((f"{title}: {100 * share:.0f} % of the variance", figure))
+            tiles.append((f"{row.name}, {site}: {100 * share:.0f} % of the variance", figure))
     if not tiles:
         return Section("prototypes", "Prototypes", _caption(captions.NO_PROTOTYPES))
     return Section("prototypes", "Prototypes", _caption(captions.PROTOTYPES) + _tiles(tiles))

@@ -58,14 +58,14 @@ def masked(batch: Batch) -> Batch:
     return dataclasses.replace(batch, labels=batch.labels.masked_fill(~batch.labelled, UNLABELLED))
 
 
-def prototypes(seed: int, width: int = 3) -> dict[str, Tensor]:
+def prototypes(seed: int, width: int = 3, site: str = "fused") -> dict[str, Tensor]:
     """Random prototypes of which some are known, and one surely is."""
     random = generator(seed)
     known = torch.rand(SHAPE.classes, generator=random) < 0.5
     known[seed % SHAPE.classes] = True
     return {
-        "prototypes": torch.randn(SHAPE.classes, width, generator=random),
-        "known": known,
+        f"prototypes.{site}": torch.randn(SHAPE.classes, width, generator=random),
+        f"known.{site}": known,
     }
 
 

@@ -16,6 +16,7 @@ from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.prototypes import PrototypeSet
 from tests.aggregators.rules import (
     NOTHING,
     SEEDS,
@@ -36,10 +37,6 @@ GATES = st.sampled_from(["off", "violation", "literal"])
 CORRECTIONS = st.sampled_from(["batch_proto", "sample"])
 
 
-def at_fused(sent: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{name}.fused": value for name, value in sent.items()}
-
-
 def summary(client: int, seed: int, counts: Tensor) -> Summary:
     local = torch.randn(SHAPE.classes, 3, generator=generator(seed)) * (counts > 0)[:, None]
     tensors = {"prototypes.fused": local, "counts.fused": counts}
@@ -56,8 +53,8 @@ def test_the_correction_is_that_of_a_loop(
 ) -> None:
     batch, output, sent = masked(batch_of(seed)), said(seed, (2, 5)), prototypes(seed)
     rule = Distance(0.7, gate=gate, alpha=alpha, correction=correction)
-    loss = rule.client_loss(NOTHING, output, batch, received(at_fused(sent)))
-    fused, names, known = output.embeddings["fused"], sent["prototypes"], sent["known"]
+    loss = rule.client_loss(NOTHING, output, batch, received(sent))
+    fused, names, known = output.embeddings["fused"], sent["prototypes.fused"], sent["known.fused"]
     reach = prototype.margins(names, known)
     rows: dict[int, list[Tensor]] = {}
     for b, t in batch.labelled.nonzero().tolist():
@@ -86,7 +83,7 @@ def test_violation_and_literal_part_the_turns_between_them(seed: int, alpha: flo
     sent = prototypes(seed)
     rows = torch.randn(9, 3, generator=generator(seed))
     labels = torch.randint(0, SHAPE.classes, (9,), generator=generator(seed))
-    names, known = sent["prototypes"], sent["known"]
+    names, known = sent["prototypes.fused"], sent["known.fused"]
 
     def chosen(gate: Any, alpha: float) -> Tensor:
         return Distance(gate=gate, alpha=alpha).gated(rows, labels, names, known)
@@ -121,7 +118,7 @@ def test_the_correction_is_averaged_over_sites(seed: int, sites: tuple[str, ...]
     output = own(batch)
     sent: dict[str, Tensor] = {}
     for number, site in enumerate(("fused", "text")):
-        sent |= {f"{n}.{site}": value for n, value in prototypes(seed + number, width=4).items()}
+        sent |= prototypes(seed + number, width=4, site=site)
     terms = []
     for site in sites:
         rule = Distance(1.0, sites=[site])
@@ -133,7 +130,7 @@ def test_the_correction_is_averaged_over_sites(seed: int, sites: tuple[str, ...]
 def test_before_there_are_prototypes_nothing_is_corrected() -> None:
     output = said(0, (2, 5))
     assert Distance().client_loss(NOTHING, output, batch_of(0), received({})) is NOTHING
-    full = received(at_fused(prototypes(0)))
+    full = received(prototypes(0))
     assert Distance(0.0).client_loss(NOTHING, output, batch_of(0), full) is NOTHING
 
 
@@ -183,8 +180,7 @@ def test_client_weights_are_class_weights_by_the_share_of_the_class(
         summaries = [summary(i, seed + 7 * number + i, row) for i, row in enumerate(counts)]
         weights = rule.weigh(summaries, state)
         local = torch.stack([s.tensors["prototypes.fused"] for s in summaries])
-        old, known = state.tensors.get("prototypes.fused"), state.tensors.get("known.fused")
-        by_class = rule.weights(local, counts, old, known)
+        by_class = rule.weights(local, counts, PrototypeSet.unpack(state.tensors).get("fused"))
         for i in range(clients):
             expected = sum(
                 float(counts[:, k].sum() / counts.sum() * by_class[i, k])
@@ -231,13 +227,9 @@ def test_with_gamma_zero_and_counts_the_prototypes_are_those_of_fedproto(
     mine, theirs = (ServerState(torch.nn.Linear(1, 1)) for _ in range(2))
     rule = Distance(weighting="counts", gamma=0.0, min_count=1, exchange="prototypes")
     rule.step(mine, summaries, {}, None)
-    plain = [
-        dataclasses.replace(s, tensors={n.partition(".")[0]: v for n, v in s.tensors.items()})
-        for s in summaries
-    ]
-    FedProto().step(theirs, plain, {}, None)
-    assert torch.equal(mine.tensors["known.fused"], theirs.tensors["known"])
-    torch.testing.assert_close(mine.tensors["prototypes.fused"], theirs.tensors["prototypes"])
+    FedProto().step(theirs, summaries, {}, None)
+    assert torch.equal(mine.tensors["known.fused"], theirs.tensors["known.fused"])
+    torch.testing.assert_close(mine.tensors["prototypes.fused"], theirs.tensors["prototypes.fused"])
 
 
 def test_a_cohort_without_a_class_of_enough_turns_counts_by_its_examples() -> None:
@@ -267,7 +259,7 @@ def test_what_travels_is_what_was_chosen(exchange: Any) -> None:
 
 
 def test_the_nearest_prototype_predicts_where_it_is_asked_to() -> None:
-    output, sent = said(0, (2, 5)), Broadcast(1, None, at_fused(prototypes(0)))
+    output, sent = said(0, (2, 5)), Broadcast(1, None, prototypes(0))
     rule = Distance(inference="prototype")
     assert sent.tensors["known.fused"][rule.predict(output, sent).argmax(dim=-1)].all()
     assert rule.predict(output, Broadcast(0)) is output.logits

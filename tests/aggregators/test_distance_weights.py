@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedmer.losses import prototype
-from fedmer.plugins.aggregators._distance_weights import DistanceWeights, Radius, Weighting, join
+from fedmer.plugins.aggregators._distance_weights import (
+    DistanceWeights,
+    Radius,
+    Weighting,
+    weighted_means,
+)
+from fedmer.prototypes import Prototypes
 from tests.aggregators.rules import SEEDS, generator
 
 many = settings(max_examples=150, deadline=None)
@@ -24,11 +30,10 @@ class Cohort:
 
     local: Tensor
     counts: Tensor
-    previous: Tensor | None
-    known: Tensor | None
+    previous: Prototypes | None
 
     def weights(self, rule: DistanceWeights) -> Tensor:
-        return rule(self.local, self.counts, self.previous, self.known)
+        return rule(self.local, self.counts, self.previous)
 
 
 def rule_of(
@@ -52,10 +57,11 @@ def cohorts(draw: st.DrawFn, first_rounds: bool = True) -> Cohort:
     counts *= torch.rand(clients, classes, generator=random) < 0.7
     local = (centre + spread * noise) * (counts > 0)[..., None]
     if first_rounds and draw(st.booleans()):
-        return Cohort(local, counts, None, None)
+        return Cohort(local, counts, None)
     collapsed = draw(st.booleans())
     previous = torch.zeros_like(centre) + centre[:1] if collapsed else centre
-    return Cohort(local, counts, previous, torch.rand(classes, generator=random) < 0.8)
+    known = torch.rand(classes, generator=random) < 0.8
+    return Cohort(local, counts, Prototypes(previous, known))
 
 
 forms = st.sampled_from(FORMS)
@@ -80,16 +86,20 @@ def test_weights_are_shares_of_those_who_hold_a_class(
 def test_new_prototypes_lie_between_those_that_came_and_absent_classes_stay(
     cohort: Cohort, form: tuple[Weighting, Radius], gamma: float
 ) -> None:
-    fresh = join(cohort.local, cohort.weights(rule_of(form, gamma)), cohort.previous)
     held = cohort.counts > 0
+    nothing = Prototypes(torch.zeros(cohort.local.shape[1:]).double(), torch.zeros_like(held[0]))
+    means = weighted_means(cohort.local, cohort.weights(rule_of(form, gamma)))
+    old = cohort.previous or nothing
+    new = old.joined_by(means, held.any(dim=0))
+    fresh = new.means
+    assert torch.equal(new.known, old.known | held.any(dim=0))
     for k in range(held.shape[1]):
         if held[:, k].any():
             rows = cohort.local[held[:, k], k]
             assert (fresh[k] >= rows.amin(dim=0)).all()
             assert (fresh[k] <= rows.amax(dim=0)).all()
         else:
-            kept = torch.zeros(3) if cohort.previous is None else cohort.previous[k]
-            assert torch.equal(fresh[k], kept.to(fresh.dtype))
+            assert torch.equal(fresh[k], old.means[k])
 
 
 @many
@@ -103,8 +113,8 @@ def test_the_order_of_clients_is_immaterial(
     weights, other = cohort.weights(rule), shuffled.weights(rule)
     torch.testing.assert_close(other, weights[order])
     torch.testing.assert_close(
-        join(shuffled.local, other, cohort.previous),
-        join(cohort.local, weights, cohort.previous),
+        weighted_means(shuffled.local, other),
+        weighted_means(cohort.local, weights),
     )
 
 
@@ -115,15 +125,16 @@ def test_weights_do_not_depend_on_the_origin_or_the_unit(
 ) -> None:
     """The softmax is left out: its temperature has the unit of a distance."""
     shift, scale = torch.tensor([3.0, -2.0, 0.5]), 4.0
-    previous = None if cohort.previous is None else scale * cohort.previous + shift
+    old = cohort.previous
+    previous = None if old is None else Prototypes(scale * old.means + shift, old.known)
     moved = replace(cohort, local=scale * cohort.local + shift, previous=previous)
     rule = rule_of(form, gamma)
     weights = cohort.weights(rule)
     torch.testing.assert_close(moved.weights(rule), weights, rtol=1e-5, atol=1e-7)
     held = (weights > 0).any(dim=0)
     torch.testing.assert_close(
-        join(moved.local, weights, previous)[held],
-        (scale * join(cohort.local, weights, cohort.previous) + shift)[held],
+        weighted_means(moved.local, weights)[held],
+        (scale * weighted_means(cohort.local, weights) + shift)[held],
     )
 
 
@@ -132,10 +143,9 @@ def test_weights_do_not_depend_on_the_origin_or_the_unit(
 def test_who_is_nearer_counts_no_less(cohort: Cohort, form: tuple[Weighting, Radius]) -> None:
     weights = cohort.weights(rule_of(form))
     assert cohort.previous is not None
-    assert cohort.known is not None
-    apart = (cohort.local - cohort.previous).norm(dim=-1)
-    for k in range(len(cohort.known)):
-        if cohort.known[k]:
+    apart = (cohort.local - cohort.previous.means).norm(dim=-1)
+    for k in range(len(cohort.previous.known)):
+        if cohort.previous.known[k]:
             holders = (cohort.counts[:, k] > 0).nonzero()[:, 0]
             in_order = weights[holders[apart[holders, k].argsort()], k]
             assert (in_order.diff() <= 1e-12).all()
@@ -156,8 +166,9 @@ def test_at_equal_distances_the_counts_alone_decide(
     assert cohort.previous is not None
     drawn = torch.randn(cohort.local.shape, generator=generator(0), dtype=torch.float64)
     directions = torch.nn.functional.normalize(drawn, dim=-1)
-    local = (cohort.previous + radius * directions) * held[..., None]
-    even = replace(cohort, local=local, known=torch.ones(held.shape[1], dtype=torch.bool))
+    local = (cohort.previous.means + radius * directions) * held[..., None]
+    known = torch.ones(held.shape[1], dtype=torch.bool)
+    even = replace(cohort, local=local, previous=Prototypes(cohort.previous.means, known))
     by_count = cohort.counts.double().pow(gamma) * held
     expected = by_count / by_count.sum(dim=0).clamp(min=1e-300)
     torch.testing.assert_close(even.weights(rule_of(form, gamma)), expected, rtol=1e-6, atol=1e-9)
@@ -171,12 +182,9 @@ def test_without_a_previous_prototype_the_counts_alone_decide(
     held = cohort.counts > 0
     by_count = cohort.counts.double().pow(gamma) * held
     expected = by_count / by_count.sum(dim=0).clamp(min=1e-300)
-    for first in (
-        replace(cohort, previous=None, known=None),
-        replace(
-            cohort, previous=torch.zeros(held.shape[1], 3), known=torch.zeros(held.shape[1]) > 0
-        ),
-    ):
+    unknown = Prototypes(torch.zeros(held.shape[1], 3), torch.zeros(held.shape[1]) > 0)
+    for previous in (None, unknown):
+        first = replace(cohort, previous=previous)
         torch.testing.assert_close(first.weights(rule_of(form, gamma)), expected)
 
 
@@ -196,19 +204,19 @@ def test_another_class_matters_only_through_the_margin(
 
 def test_two_clients_worked_out_by_hand() -> None:
     """Distances 1 and 3, margin 2: R = 3, scores 2 + 3e and 3e with e = 0.1."""
-    previous = torch.tensor([[0.0, 0.0], [2.0, 0.0]])
+    previous = Prototypes(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([True, True]))
     local = torch.tensor([[[0.0, 1.0], [2.0, 0.0]], [[0.0, 3.0], [2.0, 0.0]]])
-    counts, known = torch.tensor([[4, 4], [2, 0]]), torch.tensor([True, True])
-    near = rule_of(epsilon=0.1)(local, counts, previous, known)
+    counts = torch.tensor([[4, 4], [2, 0]])
+    near = rule_of(epsilon=0.1)(local, counts, previous)
     torch.testing.assert_close(near[:, 0], torch.tensor([2.3, 0.3]).double() / 2.6)
     torch.testing.assert_close(near[:, 1], torch.tensor([1.0, 0.0]).double())
-    counted = rule_of(epsilon=0.1, gamma=1.0)(local, counts, previous, known)
+    counted = rule_of(epsilon=0.1, gamma=1.0)(local, counts, previous)
     torch.testing.assert_close(counted[:, 0], torch.tensor([9.2, 0.6]).double() / 9.8)
-    clipped = rule_of(("distance", "clip"))(local, counts, previous, known)
+    clipped = rule_of(("distance", "clip"))(local, counts, previous)
     assert clipped[:, 0].tolist() == [1.0, 0.0]
-    soft = rule_of(("softmax", "envelope"))(local, counts, previous, known)
+    soft = rule_of(("softmax", "envelope"))(local, counts, previous)
     assert float(soft[0, 0] / soft[1, 0]) == pytest.approx(torch.e**2, rel=1e-6)
-    fresh = join(local, near, previous)
+    fresh = weighted_means(local, near)
     torch.testing.assert_close(fresh[0], torch.tensor([0.0, (2.3 * 1 + 0.3 * 3) / 2.6]))
 
 
@@ -216,9 +224,8 @@ def test_a_client_with_very_many_turns_and_half_precision_stay_finite() -> None:
     random = generator(0)
     local = torch.randn(3, 2, 4, generator=random).half()
     counts = torch.tensor([[10**9, 1], [1, 1], [0, 0]])
-    weights = rule_of(gamma=1.0)(
-        local, counts, torch.randn(2, 4).half(), torch.tensor([True, True])
-    )
+    previous = Prototypes(torch.randn(2, 4).half(), torch.tensor([True, True]))
+    weights = rule_of(gamma=1.0)(local, counts, previous)
     assert weights.isfinite().all()
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(2).double())
-    assert join(local, weights, None).dtype == torch.float16
+    assert weighted_means(local, weights).dtype == torch.float16

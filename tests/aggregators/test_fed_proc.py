@@ -41,13 +41,14 @@ def test_the_mixed_loss_is_that_of_a_loop(seed: int, temperature: float, labelle
     supervised = SelfDistillation()(output, batch)
     loss = FedProc(temperature=temperature).client_loss(supervised, output, masked(batch), context)
     contrast, turns = 0 * fused.sum(), 0
-    known = sent["known"].nonzero().flatten().tolist()
+    known = sent["known.fused"].nonzero().flatten().tolist()
     for b, t in batch.labelled.nonzero().tolist():
         turns += 1
         label = int(batch.labels[b, t])
         if label in known:
             alike = {
-                k: torch.cosine_similarity(fused[b, t], sent["prototypes"][k], dim=0) / temperature
+                k: torch.cosine_similarity(fused[b, t], sent["prototypes.fused"][k], dim=0)
+                / temperature
                 for k in known
             }
             among = torch.stack([a.exp() for a in alike.values()]).sum()
@@ -109,7 +110,7 @@ def test_two_rounds_are_averaging_bit_for_bit() -> None:
             loop.run_round(number)
         assert same_bits(weights_of(plain), weights_of(two))
         assert same_bits(weights_of(plain), weights_of(four)) == (number == 0)
-    assert set(two.state.tensors) == {"prototypes", "known"}
+    assert set(two.state.tensors) == {"prototypes.fused", "known.fused"}
 
 
 def test_two_clients_worked_out_by_hand() -> None:
@@ -119,7 +120,9 @@ def test_two_clients_worked_out_by_hand() -> None:
         ([[3.0, 5.0], [4.0, 2.0], [0.0, 0.0]], [1, 2, 0]),
     ]
     summaries = [
-        Summary(i, n, tensors={"prototypes": torch.tensor(p), "counts": torch.tensor(c)})
+        Summary(
+            i, n, tensors={"prototypes.fused": torch.tensor(p), "counts.fused": torch.tensor(c)}
+        )
         for i, (n, (p, c)) in enumerate(zip((10, 30), sent, strict=True))
     ]
     updates = [small_update((5, 2), 4, 3), small_update((1, 6), 8, 2)]
@@ -128,11 +131,11 @@ def test_two_clients_worked_out_by_hand() -> None:
     assert weights == {0: 0.25, 1: 0.75}
     assert state.network.get_parameter("weight").tolist() == [[2, 5]]
     assert int(state.network.get_buffer("seen")) == 3
-    assert state.tensors["prototypes"].tolist() == [[2, 3], [4, 2], [0, 0]]
-    assert state.tensors["known"].tolist() == [True, True, False]
+    assert state.tensors["prototypes.fused"].tolist() == [[2, 3], [4, 2], [0, 0]]
+    assert state.tensors["known.fused"].tolist() == [True, True, False]
     known = rule.broadcast(state)
     assert known.weights is not None
-    assert known.tensors.keys() == {"prototypes", "known", "alpha"}
+    assert known.tensors.keys() == {"prototypes.fused", "known.fused", "alpha"}
 
 
 def test_the_network_predicts() -> None:

@@ -39,8 +39,8 @@ def test_the_pull_to_prototypes_is_that_of_a_loop(
     for b, t in batch.labelled.nonzero().tolist():
         turns += 1
         label = int(batch.labels[b, t])
-        if sent["known"][label]:
-            expected = expected + (fused[b, t] - sent["prototypes"][label]).square().sum() / 3
+        if sent["known.fused"][label]:
+            expected = expected + (fused[b, t] - sent["prototypes.fused"][label]).square().sum() / 3
             counts[b, t] = True
     expected = strength * expected / max(turns, 1)
     torch.testing.assert_close(loss, expected)
@@ -49,8 +49,8 @@ def test_the_pull_to_prototypes_is_that_of_a_loop(
     torch.testing.assert_close(ours, theirs)
     assert (ours[~counts] == 0).all()
     # What stands in an unknown class's place, and labels outside M, cannot be seen.
-    other = {**sent, "prototypes": sent["prototypes"].clone()}
-    other["prototypes"][~sent["known"]] = 1e3
+    other = {**sent, "prototypes.fused": sent["prototypes.fused"].clone()}
+    other["prototypes.fused"][~sent["known.fused"]] = 1e3
     again = FedProto(strength).client_loss(NOTHING, output, batch, received(other))
     assert torch.equal(loss, again)
     assert torch.equal(torch.autograd.grad(again, [fused])[0], ours)
@@ -76,9 +76,9 @@ def test_local_prototypes_are_mean_embeddings(seed: int) -> None:
                 for b, t in (batch.labelled & (batch.labels == label)).nonzero().tolist()
             ]
             mean = torch.stack(rows).mean(dim=0) if rows else torch.zeros(4)
-            assert int(sent["counts"][label]) == len(rows)
-            torch.testing.assert_close(sent["prototypes"][label], mean)
-    assert set(sent) == {"prototypes", "counts"}
+            assert int(sent["counts.fused"][label]) == len(rows)
+            torch.testing.assert_close(sent["prototypes.fused"][label], mean)
+    assert set(sent) == {"prototypes.fused", "counts.fused"}
 
 
 @quick
@@ -96,37 +96,41 @@ def test_global_prototypes_are_plain_means_over_holders_and_carry_over(
             counts = torch.randint(0, 5, (SHAPE.classes,), generator=random)
             counts *= torch.rand(SHAPE.classes, generator=random) < 0.4
             local = torch.randn(SHAPE.classes, 3, generator=random) * (counts > 0)[:, None]
-            tensors = {"prototypes": local, "counts": counts}
+            tensors = {"prototypes.fused": local, "counts.fused": counts}
             summaries.append(Summary(i, int(counts.sum()), tensors=tensors))
         for label in range(SHAPE.classes):
-            held = [s.tensors for s in summaries if s.tensors["counts"][label] > 0]
+            held = [s.tensors for s in summaries if s.tensors["counts.fused"][label] > 0]
             if held:
-                expected[label] = torch.stack([h["prototypes"][label] for h in held]).mean(dim=0)
+                expected[label] = torch.stack([h["prototypes.fused"][label] for h in held]).mean(
+                    dim=0
+                )
         state.round = number
         rule.step(state, summaries, rule.weigh(summaries, state), None)
         sent = rule.broadcast(state)
         assert sent.weights is None
-        assert sent.tensors["known"].tolist() == [
+        assert sent.tensors["known.fused"].tolist() == [
             label in expected for label in range(SHAPE.classes)
         ]
         for label, prototype in expected.items():
-            torch.testing.assert_close(sent.tensors["prototypes"][label], prototype)
-        assert (sent.tensors["prototypes"][~sent.tensors["known"]] == 0).all()
+            torch.testing.assert_close(sent.tensors["prototypes.fused"][label], prototype)
+        assert (sent.tensors["prototypes.fused"][~sent.tensors["known.fused"]] == 0).all()
 
 
 @quick
 @given(seed=SEEDS, turns=st.integers(1, 40), offset=st.sampled_from([0.0, 1000.0]))
 def test_prediction_is_the_nearest_known_prototype(seed: int, turns: int, offset: float) -> None:
     sent = prototypes(seed)
-    sent["prototypes"] += offset
+    sent["prototypes.fused"] += offset
     output = said(seed, (2, turns), offset=offset)
     own = received(sent)
     logits = FedProto().predict(output, own.received)
     assert logits.shape == (2, turns, SHAPE.classes)
-    apart = (output.embeddings["fused"][:, :, None] - sent["prototypes"]).double().norm(dim=-1)
-    apart[:, :, ~sent["known"]] = torch.inf
+    apart = (
+        (output.embeddings["fused"][:, :, None] - sent["prototypes.fused"]).double().norm(dim=-1)
+    )
+    apart[:, :, ~sent["known.fused"]] = torch.inf
     torch.testing.assert_close(-logits.double(), apart, atol=1e-4, rtol=1e-4)
-    assert sent["known"][logits.argmax(dim=-1)].all()
+    assert sent["known.fused"][logits.argmax(dim=-1)].all()
     assert torch.equal(FedProto(inference="head").predict(output, own.received), output.logits)
 
 

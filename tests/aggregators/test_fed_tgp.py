@@ -31,7 +31,7 @@ def cohort(seed: int, clients: int = 3, held: float = 0.6) -> list[Summary]:
         counts[3] = 0
         counts[0] += i == 0
         local = torch.randn(CLASSES, WIDTH, generator=random) * (counts > 0)[:, None]
-        tensors = {"prototypes": local, "counts": counts}
+        tensors = {"prototypes.fused": local, "counts.fused": counts}
         summaries.append(Summary(i, int(counts.sum()), tensors=tensors))
     return summaries
 
@@ -80,7 +80,7 @@ def test_the_generators_loss_is_that_of_a_loop(seed: int, margin: float, rows: i
 
 def test_one_step_of_the_server_worked_out_without_the_rule() -> None:
     summaries = [
-        Summary(0, 3, tensors={"prototypes": local, "counts": torch.tensor(counts)})
+        Summary(0, 3, tensors={"prototypes.fused": local, "counts.fused": torch.tensor(counts)})
         for local, counts in (
             (torch.tensor([[0.0, 0, 0], [2.0, 0, 0], [0.0, 0, 0], [0.0, 0, 0]]), [1, 2, 0, 0]),
             (torch.tensor([[0.0, 2, 0], [0.0, 0, 0], [0.0, 0, 4], [0.0, 0, 0]]), [1, 0, 2, 0]),
@@ -102,7 +102,7 @@ def test_one_step_of_the_server_worked_out_without_the_rule() -> None:
     parameters = list(alone.parameters())
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.data -= 0.5 * gradient
-    torch.testing.assert_close(state.tensors["prototypes"][:3], alone()[:3].detach())
+    torch.testing.assert_close(state.tensors["prototypes.fused"][:3], alone()[:3].detach())
     for name, value in alone.state_dict().items():
         torch.testing.assert_close(state.tensors[f"generator.{name}"], value)
 
@@ -111,21 +111,21 @@ def test_one_step_of_the_server_worked_out_without_the_rule() -> None:
 @given(seed=SEEDS)
 def test_the_generator_learns_and_goes_on_where_it_was(seed: int) -> None:
     summaries = cohort(seed)
-    local = torch.stack([summary.tensors["prototypes"] for summary in summaries])
-    held = torch.stack([summary.tensors["counts"] for summary in summaries]) > 0
+    local = torch.stack([summary.tensors["prototypes.fused"] for summary in summaries])
+    held = torch.stack([summary.tensors["counts.fused"] for summary in summaries]) > 0
     margin = adaptive_margin(local, held, 100.0)
     rows, labels = local[held], held.nonzero()[:, 1]
 
     def loss() -> float:
-        made = state.tensors["prototypes"]
-        return float(separation(rows, labels, made, state.tensors["known"], margin))
+        made = state.tensors["prototypes.fused"]
+        return float(separation(rows, labels, made, state.tensors["known.fused"], margin))
 
     state, rule = ServerState(nn.Linear(1, 1)), FedTGP(server_epochs=1)
     step(rule, state, summaries)
     first = loss()
     for _ in range(40):
         step(rule, state, summaries)
-    if int(state.tensors["known"].sum()) > 1:
+    if int(state.tensors["known.fused"].sum()) > 1:
         assert loss() < first
     # One round of many steps is many rounds of one step.
     whole = ServerState(nn.Linear(1, 1))
@@ -141,14 +141,14 @@ def test_what_is_sent_is_known_prototypes_and_nothing_else(seed: int) -> None:
     ever = torch.zeros(CLASSES, dtype=torch.bool)
     for number in range(3):
         summaries = cohort(seed + number, held=0.3)
-        ever |= torch.stack([s.tensors["counts"] for s in summaries]).sum(dim=0) > 0
+        ever |= torch.stack([s.tensors["counts.fused"] for s in summaries]).sum(dim=0) > 0
         step(rule, state, summaries)
         sent = rule.broadcast(state)
         assert sent.weights is None
-        assert sent.tensors.keys() == {"prototypes", "known"}
-        assert torch.equal(sent.tensors["known"], ever)
-        assert (sent.tensors["prototypes"][~ever] == 0).all()
-        assert sent.tensors["prototypes"][ever].any(dim=-1).all()
+        assert sent.tensors.keys() == {"prototypes.fused", "known.fused"}
+        assert torch.equal(sent.tensors["known.fused"], ever)
+        assert (sent.tensors["prototypes.fused"][~ever] == 0).all()
+        assert sent.tensors["prototypes.fused"][ever].any(dim=-1).all()
         assert not any(tensor.requires_grad for tensor in state.tensors.values())
 
 

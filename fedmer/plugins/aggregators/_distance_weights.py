@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedmer.losses import prototype
+from fedmer.prototypes import Prototypes
 
 Weighting = Literal["distance", "softmax", "counts"]
 Radius = Literal["envelope", "clip"]
@@ -42,9 +43,7 @@ class DistanceWeights:
     tau: float
     distance: prototype.Distance
 
-    def __call__(
-        self, local: Tensor, counts: Tensor, previous: Tensor | None, known: Tensor | None
-    ) -> Tensor:
+    def __call__(self, local: Tensor, counts: Tensor, previous: Prototypes | None) -> Tensor:
         """Weights ``w``, ``(I, C)`` float64.
 
         A column sums to 1 over the clients that hold the class, and is 0 throughout where nobody
@@ -54,14 +53,14 @@ class DistanceWeights:
         Args:
             local: ``(I, C, D)`` prototypes of ``I`` clients.
             counts: ``(I, C)`` turns behind them; 0 is a class that a client does not hold.
-            previous: ``(C, D)`` global prototypes, or None if there are none yet.
-            known: ``(C,)`` bool, which of them there are.
+            previous: The global prototypes, or None if there are none yet.
         """
         held = counts > 0
         by_count = counts.double().pow(self.gamma) * held
         scores = by_count
-        if previous is not None and known is not None and self.weighting != "counts":
-            closeness = self._closeness(local.double(), held, previous.double(), known)
+        if previous is not None and self.weighting != "counts":
+            known = previous.known
+            closeness = self._closeness(local.double(), held, previous.means.double(), known)
             scores = torch.where(known, closeness * by_count, by_count)
         total = scores.sum(dim=0)
         usable = torch.isfinite(total) & (total > 0)
@@ -87,22 +86,16 @@ class DistanceWeights:
         return torch.where(reach > 0, reach - own + self.epsilon * reach, 1.0)
 
 
-def join(local: Tensor, weights: Tensor, previous: Tensor | None) -> Tensor:
-    r"""The new prototypes ``(C, D)``, :math:`c^k = \sum_i w_{ik} C_i^k`, in the dtype of ``local``.
-
-    A class that nobody holds keeps its previous prototype, or is zero without one.
+def weighted_means(local: Tensor, weights: Tensor) -> Tensor:
+    r"""The means ``(C, D)``, :math:`c^k = \sum_i w_{ik} C_i^k`, in the dtype of ``local``.
 
     Args:
         local: ``(I, C, D)``.
-        weights: ``(I, C)`` from :class:`DistanceWeights`.
-        previous: ``(C, D)``, or None.
+        weights: ``(I, C)`` from :class:`DistanceWeights`; a class without any has no mean.
     """
-    held = (weights > 0).any(dim=0)
     mean = torch.einsum("ic,icd->cd", weights, local.double())
     # A weighted mean lies between its parts; rounding must not carry it out.
     inside = torch.where((weights > 0)[..., None], local.double(), torch.nan)
     low = inside.nan_to_num(nan=torch.inf).amin(dim=0)
     high = inside.nan_to_num(nan=-torch.inf).amax(dim=0)
-    fresh = torch.minimum(torch.maximum(mean, low), high).to(local.dtype)
-    old = torch.zeros_like(fresh) if previous is None else previous.to(fresh.dtype)
-    return torch.where(held[:, None], fresh, old)
+    return torch.minimum(torch.maximum(mean, low), high).to(local.dtype)

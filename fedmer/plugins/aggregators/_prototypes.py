@@ -1,7 +1,6 @@
 """What rules that exchange class prototypes have in common."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,19 +10,7 @@ from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.losses.prototype import class_sums
-
-
-@dataclass(frozen=True, eq=False)
-class LocalPrototypes:
-    """A client's mean embedding of every class at one site of its network.
-
-    Args:
-        means: ``(C, D)``; zero for a class that it does not hold.
-        counts: ``(C,)`` int64, the labelled turns behind each.
-    """
-
-    means: Tensor
-    counts: Tensor
+from fedmer.prototypes import Prototypes, PrototypeSet
 
 
 def embedding_at(output: NetworkOutput, site: str) -> Tensor:
@@ -45,8 +32,10 @@ def counted_at(batch: Batch, site: str) -> Tensor:
 
 def local_prototypes(
     context: ClientRound, batches: Iterable[Batch], sites: Sequence[str] = ("fused",)
-) -> dict[str, LocalPrototypes]:
-    """A client's prototypes over all that it trained on, by site, in one pass.
+) -> PrototypeSet:
+    """A client's prototypes over all that it trained on, in one pass.
+
+    The mean of a class that it does not hold is zero.
 
     Raises:
         InputError: The network lacks a site.
@@ -62,5 +51,5 @@ def local_prototypes(
     for site, parts in sums.items():
         total = torch.stack([part for part, _ in parts]).sum(dim=0)
         counts = torch.stack([count for _, count in parts]).sum(dim=0)
-        result[site] = LocalPrototypes(total / counts.clamp(min=1)[:, None], counts)
-    return result
+        result[site] = Prototypes(total / counts.clamp(min=1)[:, None], counts > 0, counts)
+    return PrototypeSet(result)

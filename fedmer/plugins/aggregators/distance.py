@@ -17,16 +17,15 @@ from fedmer.plugins.aggregators._distance_weights import (
     DistanceWeights,
     Radius,
     Weighting,
-    join,
+    weighted_means,
 )
 from fedmer.plugins.aggregators._prototypes import (
     counted_at,
     embedding_at,
     local_prototypes,
 )
+from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
 from fedmer.weights import load_weights
-
-PREFIX = "prototypes."
 
 
 class Distance(Aggregator):
@@ -167,13 +166,13 @@ class Distance(Aggregator):
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
     ) -> Tensor:
         embeddings = {site: embedding_at(output, site) for site in self.sites}
-        sent = context.received.tensors
-        if self.strength == 0 or PREFIX + self.sites[0] not in sent:
+        sent = PrototypeSet.unpack(context.received.tensors)
+        if self.strength == 0 or not sent:
             return supervised
         terms = [
             self._correction(
                 batch.pack(rows), batch.pack(batch.labels), batch.pack(counted_at(batch, site)),
-                sent[PREFIX + site], sent["known." + site],
+                sent[site].means, sent[site].known,
             )
             for site, rows in embeddings.items()
         ]  # fmt: skip
@@ -182,10 +181,10 @@ class Distance(Aggregator):
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         sent = {}
         for site, local in local_prototypes(context, batches, self.sites).items():
+            assert local.counts is not None
             kept = local.counts >= self.min_count
-            sent[PREFIX + site] = local.means * kept[:, None]
-            sent["counts." + site] = local.counts * kept
-        return sent
+            sent[site] = Prototypes(local.means * kept[:, None], kept, local.counts * kept)
+        return PrototypeSet(sent).pack()
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         total = torch.zeros(len(summaries), dtype=torch.float64)
@@ -206,22 +205,21 @@ class Distance(Aggregator):
         weights: Mapping[int, float],
         mean: Weights | None,
     ) -> None:
+        old, new = PrototypeSet.unpack(state.tensors), {}
         for site in self.sites:
             local, counts, class_weights = self._class_weights(summaries, state, site)
-            old = state.tensors.get(PREFIX + site)
-            held = (counts > 0).any(dim=0)
-            state.tensors[PREFIX + site] = join(local, class_weights, old)
-            state.tensors["known." + site] = held | state.tensors.get("known." + site, False)
+            fresh, held = weighted_means(local, class_weights), (counts > 0).any(dim=0)
+            nothing = Prototypes(torch.zeros_like(fresh), torch.zeros_like(held))
+            new[site] = old.get(site, nothing).joined_by(fresh, held)
+        state.tensors |= PrototypeSet(new).pack()
         if mean is not None:
             load_weights(state.network, mean)
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
-        sent = received.tensors
-        if self.inference == "head" or "prototypes.fused" not in sent:
+        known = PrototypeSet.unpack(received.tensors).get("fused")
+        if self.inference == "head" or known is None:
             return output.logits
-        return prototype.nearest(
-            output.embeddings["fused"], sent["prototypes.fused"], sent["known.fused"]
-        )
+        return known.predict(output.embeddings["fused"])
 
     def _correction(
         self, embeddings: Tensor, labels: Tensor, counted: Tensor, prototypes: Tensor, known: Tensor
@@ -259,13 +257,12 @@ class Distance(Aggregator):
         self, summaries: Sequence[Summary], state: ServerState, site: str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``(I, C, D)`` prototypes, ``(I, C)`` counts and ``(I, C)`` weights at a site."""
-        local = torch.stack([summary.tensors[PREFIX + site] for summary in summaries])
-        counts = torch.stack([summary.tensors["counts." + site] for summary in summaries])
+        local, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], site)
         for summary, rows, count in zip(summaries, local, counts, strict=True):
             if not torch.isfinite(rows).all() or (count < 0).any():
                 raise InputError(
                     f"Client {summary.client} sent prototypes at site '{site}' that are not "
                     "finite, or negative counts; lower its learning rate, or leave it out."
                 )
-        old, known = state.tensors.get(PREFIX + site), state.tensors.get("known." + site)
-        return local, counts, self.weights(local, counts, old, known)
+        old = PrototypeSet.unpack(state.tensors).get(site)
+        return local, counts, self.weights(local, counts, old)

@@ -13,7 +13,8 @@ from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._prototypes import embedding_at
-from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.plugins.aggregators.fed_proto import SITE, FedProto
+from fedmer.prototypes import Prototypes, PrototypeSet
 from fedmer.weights import load_weights
 
 
@@ -71,9 +72,10 @@ class FedProc(FedProto):
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
     ) -> Tensor:
         sent = context.received.tensors
-        if "prototypes" not in sent:
+        known = PrototypeSet.unpack(sent).get(SITE)
+        if known is None:
             return supervised
-        contrast = self._contrast(output, batch, sent["prototypes"], sent["known"])
+        contrast = self._contrast(output, batch, known)
         return supervised + sent["alpha"] * (contrast - supervised)
 
     def weight(self, summary: Summary) -> float:
@@ -93,13 +95,11 @@ class FedProc(FedProto):
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         return output.logits
 
-    def _contrast(
-        self, output: NetworkOutput, batch: Batch, prototypes: Tensor, known: Tensor
-    ) -> Tensor:
-        rows, labels = embedding_at(output, "fused").float(), batch.labels.clamp(min=0)
-        counted = batch.labelled & known[labels]
-        alike = F.cosine_similarity(rows[..., None, :], prototypes, dim=-1) / self.temperature
-        logits = alike.masked_fill(~known, -torch.inf)
+    def _contrast(self, output: NetworkOutput, batch: Batch, among: Prototypes) -> Tensor:
+        rows, labels = embedding_at(output, SITE).float(), batch.labels.clamp(min=0)
+        counted = batch.labelled & among.known[labels]
+        alike = F.cosine_similarity(rows[..., None, :], among.means, dim=-1) / self.temperature
+        logits = alike.masked_fill(~among.known, -torch.inf)
         wanted = labels.masked_fill(~counted, UNLABELLED)
         surprise = F.cross_entropy(
             logits.flatten(0, 1), wanted.flatten(), ignore_index=UNLABELLED, reduction="sum"

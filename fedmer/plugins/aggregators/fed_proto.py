@@ -10,9 +10,11 @@ from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
-from fedmer.losses.prototype import nearest
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._prototypes import local_prototypes
+from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
+
+SITE = "fused"
 
 
 class FedProto(Aggregator):
@@ -51,19 +53,17 @@ class FedProto(Aggregator):
     def client_loss(
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
     ) -> Tensor:
-        sent = context.received.tensors
-        if "prototypes" not in sent:
+        known = PrototypeSet.unpack(context.received.tensors).get(SITE)
+        if known is None:
             return supervised
-        prototypes, known = sent["prototypes"], sent["known"]
         labels = batch.labels.clamp(min=0)
-        counted = batch.labelled & known[labels]
-        apart = (output.embeddings["fused"] - prototypes[labels]).square().mean(dim=-1)
+        counted = batch.labelled & known.known[labels]
+        apart = (output.embeddings[SITE] - known.means[labels]).square().mean(dim=-1)
         distance = (apart * counted).sum() / batch.labelled.sum().clamp(min=1)
         return supervised + self.strength * distance
 
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
-        local = local_prototypes(context, batches)["fused"]
-        return {"prototypes": local.means, "counts": local.counts}
+        return local_prototypes(context, batches, [SITE]).pack()
 
     def weight(self, summary: Summary) -> float:
         return 1.0
@@ -75,17 +75,15 @@ class FedProto(Aggregator):
         weights: Mapping[int, float],
         mean: Weights | None,
     ) -> None:
-        local = torch.stack([summary.tensors["prototypes"] for summary in summaries])
-        held = torch.stack([summary.tensors["counts"] for summary in summaries]) > 0
+        local, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
+        held = counts > 0
         fresh = (local * held[..., None]).sum(dim=0) / held.sum(dim=0).clamp(min=1)[:, None]
-        holders = held.any(dim=0)
-        old = state.tensors.get("prototypes", torch.zeros_like(fresh))
-        known = state.tensors.get("known", torch.zeros_like(holders))
-        state.tensors["prototypes"] = torch.where(holders[:, None], fresh, old)
-        state.tensors["known"] = known | holders
+        nothing = Prototypes(torch.zeros_like(fresh), torch.zeros_like(held[0]))
+        old = PrototypeSet.unpack(state.tensors).get(SITE, nothing)
+        state.tensors |= PrototypeSet({SITE: old.joined_by(fresh, held.any(dim=0))}).pack()
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
-        if self.inference == "head" or "prototypes" not in received.tensors:
+        known = PrototypeSet.unpack(received.tensors).get(SITE)
+        if self.inference == "head" or known is None:
             return output.logits
-        sent = received.tensors
-        return nearest(output.embeddings["fused"], sent["prototypes"], sent["known"])
+        return known.predict(output.embeddings[SITE])

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
-from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.plugins.aggregators.fed_proto import SITE, FedProto
+from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
 from fedmer.seeds import derive
 
 _GENERATOR = "generator."
@@ -69,8 +70,7 @@ class FedTGP(FedProto):
         self.margin = margin
 
     def broadcast(self, state: ServerState) -> Broadcast:
-        sent = {n: v for n, v in state.tensors.items() if not n.startswith(_GENERATOR)}
-        return Broadcast(state.round, None, sent)
+        return Broadcast(state.round, None, PrototypeSet.unpack(state.tensors).pack())
 
     def step(
         self,
@@ -79,9 +79,10 @@ class FedTGP(FedProto):
         weights: Mapping[int, float],
         mean: Weights | None,
     ) -> None:
-        local = torch.stack([summary.tensors["prototypes"] for summary in summaries])
-        held = torch.stack([summary.tensors["counts"] for summary in summaries]) > 0
-        known = state.tensors.get("known", held.any(dim=0)) | held.any(dim=0)
+        local, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
+        held = counts > 0
+        old = PrototypeSet.unpack(state.tensors).get(SITE)
+        known = held.any(dim=0) if old is None else old.known | held.any(dim=0)
         margin = adaptive_margin(local, held, self.margin)
         generator = self._generator(state, local)
         optimizer = torch.optim.SGD(generator.parameters(), lr=self.server_lr)
@@ -94,8 +95,8 @@ class FedTGP(FedProto):
         for name, value in generator.state_dict().items():
             state.tensors[_GENERATOR + name] = value.detach().clone()
         with torch.no_grad():
-            state.tensors["prototypes"] = generator() * known[:, None]
-        state.tensors["known"] = known
+            learnt = Prototypes(generator() * known[:, None], known)
+        state.tensors |= PrototypeSet({SITE: learnt}).pack()
 
     def _generator(self, state: ServerState, local: Tensor) -> "Generator":
         _, classes, width = local.shape

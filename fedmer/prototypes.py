@@ -1,0 +1,97 @@
+"""Class prototypes by site: what clients send, what the server joins and sends back."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedmer.losses.prototype import nearest
+
+_MEANS, _COUNTS, _KNOWN = "prototypes.", "counts.", "known."
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """A mean embedding of every class at one site of a network.
+
+    Args:
+        means: ``(C, D)``; without meaning where a class is not known.
+        known: ``(C,)`` bool.
+        counts: ``(C,)`` int64, the labelled turns behind each mean of a client; None for those of
+            the server.
+    """
+
+    means: Tensor
+    known: Tensor
+    counts: Tensor | None = None
+
+    def joined_by(self, means: Tensor, held: Tensor) -> "Prototypes":
+        """These with new means where a class is held; every other class stays as it is.
+
+        Args:
+            means: ``(C, D)``.
+            held: ``(C,)`` bool, the classes that some client of the cohort holds.
+        """
+        return Prototypes(torch.where(held[:, None], means, self.means), self.known | held)
+
+    def predict(self, embeddings: Tensor) -> Tensor:
+        """``(B, L, C)`` logits of ``(B, L, D)`` embeddings, by which the nearest prototype wins."""
+        return nearest(embeddings, self.means, self.known)
+
+
+class PrototypeSet(Mapping[str, Prototypes]):
+    """The prototypes of one client, or of the server, by site.
+
+    A site is a place in the network at which it has embeddings, such as ``fused`` or a modality.
+    In a message every site is two tensors: the means, and the counts of a client or what the
+    server knows.
+
+    >>> means, counts = torch.ones(2, 3), torch.tensor([4, 0])
+    >>> sent = PrototypeSet({"fused": Prototypes(means, counts > 0, counts)}).pack()
+    >>> list(sent)
+    ['prototypes.fused', 'counts.fused']
+    >>> PrototypeSet.unpack(sent)["fused"].known
+    tensor([ True, False])
+    """
+
+    def __init__(self, sites: Mapping[str, Prototypes]) -> None:
+        self._sites = dict(sites)
+
+    def __getitem__(self, site: str) -> Prototypes:
+        return self._sites[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def pack(self) -> dict[str, Tensor]:
+        """As tensors of a message or of the server's state."""
+        tensors = {}
+        for site, own in self.items():
+            tensors[_MEANS + site] = own.means
+            if own.counts is None:
+                tensors[_KNOWN + site] = own.known
+            else:
+                tensors[_COUNTS + site] = own.counts
+        return tensors
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor]) -> "PrototypeSet":
+        """The inverse of :meth:`pack`; other tensors beside them are left alone."""
+        found = {}
+        for name, means in tensors.items():
+            if name.startswith(_MEANS):
+                site = name.removeprefix(_MEANS)
+                counts = tensors.get(_COUNTS + site)
+                known = tensors[_KNOWN + site] if counts is None else counts > 0
+                found[site] = Prototypes(means, known, counts)
+        return cls(found)
+
+
+def stack_clients(cohort: Sequence[PrototypeSet], site: str) -> tuple[Tensor, Tensor]:
+    """``(I, C, D)`` means and ``(I, C)`` counts of ``I`` clients at a site."""
+    counts = [own.counts for own in (client[site] for client in cohort) if own.counts is not None]
+    return torch.stack([client[site].means for client in cohort]), torch.stack(counts)
