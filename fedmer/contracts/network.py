@@ -47,6 +47,16 @@ class Network(nn.Module, ABC):
         super().__init__()
         self.shape = shape
 
+    @property
+    def class_parameters(self) -> dict[str, int]:
+        """Name -> axis, of the parameters that have one row a class along that axis.
+
+        A rule may give a client another weight in each of these rows. By default they are those of
+        modules called ``head``, with the classes along the first axis.
+        """
+        names = (name for name, _ in self.named_parameters())
+        return {name: 0 for name in names if "head" in name.split(".")}
+
     @abstractmethod
     def forward(self, batch: Batch) -> NetworkOutput:
         """Predict every turn of a batch."""

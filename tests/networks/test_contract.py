@@ -201,6 +201,29 @@ def test_the_logits_are_an_affine_function_of_the_fused_embedding(path: str) -> 
 
 
 @every_network
+def test_class_parameters_are_those_with_a_row_a_class(path: str) -> None:
+    """One class more adds a row to each and to nothing else; their rows are the logits'."""
+    modalities = {"text": 5, "audio": 3, "visual": 4}
+    network, larger = (build(path, shape_of(modalities, classes)) for classes in (3, 4))
+    axes, grown = network.class_parameters, dict(larger.named_parameters())
+    for name, parameter in network.named_parameters():
+        expected = list(parameter.shape)
+        if name in axes:
+            assert expected[axes[name]] == 3
+            expected[axes[name]] = 4
+        assert list(grown[name].shape) == expected
+    batch, order = ragged(modalities, [4, 2]), torch.tensor([2, 0, 1])
+    before = read(network, batch)
+    with torch.no_grad():
+        for name, axis in axes.items():
+            parameter = network.get_parameter(name)
+            parameter.copy_(parameter.index_select(axis, order))
+    for name, value in read(network, batch).items():
+        expected_rows = before[name] if name.startswith("embedding") else before[name][..., order]
+        torch.testing.assert_close(value, expected_rows, atol=1e-6, rtol=0, msg=name)
+
+
+@every_network
 def test_more_people_than_the_corpus_had_are_read(path: str) -> None:
     """A test dialogue may have more people than any training dialogue."""
     modalities = {"text": 3, "audio": 2}

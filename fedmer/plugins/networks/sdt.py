@@ -110,6 +110,10 @@ class SDT(Network):
         elif attention_score is not None:
             self.scores = ModalityScores(self.modalities, hidden, attention_score)
 
+    @property
+    def class_parameters(self) -> dict[str, int]:
+        return {"students.weight": 1, "students.bias": 2, "teacher.weight": 0, "teacher.bias": 0}
+
     def forward(self, batch: Batch) -> NetworkOutput:
         # From here to the heads nothing but turns: no padding is worked on.
         packing = Packing.of(batch)
