@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import Share
+from fedmer.data.share import Share, whole
 from fedmer.data.standardise import Statistics
 from fedmer.seeds import generator
 
@@ -159,6 +159,15 @@ def collate(excerpts: Sequence[Excerpt]) -> Batch:
         roles=pad([e.roles for e in excerpts]),
         positions=pad([e.positions for e in excerpts]),
     )
+
+
+def batch_of(corpus: ConversationCorpus, dialogues: Sequence[int]) -> Batch:
+    """Whole dialogues of a corpus, by their places in it, with their features as they are.
+
+    Raises:
+        ValueError: There are no dialogues.
+    """
+    return collate([excerpt(corpus, whole(corpus.conversations[i], i)) for i in dialogues])
 
 
 class EpochOrder(Sampler[int]):

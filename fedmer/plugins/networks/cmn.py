@@ -53,6 +53,14 @@ class CMN(Network):
 
     Raises:
         InputError: A hyperparameter is out of range.
+
+    >>> from fedmer.data.batch import batch_of
+    >>> from fedmer.data.synthetic import synthetic_corpus
+    >>> corpus = synthetic_corpus(dialogues=5, features={"text": 6, "audio": 4})
+    >>> batch = batch_of(corpus, [0, 1])
+    >>> output = CMN(corpus.shape, hidden=8)(batch)
+    >>> output.logits.shape == (*batch.labels.shape, 6)
+    True
     """
 
     stackable: ClassVar[bool] = False

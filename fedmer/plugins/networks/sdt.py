@@ -59,6 +59,14 @@ class SDT(Network):
     Raises:
         InputError: ``hidden`` is not a positive multiple of ``heads``, or ``dropout`` is out of
             range.
+
+    >>> from fedmer.data.batch import batch_of
+    >>> from fedmer.data.synthetic import synthetic_corpus
+    >>> corpus = synthetic_corpus(dialogues=5, features={"text": 6, "audio": 4})
+    >>> batch = batch_of(corpus, [0, 1])
+    >>> output = SDT(corpus.shape, hidden=8, heads=2)(batch)
+    >>> output.logits.shape == (*batch.labels.shape, 6)
+    True
     """
 
     stackable: ClassVar[bool] = False

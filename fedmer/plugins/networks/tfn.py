@@ -43,6 +43,14 @@ class TFN(Network):
 
     Raises:
         InputError: A hyperparameter is out of range, or T would have more than 100,000 numbers.
+
+    >>> from fedmer.data.batch import batch_of
+    >>> from fedmer.data.synthetic import synthetic_corpus
+    >>> corpus = synthetic_corpus(dialogues=5, features={"text": 6, "audio": 4})
+    >>> batch = batch_of(corpus, [0, 1])
+    >>> output = TFN(corpus.shape, hidden=8, width=4)(batch)
+    >>> output.logits.shape == (*batch.labels.shape, 6)
+    True
     """
 
     reads_context: ClassVar[bool] = False
