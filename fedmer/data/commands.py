@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from fedmer.data.client_files import check_empty, write_clients
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native, read_corpus, sdt_pickle
+from fedmer.data.formats.room import MAX_GB
 from fedmer.data.synthetic import DIALOGUES, PRESETS, synthetic_corpus
 from fedmer.errors import InputError
 
@@ -72,12 +73,14 @@ def _parser(argv: list[str]) -> "ArgumentParser":
         describe.add_argument(
             "--partitioner", type=str, help="also show how this split spreads the labels"
         )
+    _add_max_gb(describe)
     commands.add_subcommand("describe", describe)
 
     convert = ArgumentParser(description="Turn a corpus of any kind into the native format.")
     convert.add_argument("source", help="corpus file of any kind")
     convert.add_argument("target", help="the .npz to write")
     convert.add_argument("--overwrite", action="store_true", help="replace the target")
+    _add_max_gb(convert)
     commands.add_subcommand("convert", convert)
 
     split = ArgumentParser(description="Write what each client holds as a corpus of its own.")
@@ -86,6 +89,7 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     split.add_argument("--seed", type=int, default=0, help="of the split")
     if argv[:1] == ["split"]:
         _add_partitioner(split, argv, "who holds what", DEFAULT_SPLIT)
+    _add_max_gb(split)
     commands.add_subcommand("split", split)
 
     synth = ArgumentParser(description="Write a synthetic corpus that behaves like IEMOCAP.")
@@ -97,6 +101,16 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     synth.add_argument("--overwrite", action="store_true", help="replace the target")
     commands.add_subcommand("synth", synth)
     return parser
+
+
+def _add_max_gb(parser: "ArgumentParser") -> None:
+    parser.add_argument(
+        "--max_gb",
+        "--data.max_gb",
+        type=float,
+        default=MAX_GB,
+        help="what the file may unpack to, in 10^9 bytes",
+    )
 
 
 def _add_partitioner(
@@ -132,7 +146,11 @@ def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
         raise InputError(
             "--save writes the picture of a split; name one, such as --partitioner Speaker."
         )
-    corpus = read_corpus(options.path) if options.path else synthetic_corpus(options.seed)
+    corpus = (
+        read_corpus(options.path, options.max_gb)
+        if options.path
+        else synthetic_corpus(options.seed)
+    )
     console = Console()
     console.print(describe(corpus))
     if not options.get("partitioner"):
@@ -160,7 +178,7 @@ def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
     target = _free(options.target, options.overwrite)
     if target.suffix != ".npz":
         raise InputError(f"{target} does not end in .npz; the native format is an .npz file.")
-    corpus = read_corpus(options.source)
+    corpus = read_corpus(options.source, options.max_gb)
     native.write(corpus, target)
     _wrote(corpus, target)
 
@@ -172,7 +190,7 @@ def _split(options: "Namespace", parser: "ArgumentParser") -> None:
 
     folder = Path(options.out_dir)
     check_empty(folder)
-    corpus = read_corpus(options.corpus)
+    corpus = read_corpus(options.corpus, options.max_gb)
     partitioner = _partitioner(options)
     clients = partitioner.split(corpus, corpus.part("train"), options.seed)
     write_clients(corpus, clients, folder, type(partitioner).__name__)

@@ -4,7 +4,9 @@ This module needs NumPy only, so that the light subcommands answer at once.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -128,8 +130,8 @@ def check(corpus: ConversationCorpus) -> None:
 
     Raises:
         InputError: No dialogues, duplicate ids, an empty dialogue, a dialogue without a labelled
-            turn, rows that do not match, dimensions that differ, NaN or infinity, a label out of
-            range, an unknown split.
+            turn, rows that do not match, dimensions that differ or are 0, NaN or infinity, a label
+            out of range, an unknown split, an emotion named twice, a text that is no Unicode.
     """
     if not corpus.conversations:
         raise InputError(f"{corpus.name} holds no dialogues; a corpus needs at least one.")
@@ -137,10 +139,16 @@ def check(corpus: ConversationCorpus) -> None:
         raise InputError(
             f"{corpus.name} names {len(corpus.label_names)} emotion(s); at least two are needed."
         )
+    _check_text(corpus.label_names, f"{corpus.name}: 'label_names'")
+    twice = [name for name, n in Counter(corpus.label_names).items() if n > 1]
+    if twice:
+        raise InputError(f"{corpus.name} names the emotion '{twice[0]}' twice; give each its own.")
     seen: set[str] = set()
     shape = {name: rows.shape[-1] for name, rows in corpus.conversations[0].features.items()}
     if not shape:
         raise InputError(f"{corpus.name} holds no modality; text, audio or visual is needed.")
+    for name, width in shape.items():
+        _check_modality(name, width, corpus.name)
     for talk in corpus.conversations:
         where = f"{corpus.name}: dialogue '{talk.id}'"
         if talk.id in seen:
@@ -149,10 +157,28 @@ def check(corpus: ConversationCorpus) -> None:
         _check_conversation(talk, where, shape, len(corpus.label_names))
 
 
+def _check_modality(name: str, width: int, corpus: str) -> None:
+    if not re.fullmatch(r"\w[\w -]*", name):
+        raise InputError(
+            f"{corpus}: a modality is called '{name}'; names are of letters, digits, spaces, - and "
+            "_, since parts of a network are named after them."
+        )
+    if width == 0:
+        raise InputError(f"{corpus}: '{name}' has no columns; leave the modality out of the file.")
+
+
+def _check_text(texts: Iterable[str], where: str) -> None:
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where} holds characters that do not exist.") from None
+
+
 def _check_conversation(
     talk: Conversation, where: str, shape: Mapping[str, int], classes: int
 ) -> None:
     turns = len(talk)
+    _check_text((talk.id, talk.session, *talk.speakers.tolist(), *talk.utterances), where)
     if turns == 0:
         raise InputError(f"{where} is empty; remove it or give it at least one turn.")
     if talk.split not in SPLITS:

@@ -17,6 +17,7 @@ from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
 from fedmer.data.evaluation import EvaluationBatches
 from fedmer.data.formats import read_corpus
+from fedmer.data.formats.room import MAX_GB
 from fedmer.data.holdout import hold_out
 from fedmer.data.leave_out import leave_session_out
 from fedmer.data.remote import RemoteClients, Request
@@ -50,6 +51,8 @@ class FederatedDataModule(pl.LightningDataModule):
         test_session: Test on this session instead of the corpus's own test part, and train on all
             others.
         seed: Where the split and the holdout come from.
+        max_gb: What the corpus file may unpack to, in 10^9 bytes. A file that takes more is
+            refused before it fills the memory.
 
     Raises:
         InputError: ``holdout`` is out of range.
@@ -63,6 +66,7 @@ class FederatedDataModule(pl.LightningDataModule):
         holdout: float | None = None,
         test_session: str | None = None,
         seed: int = 0,
+        max_gb: float = MAX_GB,
     ) -> None:
         super().__init__()
         if holdout is not None and not 0 <= holdout < 1:
@@ -73,6 +77,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.holdout = holdout
         self.test_session = test_session
         self.seed = seed
+        self.max_gb = max_gb
         self._corpus: ConversationCorpus | None = None
         self._split = False
         self.room = 0
@@ -89,7 +94,7 @@ class FederatedDataModule(pl.LightningDataModule):
         """The corpus; read on first use."""
         if self._corpus is None:
             path = self.path
-            corpus = read_corpus(path) if path else synthetic_corpus()
+            corpus = read_corpus(path, self.max_gb) if path else synthetic_corpus()
             if self.test_session is not None:
                 corpus = leave_session_out(corpus, self.test_session)
             self._corpus = corpus
@@ -138,7 +143,7 @@ class FederatedDataModule(pl.LightningDataModule):
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
         if module is None:
             return False
-        public = read_corpus(self.path) if self.path else None
+        public = read_corpus(self.path, self.max_gb) if self.path else None
         fraction = self.holdout
         if fraction is None:
             fraction = 0.0 if public is not None and public.part("val") else 0.1

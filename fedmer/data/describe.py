@@ -131,7 +131,9 @@ def _features(corpus: ConversationCorpus) -> "Table":
         rows = np.concatenate([talk.features[name] for talk in corpus.conversations])[present]
         cells = ["", "", "", "", "0"]
         if rows.size:
-            figures = (rows.mean(dtype=np.float64), rows.std(), rows.min(), rows.max())
+            # In float32 the squares of numbers beyond 1e19 are infinite.
+            mean, spread = (work(rows, dtype=np.float64) for work in (np.mean, np.std))
+            figures = (mean, spread, rows.min(), rows.max())
             cells = [*(f"{figure:.4g}" for figure in figures), str(int(np.isnan(rows).sum()))]
         table.add_row(escape(name), str(dimension), *cells, f"{1 - present.mean():.1%}")
     return table

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import shutil
 import sys
@@ -239,7 +240,7 @@ def _node(node: Node, data: Path) -> int:
         if not path.exists():
             raise InputError(f"{path} is missing; carry the node's folder here again.")
     check_node_key(node.key)
-    read_corpus(data)
+    read_corpus(data, math.inf)
     config = " ".join(
         f"{key}={_quoted(path)}" for key, path in (("folder", node.folder), ("data", data))
     )

@@ -1,5 +1,6 @@
 """What a node has on its own machine: its dialogues, and what it remembers between rounds."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ class NodeData:
         Raises:
             InputError: It cannot be read, or holds nothing to learn from.
         """
-        corpus = read_corpus(path)
+        corpus = read_corpus(path, math.inf)  # the node's own file
         train, val = (_whole(corpus, part) for part in ("train", "val"))
         if not train:
             raise InputError(f"{corpus.name} has no dialogue of split 'train' to learn from.")

@@ -89,7 +89,7 @@ def spoil(folder: Path) -> dict[str, str]:
         "missing.npz": "does not exist; check the path",
         "cut.npz": "not a whole .npz",
         "empty.npz": "is empty; expected",
-        "prose.npz": "starts with b'Once'; expected",
+        "prose.npz": "starts with 'Once",
         "call.pkl": ".system; a feature file may hold only arrays",
         "eleven.pkl": "is a tuple of 11 parts",
         "dimension.pkl": "'text' has 3 dimensions but the first dialogue has 2",

@@ -159,7 +159,7 @@ def test_training_dialogues_of_nobody_are_not_public(tmp_path: Path) -> None:
         ("split", "required"),
         ("split corpus.npz", "required"),
         ("split nowhere.npz out", "nowhere.npz does not exist"),
-        ("split prose.npz out", "starts with b'Once'; expected"),
+        ("split prose.npz out", "starts with 'Once"),
         ("split corpus.npz full", "full is not empty; name a new or an empty folder"),
         ("split corpus.npz corpus.npz", "corpus.npz is a file; name a new or an empty folder"),
         ("split corpus.npz no/where", "no is not a folder; make it first"),

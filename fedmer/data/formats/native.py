@@ -1,10 +1,6 @@
 """The native corpus file: one .npz, one row an utterance."""
 
 import os
-import struct
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
+from fedmer.data.formats.archive import read_archive
+from fedmer.data.formats.numbers import single_precision
+from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.errors import InputError
 
 CONVENTIONAL = ("text", "audio", "visual")
@@ -35,16 +34,18 @@ def ordered(modalities: Iterable[str]) -> list[str]:
     return [m for m in CONVENTIONAL if m in names] + [m for m in names if m not in CONVENTIONAL]
 
 
-def read(path: str | Path) -> ConversationCorpus:
+def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     """Read a native corpus.
 
     The file holds, for ``n`` utterances in any order: ``dialogue``, ``speaker``, ``split`` (str),
-    ``turn`` and ``label`` (int), one ``(n, D)`` matrix a modality, and ``label_names``. It may
-    hold ``session`` and ``utterance`` (str), and ``present_<modality>`` (bool, all true when
-    absent). Dialogues keep the order in which the file first names them; turns are sorted.
+    ``turn`` (int), ``label`` (int, or the emotion's name), one ``(n, D)`` matrix a modality, and
+    ``label_names``, which may be left out where labels are names. It may hold ``session`` and
+    ``utterance`` (str), and ``present_<modality>`` (bool, all true when absent). Dialogues keep
+    the order in which the file first names them; turns are sorted.
 
     Args:
         path: The file.
+        max_gb: What it may unpack to, in 10^9 bytes.
 
     Raises:
         InputError: A missing or unknown key, columns of different lengths, a turn that occurs
@@ -52,7 +53,7 @@ def read(path: str | Path) -> ConversationCorpus:
             :func:`fedmer.data.corpus.check` refuses.
     """
     path = Path(path)
-    columns = _load(path)
+    columns = _load(path, Room(path, max_gb))
     modalities = _modalities(columns, path)
     rows = len(columns["dialogue"])
     for key in (*REQUIRED[:-1], *OPTIONAL, *modalities, *(PRESENCE + m for m in modalities)):
@@ -61,7 +62,7 @@ def read(path: str | Path) -> ConversationCorpus:
                 f"{path}: '{key}' has {len(columns[key])} rows but 'dialogue' has {rows}; "
                 "every key needs one row an utterance."
             )
-    features = {m: columns[m].astype(np.float32, copy=False) for m in modalities}
+    features = {m: single_precision(columns[m], f"{path}: '{m}'") for m in modalities}
     present = {
         m: columns.get(PRESENCE + m, np.ones(rows, dtype=np.bool_)).astype(np.bool_)
         for m in modalities
@@ -145,21 +146,32 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _load(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            columns = {key: archive[key] for key in archive.files}
-    except (
-        *(OSError, ValueError, EOFError, KeyError, MemoryError, RuntimeError, NotImplementedError),
-        *(SyntaxError, struct.error, tokenize.TokenError, zlib.error, zipfile.BadZipFile),
-    ) as error:
-        raise InputError(
-            f"{path} is not a whole .npz file of plain arrays ({error}); copy or download it again."
-        ) from None
+def _load(path: Path, room: Room) -> dict[str, NDArray[Any]]:
+    columns = read_archive(path, room)
+    if not columns:
+        raise InputError(f"{path} holds no arrays; a native corpus needs {', '.join(REQUIRED)}.")
     for key, column in columns.items():
-        if not isinstance(column, np.ndarray) or column.ndim not in (1, 2):
+        if column.ndim not in (1, 2):
             raise InputError(f"{path}: '{key}' is not an array with one row an utterance.")
+    if "label" in columns and columns["label"].dtype.kind == "U" and columns["label"].ndim == 1:
+        _number_labels(columns, path)
     return columns
+
+
+def _number_labels(columns: dict[str, NDArray[Any]], path: Path) -> None:
+    """Emotions that are written out become indices into ``label_names``; none is no label."""
+    named = np.unique(columns["label"])
+    names = columns.setdefault("label_names", named[named != ""])
+    if names.dtype.kind != "U" or names.ndim != 1:
+        return
+    places = {name: place for place, name in enumerate(names.tolist())} | {"": UNLABELLED}
+    unknown = [name for name in named.tolist() if name not in places]
+    if unknown:
+        raise InputError(
+            f"{path}: label '{unknown[0]}' is not among label_names, which are "
+            f"{', '.join(names.tolist())}; name every emotion there, or leave label_names out."
+        )
+    columns["label"] = np.array([places[n] for n in columns["label"].tolist()], dtype=np.int64)
 
 
 def _modalities(columns: Columns, path: Path) -> list[str]:
@@ -169,13 +181,16 @@ def _modalities(columns: Columns, path: Path) -> list[str]:
             f"{path} lacks {', '.join(repr(key) for key in missing)}; a native corpus needs "
             f"{', '.join(REQUIRED)} and a matrix a modality."
         )
-    kinds = {"turn": "iu", "label": "iu"}
-    for key in (*REQUIRED, *OPTIONAL):
-        if key in columns and (
-            columns[key].dtype.kind not in kinds.get(key, "U") or columns[key].ndim != 1
-        ):
-            wanted = "whole numbers" if key in kinds else "strings"
-            raise InputError(f"{path}: '{key}' holds {columns[key].dtype}; expected {wanted}.")
+    for key in [key for key in (*REQUIRED, *OPTIONAL) if key in columns]:
+        column = columns[key]
+        kinds, wanted = ("iu", "whole numbers") if key in ("turn", "label") else ("U", "strings")
+        if column.dtype.kind not in kinds or column.ndim != 1:
+            raise InputError(
+                f"{path}: '{key}' holds {column.dtype} of shape {column.shape}; expected {wanted}, "
+                "one a row."
+            )
+        if column.dtype.kind == "u" and (column > np.iinfo(np.int64).max).any():
+            raise InputError(f"{path}: '{key}' holds {column.max()}; expected small {wanted}.")
     rest = [key for key in columns if key not in REQUIRED + OPTIONAL]
     modalities = ordered(key for key in rest if not key.startswith(PRESENCE))
     for key in modalities:

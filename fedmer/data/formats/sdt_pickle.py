@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.data.formats.room import MAX_GB
 from fedmer.data.formats.safe_pickle import load
 from fedmer.errors import InputError
 
@@ -64,7 +65,7 @@ LAYOUTS = (
 SPEAKERS, LABELS = 1, 2
 
 
-def read(path: str | Path) -> ConversationCorpus:
+def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     """Read a feature pickle of SDT, MMGCN or conv-emotion, running nothing in it.
 
     IEMOCAP: a speaker is the session and the letter of the turn, ``Ses01F``; the letter in a
