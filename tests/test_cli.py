@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from fedmer.__main__ import main
-from fedmer.cli import sentence
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats.native import read, write
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.plugins import registry
 from fedmer.report.record import read_rows
+from fedmer.sentences import sentence
 
 SMALL = [
     *("--network.hidden", "8", "--network.heads", "2", "--partitioner.clients", "8"),
