@@ -91,13 +91,6 @@ def default_name(*parts: str) -> str:
     return "-".join([*parts, time.strftime("%Y%m%d-%H%M%S")])
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either the old one or the new one, whatever happens in between."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(path)
-
-
 def _check_writable(path: Path) -> None:
     above = next(p for p in [path, *path.absolute().parents] if p.exists())
     if not above.is_dir():

@@ -1,6 +1,5 @@
 """What clients leave behind, in memory up to a limit and in mapped files beyond."""
 
-import tempfile
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedmer.errors import InputError
+from fedmer.files import TemporaryFolder, explained
 
 
 class Spool(MutableMapping[int, Any]):
@@ -41,7 +41,7 @@ class Spool(MutableMapping[int, Any]):
         """Bytes of tensors in memory."""
         self._memory: dict[int, Any] = {}
         self._files: dict[int, Path] = {}
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: TemporaryFolder | None = None
 
     @property
     def written(self) -> int:
@@ -59,11 +59,12 @@ class Spool(MutableMapping[int, Any]):
                 self._files.pop(client).unlink()
             return
         if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="fedmer-")
-        path = Path(self._folder.name) / f"{client}.pt"
+            self._folder = TemporaryFolder()
+        path = self._folder.path / f"{client}.pt"
         # A file of its own, since somebody may still look at the one that this replaces.
         fresh = path.with_suffix(".new")
-        torch.save(value, fresh)
+        with explained(fresh), fresh.open("wb") as file:
+            torch.save(value, file)
         fresh.replace(path)
         self._files[client] = path
 

@@ -1,5 +1,6 @@
 """What many tests start from."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,12 @@ settings.load_profile("fedmer")
 def one_thread() -> None:
     """Two threads of a small product only get in each other's way."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_flush(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waiting for the disk takes minutes in all, and no test pulls the plug."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,16 @@ import math
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from fedmer.errors import InputError
+from fedmer.files import FolderLock, TemporaryFolder
 from fedmer.flower.folder import Federation, Node, is_host, write_private
 from fedmer.flower.processes import (
     Kept,
@@ -23,7 +23,6 @@ from fedmer.flower.processes import (
     check_port,
     flower_environment,
     free_port,
-    only_one,
     stoppable,
 )
 
@@ -196,7 +195,7 @@ def _server(found: Federation, listen: str | None) -> int:
     check_server(found.certificate, found.key)
     listen = listen or _LISTEN[0 if found.host in LOOPBACK else 1]
     check_port(listen, found.port)
-    with only_one(found.server, "fedmer deploy server"):
+    with _only_one(found.server):
         found.write_flower_files()
         environment = flower_environment(found.home, found.host)
         # The Flower client in this process reads them, too.
@@ -244,7 +243,7 @@ def _node(node: Node, data: Path) -> int:
     config = " ".join(
         f"{key}={_quoted(path)}" for key, path in (("folder", node.folder), ("data", data))
     )
-    with only_one(node.folder, "fedmer deploy node"):
+    with _only_one(node.folder):
         _wait_for_server(node)
         environment = flower_environment(node.home, node.host)
         # Nodes often share a machine, where more threads than cores cost far more than they give.
@@ -255,8 +254,8 @@ def _node(node: Node, data: Path) -> int:
         words = [program, "--root-certificates", str(node.authority), "--superlink", node.address]
         words += ["--auth-supernode-private-key", str(node.key), "--node-config", config]
         words += ["--host", "127.0.0.1", "--port", str(free_port())]
-        with tempfile.TemporaryDirectory(prefix="fedmer-") as private, ExitStack() as stack:
-            address = str(Path(private) / "worker")
+        with closing(TemporaryFolder()) as private, ExitStack() as stack:
+            address = str(private.path / "worker")
             environment[SOCKET] = address
             work = [sys.executable, "-P", "-m", "fedmer.flower.resident", address]
 
@@ -332,3 +331,8 @@ def _quoted(path: Path) -> str:
 def _need_flower() -> None:
     if find_spec("flwr") is None:
         raise InputError("This needs Flower; install it with pip install 'fedmer[flower]'.")
+
+
+def _only_one(folder: Path) -> FolderLock:
+    """Keep a second process of the same kind out of a folder."""
+    return FolderLock(folder / ".lock", str(folder), "end that process first")

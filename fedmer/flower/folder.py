@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmer.errors import InputError
+from fedmer.files import flush_folder, write_atomically
 
 # The name of the SuperLink in the Flower configuration: flwr run APP fedmer.
 CONNECTION = "fedmer"
@@ -155,12 +156,12 @@ class Federation:
         """Write what ``flwr run`` reads; again at every start, as the folder may have moved."""
         self.home.mkdir(mode=0o700, exist_ok=True)
         self.app.mkdir(mode=0o700, exist_ok=True)
-        (self.app / "pyproject.toml").write_text(_APP, encoding="utf-8")
-        (self.home / "config.toml").write_text(
+        write_atomically(self.app / "pyproject.toml", _APP)
+        write_atomically(
+            self.home / "config.toml",
             f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n'
             f'address = "{self.loopback}"\n'
             f"root-certificates = {json.dumps(str(self.authority), ensure_ascii=False)}\n",
-            encoding="utf-8",
         )
 
 
@@ -264,6 +265,9 @@ def write_private(path: Path, content: bytes) -> None:
     """Write a new file that nobody else can read at any moment."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    flush_folder(path.parent)
 
 
 def _is_name(value: object) -> bool:
@@ -293,7 +297,4 @@ def _read(path: Path, otherwise: str) -> dict[str, Any]:
 
 
 def _write(path: Path, values: Mapping[str, object]) -> None:
-    # A reader in another process must never see half a file.
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, json.dumps(values, indent=2) + "\n")

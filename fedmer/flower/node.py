@@ -17,6 +17,7 @@ from fedmer.data.share import ClientShares, Share, whole
 from fedmer.data.standardise import Statistics, moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
+from fedmer.files import remove_leftovers, replacing, write_atomically
 
 FEWEST_TURNS = 10
 """The sums of fewer turns' features would say too much about each of them."""
@@ -120,7 +121,8 @@ class NodeMemory:
             if number >= round:
                 self._path(number).unlink()
         self._folder.mkdir(parents=True, exist_ok=True)
-        mark.write_text(attempt)
+        remove_leftovers(self._folder)
+        write_atomically(mark, attempt)
 
     def before(self, round: int) -> dict[str, Any]:
         """What it remembered when a round began; empty before its first.
@@ -150,9 +152,8 @@ class NodeMemory:
         if not memory:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        fresh = self._folder / "fresh.pt"
-        torch.save(memory, fresh)
-        fresh.replace(self._path(round))
+        with replacing(self._path(round)) as file:
+            torch.save(memory, file)
         for number in self._rounds()[:-2]:
             self._path(number).unlink()
 

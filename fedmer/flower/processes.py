@@ -6,7 +6,6 @@ behind, and when it is asked to, or when our process is gone (however it went), 
 
 import contextlib
 import ctypes
-import fcntl
 import os
 import re
 import signal
@@ -82,31 +81,6 @@ def flower_environment(home: Path, server: str) -> dict[str, str]:
         "no_proxy": direct,
         "PYTHONUNBUFFERED": "1",
     }
-
-
-@contextlib.contextmanager
-def only_one(folder: Path, what: str) -> Iterator[None]:
-    """Keep a second process of the same kind out of a folder.
-
-    Args:
-        folder: Where the lock lies.
-        what: The command, for the message.
-
-    Raises:
-        InputError: One is at work there, or the folder cannot be written.
-    """
-    try:
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise InputError(f"The folder {folder} cannot be written: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"Another '{what}' is at work in {folder}; end that one first."
-            ) from error
-        yield
 
 
 def check_port(host: str, port: int) -> None:

@@ -6,12 +6,10 @@ nothing but call functions on its grid for whoever sits at the other end of a lo
 """
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
 from typing import Any, TypeVar
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -20,6 +18,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedmer.errors import InputError
+from fedmer.files import TemporaryFolder
 from fedmer.flower.records import portable, size
 
 T = TypeVar("T")
@@ -58,8 +57,8 @@ class Relay:
     """
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="fedmer-")
-        self.address = str(Path(self._folder.name) / "relay")
+        self._folder = TemporaryFolder()
+        self.address = str(self._folder.path / "relay")
         self._listener = Listener(self.address, family="AF_UNIX")
         self._pipe: Connection | None = None
 
@@ -116,7 +115,7 @@ class Relay:
         if self._pipe is not None:
             self._pipe.close()
         self._listener.close()
-        self._folder.cleanup()
+        self._folder.close()
 
 
 def online(grid: Grid) -> list[int]:

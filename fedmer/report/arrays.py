@@ -1,6 +1,5 @@
 """Arrays in a file that is either the old one or the new one."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
+from fedmer.files import replacing
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool = True) -> None:
-    """Write an ``.npz`` under a temporary name and rename it."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
+    """Write an ``.npz``.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    with replacing(path) as file:
         write: Any = np.savez_compressed if compress else np.savez
         write(file, **arrays)
-    fresh.replace(path)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from fedmer.errors import InputError
+from fedmer.files import write_atomically
 from fedmer.report.audit import audit_file
 from fedmer.report.page import MARK, page_of
 from fedmer.report.report import Report
 from fedmer.report.score_table import PERSONAL, run_rows, score_grid, score_rows
 from fedmer.report.side_tables import byte_table, client_table, difference_table
-from fedmer.runs import write_atomically
 
 PAGE = "index.html"
 
@@ -57,10 +57,10 @@ def write_report(report: Report, folder: Path) -> None:
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, text in texts.items():
-            write_atomically(folder / name, text)
     except OSError as error:
         raise InputError(f"The report cannot be written to {folder}: {error.strerror}.") from error
+    for name, text in texts.items():
+        write_atomically(folder / name, text)
     checked = ["runs.csv"]
     if any(line.support is not None for line in report.lines):
         checked.append("table.csv")

@@ -1,6 +1,5 @@
 """Who holds how many labels of which emotion: a split, as a table and as a picture."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.errors import InputError
+from fedmer.files import replacing
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -115,11 +115,5 @@ def save_partition_picture(
         axes.set_ylabel("client")
     axes.tick_params(length=0, labelsize=9)
     figure.colorbar(image, ax=axes, label="labelled turns")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format="png", dpi=150)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=150)

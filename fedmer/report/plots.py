@@ -10,6 +10,7 @@ import numpy as np
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
+from fedmer.files import replacing
 from fedmer.metrics import Scores
 
 
@@ -60,7 +61,6 @@ def _column(rows: Sequence[Mapping[str, str]], name: str) -> tuple[list[int], li
 
 
 def _save(figure: Any, path: Path) -> None:
-    fresh = path.with_name(f".{path.name}")
-    figure.savefig(fresh, dpi=130, format="png")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=130, format="png")
     plt.close(figure)
-    fresh.replace(path)

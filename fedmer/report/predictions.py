@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from fedmer.data.datamodule import FederatedDataModule
-from fedmer.runs import write_atomically
+from fedmer.files import write_atomically
 
 
 def write_predictions(path: Path, data: FederatedDataModule, batches: Sequence[Tensor]) -> Path:

@@ -16,6 +16,7 @@ from torch import Tensor
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
+from fedmer.files import write_atomically
 from fedmer.metrics import TOTALS, Scores
 from fedmer.prototypes import PrototypeSet
 from fedmer.report.checkpoints import MONITOR
@@ -27,7 +28,7 @@ from fedmer.report.rows import append_rows, read_rows, restart_rows
 from fedmer.report.tables import print_result
 from fedmer.report.votes import FILE as VOTES
 from fedmer.report.votes import write_votes
-from fedmer.runs import CHECKPOINTS, RunFolder, write_atomically
+from fedmer.runs import CHECKPOINTS, RunFolder
 
 METRICS = (
     "round",

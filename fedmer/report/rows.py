@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedmer.runs import write_atomically
+from fedmer.files import append, write_atomically
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -16,9 +16,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add rows below those that a file has; a column that a row lacks stays empty."""
-    with path.open("a", newline="", encoding="utf-8") as file:
-        file.write(as_csv(columns, rows, header=False))
+    """Add rows below those that a file has; a column that a row lacks stays empty.
+
+    Raises:
+        InputError: The file cannot be written; then none of the rows is added.
+    """
+    if rows:
+        append(path, as_csv(columns, rows, header=False))
 
 
 def restart_rows(path: Path, columns: Sequence[str], done: int) -> None:

@@ -1,19 +1,17 @@
 """``fedmer sweep FILE``: the command line of sweeps."""
 
 import argparse
-import fcntl
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
 
 from fedmer.errors import InputError
+from fedmer.files import FolderLock
 from fedmer.sweep import file
 from fedmer.sweep.processes import ask, start_server
 from fedmer.sweep.run import Sweep
@@ -127,25 +125,17 @@ def _run(sweep: Sweep, jobs: int, argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
+def _only_one(folder: Path) -> FolderLock:
     """Keep a second sweep out of the folder.
 
     Raises:
-        InputError: One is at work there, or the folder cannot be made.
+        InputError: The folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
     except OSError as error:
         raise InputError(
             f"The folder {folder} cannot be written: {error.strerror}; choose another with --runs."
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"another sweep is at work in {folder}; wait for it, or choose another --runs."
-            ) from error
-        yield
+    advice = "another sweep is at work there: wait for it, or choose another --runs"
+    return FolderLock(folder / ".lock", str(folder), advice)

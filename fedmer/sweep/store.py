@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedmer.errors import InputError
-from fedmer.runs import CHECKPOINTS, write_atomically
+from fedmer.files import write_atomically
+from fedmer.runs import CHECKPOINTS
 from fedmer.sweep.command import of_fedmer
 from fedmer.sweep.trials import Trial
 

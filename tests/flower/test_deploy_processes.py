@@ -17,10 +17,9 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from fedmer.errors import InputError
 from fedmer.flower.deploy import init
 from fedmer.flower.folder import Federation
-from fedmer.flower.processes import Kept, flower_environment, free_port, only_one
+from fedmer.flower.processes import Kept, flower_environment, free_port
 from fedmer.flower.superlink import register
 from tests.flower.deployed import belonging_to
 
@@ -152,17 +151,6 @@ def test_environment_opens_no_port_and_calls_nobody(tmp_path, monkeypatch):
     assert (environment["FLWR_TELEMETRY_ENABLED"], environment["FLWR_HOME"]) == ("0", str(tmp_path))
 
 
-def test_second_of_a_kind_is_kept_out(tmp_path):
-    def enter() -> None:
-        with only_one(tmp_path, "fedmer deploy node"):
-            pass
-
-    again = pytest.raises(InputError, match="Another 'fedmer deploy node' is at work")
-    with only_one(tmp_path, "fedmer deploy node"), again:
-        enter()
-    enter()
-
-
 def test_server_that_cannot_start_says_why(tmp_path, start):
     found = federation(tmp_path / "federation")
     with socket.create_server(("127.0.0.1", found.port)):
@@ -220,7 +208,7 @@ def test_life_of_a_federation(tmp_path, start, corpus_file):
 
     second = start("node", nodes[0].folder, "--data", corpus_file)
     assert second.ends() == 2
-    assert "Another 'fedmer deploy node' is at work" in second.said()
+    assert "end that process first" in second.said()
 
     # Killed without a chance to tidy up, a node leaves nothing, and may come back.
     early.ends(signal.SIGKILL)

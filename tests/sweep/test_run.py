@@ -242,7 +242,7 @@ def test_two_sweeps_do_not_share_a_folder(here: Path, capsys: pytest.CaptureFixt
 import subprocess
 done = subprocess.run([{sys.executable!r}, "-m", "fedmer", "sweep", "s.yaml"], capture_output=True)
 assert done.returncode == 2, done
-assert b"another sweep is at work in runs/s" in done.stderr, done
+assert b"another sweep is at work there" in done.stderr, done
 """
     assert main(["sweep", str(sweep(here, second, [0]))]) == 0
     assert started(here) == [0]

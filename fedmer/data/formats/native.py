@@ -1,6 +1,5 @@
 """The native corpus file: one .npz, one row an utterance."""
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from fedmer.data.formats.archive import read_archive
 from fedmer.data.formats.numbers import single_precision
 from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.errors import InputError
+from fedmer.files import replacing
 
 CONVENTIONAL = ("text", "audio", "visual")
 """Modalities that come first, in this order, whatever the order in the file."""
@@ -135,15 +135,8 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
             columns[PRESENCE + name] = mask
     if all(len(c.utterances) == len(c) for c in talks):
         columns["utterance"] = np.array([u for c in talks for u in c.utterances], dtype=np.str_)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **columns)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **columns)
 
 
 def _load(path: Path, room: Room) -> dict[str, NDArray[Any]]:

@@ -18,7 +18,6 @@ MELD     9       conv-emotion  ids, speakers, labels, text, audio, sentences, tr
 =======  ======  ============  ===================================================================
 """
 
-import os
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -33,6 +32,7 @@ from fedmer.data.corpus import Conversation, ConversationCorpus
 from fedmer.data.formats.room import MAX_GB
 from fedmer.data.formats.safe_pickle import load
 from fedmer.errors import InputError
+from fedmer.files import replacing
 
 IEMOCAP_LABELS = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 MELD_LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -134,15 +134,8 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
         [c.id for c in talks if c.split != "test"],
         [c.id for c in talks if c.split == "test"],
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            pickle.dump(parts, file, protocol=2)
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        pickle.dump(parts, file, protocol=2)
 
 
 def _layout(parts: Any, path: Path) -> Layout:
