@@ -7,6 +7,8 @@ Every plugin and every contract can be imported from here, as can what joins the
 Nothing of it is imported before it is asked for.
 """
 
+import sys
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -21,16 +23,24 @@ _JOINERS = {
 
 
 def __getattr__(name: str) -> Any:
+    # jsonargparse asks every package above a class whether it has it, and would write a path that
+    # names no file into each configuration. Lower case may be a module, which Python tries next.
+    asking = sys._getframe(1).f_globals.get("__name__", "")
+    if name[:1].isupper() and not asking.startswith("jsonargparse."):
+        home = _homes().get(name)
+        if home is not None:
+            return getattr(import_module(home), name)
     if name in _JOINERS:
         return getattr(import_module(_JOINERS[name]), name)
-    if name[:1].isupper():  # else it may be a module of fedmer, which Python tries next
-        from fedmer import contracts
-        from fedmer.plugins import registry
-
-        if name in contracts.__all__:
-            return getattr(contracts, name)
-        for kind in registry.KINDS:
-            for plugin in registry.plugins(kind):
-                if plugin.name == name:
-                    return getattr(import_module(plugin.path.rpartition(".")[0]), name)
     raise AttributeError(f"module 'fedmer' has no attribute '{name}'")
+
+
+@cache
+def _homes() -> dict[str, str]:
+    """Name of every contract, plugin and joiner -> the module to import it from."""
+    from fedmer import contracts
+    from fedmer.plugins import registry
+
+    every = [plugin for kind in registry.KINDS for plugin in registry.plugins(kind)]
+    found = {plugin.name: plugin.path.rpartition(".")[0] for plugin in every}
+    return found | dict.fromkeys(contracts.__all__, "fedmer.contracts") | _JOINERS
