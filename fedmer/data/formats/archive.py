@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fedmer.data.formats.room import Room
 from fedmer.errors import InputError
 
-_PLAIN = "biufcSU"
+PLAIN = "biufcSU"
 """Element kinds that are nothing but their bytes: booleans, numbers, strings."""
 
 _HEADER = 4096
@@ -128,7 +128,7 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> ND
             done += len(piece)
         # The checksum is compared at the end of the member, which only a further byte finds.
         file.read(1)
-    _check_elements(array, where)
+    check_elements(array, where)
     return array.reshape(shape, order="F" if fortran else "C")
 
 
@@ -158,7 +158,7 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], bool, np.dtyp
 
 
 def _kind(code: Any, where: str) -> np.dtype[Any]:
-    plain = isinstance(code, str) and re.fullmatch(rf"[<>|=]?[{_PLAIN}]\d{{1,9}}", code)
+    plain = isinstance(code, str) and re.fullmatch(rf"[<>|=]?[{PLAIN}]\d{{1,9}}", code)
     if isinstance(code, str) and code.strip("|<>=") == "O":
         raise InputError(
             f"{where} is an array of Python objects, which would have to be executed to be read; "
@@ -174,11 +174,19 @@ def _kind(code: Any, where: str) -> np.dtype[Any]:
     return kind
 
 
-def _check_elements(array: NDArray[Any], where: str) -> None:
-    """Bytes that are no value of their type would be misread later."""
-    if array.dtype.kind == "b" and (array.view(np.uint8) > 1).any():
+def check_elements(array: NDArray[Any], where: str) -> None:
+    """Refuse bytes that are no value of their type, and would be misread later.
+
+    Args:
+        array: As it was read.
+        where: What it is, for the sentence.
+
+    Raises:
+        InputError: A truth value is neither 0 nor 1, or a character does not exist.
+    """
+    if array.dtype.kind == "b" and (np.ravel(array).view(np.uint8) > 1).any():
         raise InputError(f"{where} holds what is neither true nor false.")
     if array.dtype.kind == "U" and array.size:
-        codes = array.view(array.dtype.str[0] + "u4")
+        codes = np.ravel(array).view(array.dtype.str[0] + "u4")
         if ((codes >= _CHARACTERS) | ((codes >= 0xD800) & (codes < 0xE000))).any():
             raise InputError(f"{where} holds characters that do not exist.")

@@ -2,8 +2,9 @@
 
 A file is a tuple of dictionaries, dialogue id -> one entry an utterance, followed by the ids of
 the training and the test dialogues. None has a validation part. Five kinds are in circulation,
-told apart by the length of the tuple and by how speakers are written (IEMOCAP: ``"M"`` or ``"F"``;
-MELD: a vector with a one in it):
+told apart by the length of the tuple and by where in it the ids are. Speakers are ``"M"`` or
+``"F"`` in IEMOCAP and a vector with a one in it in MELD; in some copies of IEMOCAP they are vectors
+of two, in which the first place means ``"M"`` as it does in MMGCN's own loader:
 
 =======  ======  ============  ===================================================================
 corpus   length  of            parts
@@ -29,7 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import Conversation, ConversationCorpus
-from fedmer.data.formats.room import MAX_GB
+from fedmer.data.formats.numbers import single_precision
+from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.data.formats.safe_pickle import load
 from fedmer.errors import InputError
 from fedmer.files import replacing
@@ -44,13 +46,13 @@ class Layout:
 
     Args:
         length: Of the tuple.
-        letters: Are speakers ``"M"`` and ``"F"`` (IEMOCAP), or vectors (MELD)?
+        iemocap: Or MELD?
         modalities: Modality name -> place.
         sentences: Place of the words; the ids of training and test dialogues follow it.
     """
 
     length: int
-    letters: bool
+    iemocap: bool
     modalities: Mapping[str, int]
     sentences: int
 
@@ -63,6 +65,8 @@ LAYOUTS = (
     Layout(9, False, {"text": 3, "audio": 4}, 5),
 )
 SPEAKERS, LABELS = 1, 2
+_REAL = (int, float, np.integer, np.floating)
+_ID_LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
 def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
@@ -77,20 +81,23 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
 
     Args:
         path: The file.
+        max_gb: What it may unpack to, in 10^9 bytes.
 
     Raises:
         InputError: The pickle asks to run something, is damaged, is a tuple of another shape, or
             lacks something for a dialogue; or :func:`fedmer.data.corpus.check` refuses it.
     """
     path = Path(path)
-    parts = load(path)
+    parts = load(path, max_gb)
+    # One row of a pickle can be all rows of all dialogues.
+    room = Room(path, max_gb)
     layout = _layout(parts, path)
     conversations = []
     for split, place in (("train", layout.sentences + 1), ("test", layout.sentences + 2)):
         for talk in _ids(parts[place], path):
-            conversations.append(_conversation(parts, layout, talk, split, path))
+            conversations.append(_conversation(parts, layout, talk, split, path, room))
     return ConversationCorpus(
-        path.stem, conversations, IEMOCAP_LABELS if layout.letters else MELD_LABELS
+        path.stem, conversations, IEMOCAP_LABELS if layout.iemocap else MELD_LABELS
     )
 
 
@@ -151,12 +158,12 @@ def _layout(parts: Any, path: Path) -> Layout:
             f"{path} is a tuple of {len(parts)} parts; the feature files of SDT, MMGCN and "
             f"conv-emotion have {known}. Convert it to the native format instead."
         )
-    letters = isinstance(parts[SPEAKERS], dict) and all(
-        isinstance(name, str) for names in parts[SPEAKERS].values() for name in names
-    )
     for layout in same:
         dictionaries = (SPEAKERS, LABELS, *layout.modalities.values(), layout.sentences)
-        if layout.letters == letters and all(isinstance(parts[i], dict) for i in dictionaries):
+        ids = parts[layout.sentences + 1], parts[layout.sentences + 2]
+        if all(isinstance(parts[i], dict) for i in dictionaries) and all(
+            isinstance(own, _ID_LISTS) for own in ids
+        ):
             return layout
     raise InputError(
         f"{path} is a tuple of {len(parts)} parts, but not of a published order: expected "
@@ -166,71 +173,127 @@ def _layout(parts: Any, path: Path) -> Layout:
 
 
 def _ids(ids: Any, path: Path) -> list[Any]:
-    if isinstance(ids, set | frozenset):
+    try:
         # A set of strings has another order in every process.
-        return sorted(ids)
-    if isinstance(ids, list | tuple | np.ndarray):
-        return list(ids)
-    raise InputError(
-        f"{path}: the training and test dialogues must be lists of ids, not {type(ids).__name__}."
-    )
+        listed = sorted(ids) if isinstance(ids, set | frozenset) else list(ids)
+    except TypeError:
+        listed = [None]
+    for talk in listed:
+        if not isinstance(talk, str | int | np.integer):
+            raise InputError(
+                f"{path}: the training and test dialogues must be lists of ids, which are strings "
+                "or whole numbers."
+            )
+    return listed
 
 
 def _conversation(
-    parts: Sequence[Any], layout: Layout, talk: Any, split: str, path: Path
+    parts: Sequence[Any], layout: Layout, talk: Any, split: str, path: Path, room: Room
 ) -> Conversation:
+    where = f"{path}: dialogue '{talk}'"
+
     def part(place: int, key: str) -> Any:
         try:
             return parts[place][talk]
         except KeyError:
-            raise InputError(
-                f"{path}: dialogue '{talk}' is listed under {split} but has no {key}."
-            ) from None
+            raise InputError(f"{where} is listed under {split} but has no {key}.") from None
 
-    labels = np.asarray(part(LABELS, "labels"))
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: dialogue '{talk}': labels must be whole numbers, one a turn.")
+    labels = _labels(part(LABELS, "labels"), where)
     features = {
-        name: _matrix(part(place, name), f"{path}: dialogue '{talk}': '{name}'")
+        name: _matrix(part(place, name), f"{where}: '{name}'", room)
         for name, place in layout.modalities.items()
     }
-    speakers, session = _speakers(part(SPEAKERS, "speakers"), layout, talk, path)
-    words = parts[layout.sentences].get(talk, ())
+    speakers, session = _speakers(part(SPEAKERS, "speakers"), layout, talk, where, room)
+    words = _listed(parts[layout.sentences].get(talk))
+    whole = len(words) == len(labels) and all(isinstance(sentence, str) for sentence in words)
     return Conversation(
         id=str(talk),
         features=features,
         present={name: np.ones(len(labels), dtype=np.bool_) for name in features},
         speakers=speakers,
-        labels=labels.astype(np.int64),
+        labels=labels,
         split=split,
         session=session,
-        utterances=[str(sentence) for sentence in words] if len(words) == len(labels) else (),
+        utterances=[str(sentence) for sentence in words] if whole else (),
     )
 
 
-def _speakers(names: Any, layout: Layout, talk: Any, path: Path) -> tuple[NDArray[np.str_], str]:
-    if layout.letters:
-        if not re.match(r"Ses\d\d", str(talk)) or not set(names) <= {"M", "F"}:
-            raise InputError(
-                f"{path}: dialogue '{talk}' has speakers {', '.join(sorted(set(names)))}; expected "
-                "M and F, and an id that starts with the session, such as Ses01."
-            )
-        session = str(talk)[:5]
-        return np.array([session + letter for letter in names], dtype=np.str_), session
-    places = _matrix(names, f"{path}: dialogue '{talk}': speakers").argmax(axis=1)
-    return np.array([f"{talk}/speaker{place}" for place in places], dtype=np.str_), ""
+def _listed(items: Any) -> list[Any]:
+    """The items of a list, a tuple or an array; of anything else none."""
+    if isinstance(items, np.ndarray) and items.ndim == 1:
+        return list(items)
+    return list(items) if isinstance(items, list | tuple) else []
 
 
-def _matrix(rows: Any, where: str) -> NDArray[np.float32]:
-    """``(N, D)`` float32 from whatever a published file holds: a matrix, or a list of rows."""
+def _labels(labels: Any, where: str) -> NDArray[np.int64]:
+    listed = _listed(labels)
+    if not listed or not all(isinstance(label, int | np.integer) for label in listed):
+        raise InputError(f"{where}: labels must be whole numbers, one a turn.")
     try:
-        values = np.array([np.asarray(row, dtype=np.float64) for row in rows], dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(
-            f"{where} cannot be read as numbers, the same count for every turn."
-        ) from None
-    if values.ndim != 2:
-        raise InputError(f"{where} has shape {values.shape}; expected one row of numbers a turn.")
-    # A number beyond float32 becomes infinite here, which the corpus's own check reports.
-    with np.errstate(over="ignore"):
-        return values.astype(np.float32)
+        return np.array(listed, dtype=np.int64)
+    except OverflowError:
+        raise InputError(f"{where}: labels must be small whole numbers, one a turn.") from None
+
+
+def _speakers(
+    names: Any, layout: Layout, talk: Any, where: str, room: Room
+) -> tuple[NDArray[np.str_], str]:
+    listed = _listed(names)
+    letters = bool(listed) and all(isinstance(name, str) for name in listed)
+    if not layout.iemocap:
+        if letters:
+            raise InputError(
+                f"{where} has speakers {_some(listed)}; expected MELD's, a vector for each turn "
+                "with a one in it."
+            )
+        places = _matrix(names, f"{where}: speakers", room).argmax(axis=1)
+        return np.array([f"{talk}/speaker{place}" for place in places], dtype=np.str_), ""
+    session = re.match(r"Ses\d\d", str(talk))
+    if letters and not set(listed) <= set("MF"):
+        raise InputError(f"{where} has speakers {_some(listed)}; expected M and F.")
+    if session is None:
+        raise InputError(f"{where}: an id of IEMOCAP starts with the session, such as Ses01.")
+    if not letters:
+        vectors = _matrix(names, f"{where}: speakers", room)
+        if vectors.shape[1] != 2:
+            raise InputError(
+                f"{where} has speakers that are vectors of {vectors.shape[1]} numbers; expected M "
+                "and F, or vectors of two."
+            )
+        listed = ["MF"[place] for place in vectors.argmax(axis=1)]
+    return np.array([session[0] + letter for letter in listed], dtype=np.str_), session[0]
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(sorted(set(names))[:5])[:100]
+
+
+def _matrix(rows: Any, where: str, room: Room) -> NDArray[np.float32]:
+    """``(N, D)`` float32 from whatever a published file holds: a matrix, or a list of rows."""
+    if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.dtype.kind in "biuf":
+        room.take(4 * rows.size)
+        return single_precision(np.asarray(rows), where)
+    listed = _listed(rows)
+    if not listed:
+        what = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else "no rows"
+        raise InputError(f"{where} has {what}; expected one row of numbers a turn.")
+    width = len(_listed(listed[0]))
+    room.take(4 * width * len(listed))
+    values = np.empty((len(listed), width))
+    for place, row in enumerate(listed):
+        values[place] = _row(row, width, where)
+    return single_precision(values, where)
+
+
+def _row(row: Any, width: int, where: str) -> NDArray[np.float64]:
+    plain = isinstance(row, np.ndarray) and row.dtype.kind in "biuf" and row.ndim == 1
+    numbers = row if plain else _listed(row)
+    if len(numbers) == width and (
+        plain
+        or all(isinstance(number, int | float | np.integer | np.floating) for number in numbers)
+    ):
+        try:
+            return np.asarray(numbers, dtype=np.float64)
+        except OverflowError:
+            raise InputError(f"{where} holds a number of hundreds of digits.") from None
+    raise InputError(f"{where} cannot be read as numbers, the same count for every turn.")
