@@ -1,9 +1,11 @@
 """The weighted mean of a cohort's updates, whatever order they come in."""
 
 from collections.abc import Mapping, Sequence
+from math import isclose
 
 import torch
 
+from fedmer.errors import InputError
 from fedmer.messages import Update, Weights
 from fedmer.spool import Spool
 from fedmer.weights import FlatWeights
@@ -104,7 +106,20 @@ class Collector:
         self._left_out.add(client)
 
     def mean(self, weights: Mapping[int, float]) -> Weights:
-        """The mean; for updates whose weight was not known before, by these weights."""
+        """The mean, by weights up to a common factor.
+
+        Raises:
+            InputError: They are not in proportion to those by which updates were added before.
+        """
+        added = {client: self._weights[client] for client in self._weights if client in weights}
+        before, now = sum(added.values()), sum(weights[client] for client in added)
+        for client, weight in added.items():
+            if not isclose(weight * now, weights[client] * before, rel_tol=1e-9):
+                raise InputError(
+                    f"Client {client} weighs {weight / before:.6g} by its own summary and "
+                    f"{weights[client] / now:.6g} by the whole cohort's; a rule whose weights "
+                    "depend on the cohort says streams = False."
+                )
         self._weights = {**weights, **self._weights}
         self._add_waiting()
         return self._running.result()

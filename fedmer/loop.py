@@ -81,7 +81,7 @@ class FederatedLoop:
         self.trainer = trainer
         self.seed = seed
         self.optimizer: Optimizer = aggregator.server_optimizer(network.parameters())
-        executor.bind(trainer)
+        executor.bind(trainer, self.state)
 
     def run_round(self, round: int) -> RoundReport:
         """One round, from the selection to the server's step."""
@@ -127,8 +127,8 @@ class FederatedLoop:
         if failures.keys() & weights.keys():
             # Lost after they were weighed, so that the others weigh more.
             summaries = [summary for summary in summaries if summary.client not in failures]
-            total = sum(weights[summary.client] for summary in summaries)
-            weights = {s.client: weights[s.client] / total for s in summaries}
+        total = sum(weights[summary.client] for summary in summaries)
+        weights = {s.client: weights[s.client] / total for s in summaries}
         self.optimizer.zero_grad()
         self.aggregator.step(self.state, summaries, weights, mean)
         (server_step or self.optimizer.step)()

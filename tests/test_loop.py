@@ -228,7 +228,7 @@ def test_half_precision_trains_to_almost_the_same_losses() -> None:
     fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
     own = halved.trainer
     halved.trainer = LocalTrainer(own.client, own.data, FedAvg(), own.training, fabric)
-    halved.executor.bind(halved.trainer)
+    halved.executor.bind(halved.trainer, halved.state)
     for number in range(3):
         expected, found = exact.run_round(number), halved.run_round(number)
         assert found.train_loss == pytest.approx(expected.train_loss, rel=0.02)

@@ -68,7 +68,7 @@ class Aggregator:
     """One aggregation rule. A round calls its methods in the order in which they stand here.
 
     Every method has a default, and together the defaults are federated averaging without its
-    weights: a rule overrides what it changes. Two of them are the two phases of a round: first
+    last step: a rule overrides what it changes. Two of them are the two phases of a round: first
     :meth:`weigh` sees the clients' small summaries only, then the executor adds up the large
     updates by these weights. So the server of a linear rule never needs a single client's update.
 
@@ -81,6 +81,11 @@ class Aggregator:
     averages: bool = True
     """Do clients receive and send weights? If not, each keeps a personal network between rounds,
     and evaluation is over these."""
+
+    streams: bool = True
+    """Does a client's own summary fix its weight, up to a factor common to all? Then :meth:`weigh`
+    is asked for each client by itself, updates are added up as they come, and no more than one is
+    ever held. A rule whose weights depend on the whole cohort says False."""
 
     def broadcast(self, state: ServerState) -> Broadcast:
         """What clients of the cohort may know this round. Server side."""
@@ -120,22 +125,12 @@ class Aggregator:
         """
         return {}
 
-    def weight(self, summary: Summary) -> float | None:
-        """A client's weight up to a factor common to all, if its own summary fixes it.
-
-        Then updates are added up as they come and no more than one is ever held. A rule that
-        needs the whole cohort's summaries returns None and overrides :meth:`weigh`.
-        """
-        return None
-
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
-        """Client id -> weight; not negative, sum 1. Server side."""
-        own = {summary.client: self.weight(summary) for summary in summaries}
-        known = {client: value for client, value in own.items() if value is not None}
-        if len(known) != len(own):
-            raise NotImplementedError(f"{type(self).__name__} must override weight or weigh.")
-        total = sum(known.values())
-        return {client: value / total for client, value in known.items()}
+        """Client id -> weight of its update in the mean, by default its examples. Server side.
+
+        Weights are 0 or more, not all 0, and count up to a common factor.
+        """
+        return {summary.client: float(summary.examples) for summary in summaries}
 
     def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Steps once a round, and moves only what :meth:`step` gives a gradient."""
@@ -156,7 +151,7 @@ class Aggregator:
         Args:
             state: Changed in place.
             summaries: The cohort's, by client id.
-            weights: From :meth:`weigh`.
+            weights: From :meth:`weigh`, divided by their sum.
             mean: The weighted mean of the cohort's weights and of what they attached, or None if
                 ``averages`` is False.
         """

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedmer.collector import Collector
+from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.privacy import Privacy
 from fedmer.data.remote import RemoteClients, Request
@@ -70,9 +71,10 @@ class Executor(ABC):
     def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - few need it
         """Receive the run's configuration, for clients that are built elsewhere."""
 
-    def bind(self, trainer: ClientSide) -> None:
-        """Receive the client side, once, before the first round."""
+    def bind(self, trainer: ClientSide, state: ServerState) -> None:
+        """Receive the client side and the server's state, once, before the first round."""
         self.trainer = trainer
+        self.state = state
         trainer.memory.limit = self.limit
 
     def open(self, received: Broadcast, cohort: Sequence[int]) -> None:
@@ -100,13 +102,19 @@ class Executor(ABC):
         self.traffic.up += summary.nbytes
         if update is not None:
             self.traffic.up += update.nbytes
-            self.collector.take(update, self.trainer.aggregator.weight(summary))
+            self.take(summary, update)
+
+    def take(self, summary: Summary, update: Update) -> None:
+        """Keep an update, or add it up where its weight is known by now."""
+        rule = self.trainer.aggregator
+        known = rule.weigh([summary], self.state) if rule.streams else {}
+        self.collector.take(update, known.get(summary.client))
 
     def weighted_mean(self, weights: Mapping[int, float]) -> Weights | None:
         """The mean of the cohort's updates, or None where the rule's clients send no weights.
 
         Args:
-            weights: Client id -> weight, sum 1.
+            weights: Client id -> weight, up to a common factor.
         """
         return None if self.collector.empty else self.collector.mean(weights)
 

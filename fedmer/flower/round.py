@@ -187,7 +187,7 @@ class FlowerRound:
             return
         self.summaries[client] = summary
         if update is not None:
-            executor.collector.take(update, executor.trainer.aggregator.weight(summary))
+            executor.take(summary, update)
 
     def _fail(self, client: int, why: str) -> None:
         executor = self.executor

@@ -112,10 +112,9 @@ def join(
     """The server's half of a round of a rule whose updates run into one sum; its weights."""
     summaries, mean = [summary for summary, _ in cohort], RunningMean()
     for summary, update in cohort:
-        share = rule.weight(summary)
-        assert share is not None
-        mean.add(update, share)
-    weights = rule.weigh(summaries, state)
+        mean.add(update, rule.weigh([summary], state)[summary.client])
+    found = rule.weigh(summaries, state)
+    weights = {client: weight / sum(found.values()) for client, weight in found.items()}
     optimizer.zero_grad()
     rule.step(state, summaries, weights, mean.result())
     optimizer.step()

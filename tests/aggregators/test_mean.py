@@ -1,6 +1,7 @@
 """Weights of clients, and the mean by these weights."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,11 +10,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fedmer.collector import Collector, RunningMean
-from fedmer.contracts.aggregator import Aggregator, ServerState
+from fedmer.contracts.aggregator import ServerState
+from fedmer.errors import InputError
 from fedmer.messages import Summary, Update, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.weights import load_weights
 from tests.aggregators.rules import SEEDS, generator, quick
+from tests.federations import federation
 
 PARTS = st.floats(0.01, 100)
 
@@ -38,9 +41,9 @@ def test_averaging_by_examples_worked_out_by_hand() -> None:
     summaries = [Summary(3, examples=10), Summary(8, examples=30)]
     rule, mean = FedAvg(), RunningMean()
     weights = rule.weigh(summaries, state)
-    assert weights == {3: 0.25, 8: 0.75}
-    for update, summary in zip(updates, summaries, strict=True):
-        mean.add(update, rule.weight(summary))
+    assert weights == {3: 10, 8: 30}
+    for update, weight in zip(updates, weights.values(), strict=True):
+        mean.add(update, weight)
     rule.step(state, summaries, weights, mean.result())
     assert network.weight.tolist() == [[4.0, -1.0]]
     assert network.bias.tolist() == [7.0]
@@ -54,16 +57,23 @@ def test_averaging_by_examples_worked_out_by_hand() -> None:
 def test_weights_are_shares_of_the_examples(examples: list[int]) -> None:
     summaries = [Summary(2 * i, n) for i, n in enumerate(examples)]
     weights = FedAvg().weigh(summaries, ServerState(nn.Linear(1, 1)))
-    assert sum(weights.values()) == pytest.approx(1)
-    assert weights == {2 * i: n / sum(examples) for i, n in enumerate(examples)}
+    assert weights == {2 * i: n for i, n in enumerate(examples)}
 
 
-def test_a_rule_without_weights_says_what_it_lacks() -> None:
-    class Half(FedAvg):
-        weight = Aggregator.weight  # type: ignore[assignment]
+def test_a_rule_that_streams_may_not_weigh_by_the_whole_cohort() -> None:
+    class Rank(FedAvg):
+        streams = False
 
-    with pytest.raises(NotImplementedError, match="Half must override weight or weigh"):
-        Half().weigh([Summary(0, 1)], ServerState(nn.Linear(1, 1)))
+        def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
+            return {summary.client: place + 1.0 for place, summary in enumerate(summaries)}
+
+    class Hasty(Rank):
+        streams = True
+
+    federation(Rank()).run_round(0)
+    sentence = "weighs 0.125 by its own summary and .* says streams = False"
+    with pytest.raises(InputError, match=sentence):
+        federation(Hasty()).run_round(0)
 
 
 @st.composite

@@ -106,6 +106,8 @@ class Distance(Aggregator):
         InputError: A value is out of range.
     """
 
+    streams = False
+
     def __init__(
         self,
         strength: float = 0.01,

@@ -16,9 +16,6 @@ class FedAvg(Aggregator):
     AISTATS 2017. :math:`n_i` counts labelled turns.
     """
 
-    def weight(self, summary: Summary) -> float:
-        return float(summary.examples)
-
     def step(
         self,
         state: ServerState,

@@ -35,8 +35,8 @@ class FedNova(FedAvg):
     cover it.
     """
 
-    def weight(self, summary: Summary) -> float:
-        return summary.examples / summary.scalars["steps"]
+    def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
+        return {s.client: s.examples / s.scalars["steps"] for s in summaries}
 
     @torch.no_grad()
     def step(
@@ -49,7 +49,7 @@ class FedNova(FedAvg):
         assert mean is not None
         total = sum(summary.examples for summary in summaries)
         effective = sum(s.examples * s.scalars["steps"] for s in summaries) / total
-        stretch = effective * sum(self.weight(summary) for summary in summaries) / total
+        stretch = effective * sum(self.weigh(summaries, state).values()) / total
         start = {name: value.detach().clone() for name, value in state.network.named_parameters()}
         load_weights(state.network, mean)
         for name, parameter in state.network.named_parameters():

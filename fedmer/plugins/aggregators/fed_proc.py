@@ -78,8 +78,8 @@ class FedProc(FedProto):
         contrast = self._contrast(output, batch, known)
         return supervised + sent["alpha"] * (contrast - supervised)
 
-    def weight(self, summary: Summary) -> float:
-        return float(summary.examples)
+    def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
+        return {summary.client: float(summary.examples) for summary in summaries}
 
     def step(
         self,

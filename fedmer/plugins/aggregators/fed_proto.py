@@ -65,8 +65,8 @@ class FedProto(Aggregator):
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         return local_prototypes(context, batches, [SITE]).pack()
 
-    def weight(self, summary: Summary) -> float:
-        return 1.0
+    def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
+        return {summary.client: 1.0 for summary in summaries}
 
     def step(
         self,

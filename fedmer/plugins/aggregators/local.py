@@ -1,7 +1,6 @@
 """Local, no exchange at all."""
 
 from fedmer.contracts.aggregator import Aggregator
-from fedmer.messages import Summary
 
 
 class Local(Aggregator):
@@ -12,6 +11,3 @@ class Local(Aggregator):
     """
 
     averages = False
-
-    def weight(self, summary: Summary) -> float:
-        return float(summary.examples)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
 from fedmer.local import LocalTrainer
@@ -34,9 +35,9 @@ class Auto(Executor):
         self.candidates: list[Executor] = []
         self.chosen: Executor | None = None
 
-    def bind(self, trainer: ClientSide) -> None:
+    def bind(self, trainer: ClientSide, state: ServerState) -> None:
         assert isinstance(trainer, LocalTrainer)
-        super().bind(trainer)
+        super().bind(trainer, state)
         gigabytes = self.limit / 1e9
         self.candidates = [Inline(spool_gb=gigabytes)]
         if trainer.fabric.device.type == "cpu" and (os.cpu_count() or 1) > 1:
@@ -44,7 +45,7 @@ class Auto(Executor):
         if not Stacked.obstacle(trainer):
             self.candidates.append(Stacked(spool_gb=gigabytes))
         for executor in self.candidates:
-            executor.bind(trainer)
+            executor.bind(trainer, state)
         self.chosen = self.candidates[0] if len(self.candidates) == 1 else None
 
     def open(self, received: Broadcast, cohort: Sequence[int]) -> None:

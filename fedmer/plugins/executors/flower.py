@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.privacy import Privacy
@@ -125,9 +126,9 @@ class Flower(Executor):
         if self._met is not None:
             self._run.load_state_dict(state)
 
-    def bind(self, trainer: ClientSide) -> None:
+    def bind(self, trainer: ClientSide, state: ServerState) -> None:
         assert isinstance(trainer, LocalTrainer)
-        super().bind(trainer)
+        super().bind(trainer, state)
         if self.privacy is not None:
             _check_summable(trainer)
         from fedmer.flower.rehearsal import Rehearsal
@@ -150,7 +151,10 @@ class Flower(Executor):
         self._round.check_enough(weights.keys() - self.failures.keys())
         if self.privacy is None:
             return super().weighted_mean(weights)
-        mean = self._round.masked_mean(weights, self.privacy)
+        # Nodes scale their updates by them, within a range that the mechanism fixes.
+        total = sum(weights.values())
+        shares = {client: weight / total for client, weight in weights.items()}
+        mean = self._round.masked_mean(shares, self.privacy)
         self._round.check_enough(weights.keys() - self.failures.keys())
         return mean
 

@@ -2,6 +2,7 @@
 
 import torch
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError
@@ -27,8 +28,8 @@ class Inline(Executor):
             raise InputError(f"executor.threads is {threads}; expected at least 1.")
         self.threads = threads
 
-    def bind(self, trainer: ClientSide) -> None:
-        super().bind(trainer)
+    def bind(self, trainer: ClientSide, state: ServerState) -> None:
+        super().bind(trainer, state)
         torch.set_num_threads(self.threads)
 
     def train(self, client: int) -> Summary:

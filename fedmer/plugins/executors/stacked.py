@@ -9,7 +9,7 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
 from fedmer.client import fuse
-from fedmer.contracts.aggregator import Aggregator, ClientRound
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
 from fedmer.data.batch import Batch, EpochOrder, collate
@@ -57,14 +57,14 @@ class Stacked(Executor):
         self.clients = clients
         self.threads = threads
 
-    def bind(self, trainer: ClientSide) -> None:
+    def bind(self, trainer: ClientSide, state: ServerState) -> None:
         assert isinstance(trainer, LocalTrainer)
         """Receive the client side.
 
         Raises:
             InputError: The rule, the optimizer or the network cannot be stacked; says which.
         """
-        super().bind(trainer)
+        super().bind(trainer, state)
         obstacle = self.obstacle(trainer)
         if obstacle:
             raise InputError(f"The executor Stacked cannot be used: {obstacle} Use Inline.")

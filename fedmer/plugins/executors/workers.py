@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError
@@ -48,9 +49,9 @@ class Workers(Executor):
         self.count = workers or torch.multiprocessing.cpu_count()
         self._workers: list[Worker] = []
 
-    def bind(self, trainer: ClientSide) -> None:
+    def bind(self, trainer: ClientSide, state: ServerState) -> None:
         assert isinstance(trainer, LocalTrainer)
-        super().bind(trainer)
+        super().bind(trainer, state)
         device = trainer.fabric.device
         if device.type != "cpu":
             raise InputError(

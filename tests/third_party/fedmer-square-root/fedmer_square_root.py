@@ -1,5 +1,8 @@
 """A rule between FedAvg, where large clients decide, and one client, one vote."""
 
+from collections.abc import Sequence
+
+from fedmer.contracts import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary
 from fedmer.plugins.aggregators.fed_avg import FedAvg
@@ -22,5 +25,5 @@ class SquareRoot(FedAvg):
             raise InputError(f"power is {power}; expected 0 or more.")
         self.power = power
 
-    def weight(self, summary: Summary) -> float:
-        return float(summary.examples**self.power)
+    def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
+        return {summary.client: summary.examples**self.power for summary in summaries}
