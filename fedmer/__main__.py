@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from fedmer import __version__
 from fedmer.errors import InputError
 from fedmer.plugins import registry
+from fedmer.printable import printable
 
 SUBCOMMANDS = {
     "fit": "train a federation",
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(given)
     except InputError as error:
-        print(f"fedmer: error: {error}", file=sys.stderr)
+        print(f"fedmer: error: {printable(str(error))}", file=sys.stderr)
         return 2
 
 

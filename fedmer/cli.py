@@ -11,8 +11,8 @@ from jsonargparse import ActionYesNo
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from rich.console import Console
 
+from fedmer.console import Console
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.privacy import Privacy

@@ -138,8 +138,7 @@ def _add_partitioner(
 
 
 def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
-    from rich.console import Console
-
+    from fedmer.console import Console
     from fedmer.data.describe import describe
 
     if options.save and not options.get("partitioner"):
@@ -184,8 +183,7 @@ def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
 
 
 def _split(options: "Namespace", parser: "ArgumentParser") -> None:
-    from rich.console import Console
-
+    from fedmer.console import Console
     from fedmer.report.partition import partition_table
 
     folder = Path(options.out_dir)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedmer.data.corpus import SPLITS, UNLABELLED, ConversationCorpus
+from fedmer.printable import printable
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -50,7 +51,7 @@ def describe(corpus: ConversationCorpus) -> "Group":
         corpus: What to look at; it has been checked, so it holds no NaN.
 
     Returns:
-        Something for ``rich.print``.
+        Something for :class:`fedmer.console.Console` to print.
 
     >>> from fedmer.data.synthetic import synthetic_corpus
     >>> len(describe(synthetic_corpus(dialogues=5)).renderables)
@@ -61,7 +62,9 @@ def describe(corpus: ConversationCorpus) -> "Group":
 
     parts = [_sizes(corpus), _emotions(corpus), _features(corpus)]
     warning = shared_speakers_warning(corpus)
-    return Group(*parts, *([Text(f"Warning: {warning}", style="yellow")] if warning else []))
+    return Group(
+        *parts, *([Text(f"Warning: {printable(warning)}", style="yellow")] if warning else [])
+    )
 
 
 def _parts(corpus: ConversationCorpus) -> dict[str, list[int]]:
@@ -70,12 +73,9 @@ def _parts(corpus: ConversationCorpus) -> dict[str, list[int]]:
 
 
 def _sizes(corpus: ConversationCorpus) -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(
-        title=f"{escape(corpus.name)}, fingerprint {corpus.fingerprint}", title_justify="left"
-    )
+    table = Table(title=f"{corpus.name}, fingerprint {corpus.fingerprint}", title_justify="left")
     table.add_column("part")
     for name in ("dialogues", "turns", "labelled", "speakers", "min", "median", "max"):
         table.add_column(name, justify="right")
@@ -97,7 +97,6 @@ def _sizes(corpus: ConversationCorpus) -> "Table":
 
 
 def _emotions(corpus: ConversationCorpus) -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="labelled turns per emotion", title_justify="left")
@@ -114,12 +113,11 @@ def _emotions(corpus: ConversationCorpus) -> "Table":
         for part in parts:
             share = counts[part][emotion] / max(counts[part].sum(), 1)
             cells += [str(counts[part][emotion]), f"{share:.1%}".rstrip("%")]
-        table.add_row(escape(name), *cells)
+        table.add_row(name, *cells)
     return table
 
 
 def _features(corpus: ConversationCorpus) -> "Table":
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="features, of the turns that have them", title_justify="left")
@@ -135,5 +133,5 @@ def _features(corpus: ConversationCorpus) -> "Table":
             mean, spread = (work(rows, dtype=np.float64) for work in (np.mean, np.std))
             figures = (mean, spread, rows.min(), rows.max())
             cells = [*(f"{figure:.4g}" for figure in figures), str(int(np.isnan(rows).sum()))]
-        table.add_row(escape(name), str(dimension), *cells, f"{1 - present.mean():.1%}")
+        table.add_row(name, str(dimension), *cells, f"{1 - present.mean():.1%}")
     return table

@@ -45,23 +45,20 @@ def partition_table(corpus: ConversationCorpus, clients: Sequence[ClientShares])
         clients: What a partitioner returned.
 
     Returns:
-        A table for ``rich.print``, with the totals below.
+        A table for :class:`fedmer.console.Console`, with the totals below.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     counts = label_counts(corpus, clients)
-    table = Table(
-        title=f"{escape(corpus.name)} split over {len(clients)} clients", title_justify="left"
-    )
+    table = Table(title=f"{corpus.name} split over {len(clients)} clients", title_justify="left")
     table.add_column("", justify="right")
     table.add_column("client", no_wrap=True)
     for name in ("dialogues", "labels", *corpus.label_names):
-        table.add_column(escape(name), justify="right")
+        table.add_column(name, justify="right")
     for number, (client, row) in enumerate(zip(clients, counts, strict=True)):
         last = number == len(clients) - 1
         table.add_row(
-            *(str(number), escape(client.name), str(len(client.shares))),
+            *(str(number), client.name, str(len(client.shares))),
             *(str(row.sum()), *map(str, row)),
             end_section=last,
         )

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from typing import Any
 
 import pytorch_lightning as pl
-from rich.console import Console
 from torch import Tensor
 
+from fedmer.console import Console
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule

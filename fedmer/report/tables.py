@@ -6,9 +6,9 @@ from pathlib import Path
 from statistics import pstdev
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from fedmer.console import Console
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.metrics import TOTALS, Scores
 

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
-
+from fedmer.console import Console
 from fedmer.errors import InputError
 from fedmer.files import FolderLock
 from fedmer.sweep import file

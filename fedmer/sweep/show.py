@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from fedmer.console import Console
+from fedmer.printable import printable
 from fedmer.sweep.store import (
     ENTRIES,
     FAILED,
@@ -71,7 +72,7 @@ class Display:
         line = Text().append(record.status, _STYLES.get(record.status, ""))
         line.append(f" {name} in {record.seconds:.1f} s")
         if record.status == FAILED:
-            line.append(f" ({how(record)}): {record.said}")
+            line.append(f" ({how(record)}): {printable(record.said)}")
         self._console.print(line, soft_wrap=True)
 
     def _refresh(self) -> None:
@@ -113,7 +114,7 @@ def table(
         result = store.result(trial.name) if record.status == FINISHED else {}
         scores = [score(result, entry, part, "weighted_f1") for entry, part in places]
         shown.add_row(
-            escape(trial.name),
+            trial.name,
             Text(record.status, _STYLES.get(record.status, "")),
             f"{record.seconds:.1f}",
             *("" if value is None else f"{100 * value:.1f}" for value in scores),

@@ -1,17 +1,18 @@
 """The tables show what is in the corpus, and who is in both train and test."""
 
 import numpy as np
-from rich.console import Console
 
+from fedmer.console import Console
 from fedmer.data.corpus import Conversation, ConversationCorpus
 from fedmer.data.describe import describe, shared_speakers, shared_speakers_warning
 from fedmer.data.synthetic import synthetic_corpus
 
 
 def shown(corpus: ConversationCorpus) -> str:
-    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(describe(corpus))
-    return console.export_text()
+    console = Console()
+    with console.capture() as capture:
+        console.print(describe(corpus))
+    return capture.get()
 
 
 def with_speakers(train: list[str], test: list[str]) -> ConversationCorpus:

@@ -4,8 +4,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
-
+from fedmer.console import Console
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor

@@ -1,0 +1,26 @@
+"""Names from outside, as a terminal may have them."""
+
+import unicodedata
+
+_JOINERS = "\u200c\u200d"
+"""They only shape letters and emoji, and some languages are misspelt without them."""
+
+
+def printable(text: str) -> str:
+    r"""The text on one line, with everything that steers a terminal written out.
+
+    Escapes and other control characters, line ends, characters that turn the direction of writing,
+    and halves of surrogate pairs, which no output takes, are written as Python writes them. So
+    different names stay different ones.
+
+    >>> print(printable("Anna\x1b[2J\nB\u00e9la\u202e"))
+    Anna\x1b[2J\nBéla\u202e
+    """
+    return "".join(_visible(letter) for letter in text)
+
+
+def _visible(letter: str) -> str:
+    steers = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if not steers or letter in _JOINERS:
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
