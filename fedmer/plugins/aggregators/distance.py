@@ -104,6 +104,17 @@ class Distance(Aggregator):
 
     Raises:
         InputError: A value is out of range.
+
+    >>> def sent(client: int, mean: float) -> Summary:
+    ...     held = torch.tensor([5, 5])
+    ...     own = Prototypes(torch.tensor([[mean], [2.0]]), held > 0, held)
+    ...     return Summary(client, examples=10, tensors=PrototypeSet({"fused": own}).pack())
+    >>> before = Prototypes(torch.tensor([[0.0], [2.0]]), torch.tensor([True, True]))
+    >>> state = ServerState(torch.nn.Linear(1, 1))
+    >>> state.tensors |= PrototypeSet({"fused": before}).pack()
+    >>> weights = Distance().weigh([sent(0, mean=0.1), sent(1, mean=1.0)], state)
+    >>> {client: round(weight, 3) for client, weight in weights.items()}  # 1 has drifted
+    {0: 0.568, 1: 0.432}
     """
 
     streams = False

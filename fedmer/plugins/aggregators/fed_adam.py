@@ -42,6 +42,15 @@ class FedAdam(FedAvg):
 
     Raises:
         InputError: A value is out of range.
+
+    >>> state = ServerState(nn.Linear(1, 1, bias=False))
+    >>> _ = nn.init.constant_(state.network.weight, 1.0)
+    >>> rule = FedAdam(lr=0.1)
+    >>> optimizer = rule.server_optimizer(state.network.parameters())
+    >>> rule.step(state, [], {}, {"weight": state.network.weight.detach() + 1})
+    >>> optimizer.step()
+    >>> round(state.network.weight.item(), 4)
+    1.099
     """
 
     def __init__(

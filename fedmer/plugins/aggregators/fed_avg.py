@@ -14,6 +14,14 @@ class FedAvg(Aggregator):
 
     B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     AISTATS 2017. :math:`n_i` counts labelled turns.
+
+    >>> import torch
+    >>> rule, state = FedAvg(), ServerState(torch.nn.Linear(1, 1, bias=False))
+    >>> rule.weigh([Summary(0, examples=30), Summary(1, examples=10)], state)
+    {0: 30.0, 1: 10.0}
+    >>> rule.step(state, [], {}, {"weight": torch.tensor([[2.0]])})
+    >>> state.network.weight.item()
+    2.0
     """
 
     def step(

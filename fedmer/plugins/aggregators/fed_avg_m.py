@@ -30,6 +30,16 @@ class FedAvgM(FedAvg):
 
     Raises:
         InputError: ``momentum`` or ``lr`` is out of range.
+
+    >>> state = ServerState(nn.Linear(1, 1, bias=False))
+    >>> _ = nn.init.constant_(state.network.weight, 1.0)
+    >>> rule = FedAvgM(momentum=0.5)
+    >>> optimizer = rule.server_optimizer(state.network.parameters())
+    >>> for _ in range(2):
+    ...     rule.step(state, [], {}, {"weight": state.network.weight.detach() + 1})
+    ...     optimizer.step()
+    >>> round(state.network.weight.item(), 4)
+    3.5
     """
 
     def __init__(self, momentum: float = 0.9, lr: float = 1.0) -> None:

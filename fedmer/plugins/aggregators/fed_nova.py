@@ -33,6 +33,13 @@ class FedNova(FedAvg):
     whatever the local optimizer is. Adam's steps are all about as long as its learning rate, so
     for Adam too the count says how far a client may have gone, but the paper's proof does not
     cover it.
+
+    >>> cohort = [
+    ...     Summary(0, examples=30, scalars={"steps": 6}),
+    ...     Summary(1, examples=10, scalars={"steps": 1}),
+    ... ]
+    >>> FedNova().weigh(cohort, ServerState(torch.nn.Linear(1, 1)))
+    {0: 5.0, 1: 10.0}
     """
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:

@@ -44,6 +44,10 @@ class FedProc(FedProto):
 
     Raises:
         InputError: ``rounds`` or ``temperature`` is out of range.
+
+    >>> state = ServerState(torch.nn.Linear(1, 1), rounds=4)
+    >>> FedProc().broadcast(state).tensors["alpha"].item()
+    0.75
     """
 
     averages = True

@@ -20,6 +20,17 @@ class FedProx(FedAvg):
 
     Raises:
         InputError: ``mu`` is negative.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> from fedmer.messages import Broadcast
+    >>> network = torch.nn.Linear(1, 1, bias=False)
+    >>> network.weight.grad = torch.zeros(1, 1)
+    >>> received = Broadcast(0, {"weight": network.weight.detach() - 2})
+    >>> context = ClientRound(SimpleNamespace(network=network), received)
+    >>> FedProx(mu=0.1).on_before_optimizer_step(context)
+    >>> round(network.weight.grad.item(), 4)
+    0.2
     """
 
     def __init__(self, mu: float = 0.01) -> None:

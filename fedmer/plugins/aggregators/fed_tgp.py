@@ -48,6 +48,14 @@ class FedTGP(FedProto):
 
     Raises:
         InputError: A value is out of range.
+
+    >>> held = torch.tensor([4, 4])
+    >>> own = Prototypes(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), held > 0, held)
+    >>> cohort = [Summary(0, examples=8, tensors=PrototypeSet({SITE: own}).pack())]
+    >>> state = ServerState(nn.Linear(1, 1))
+    >>> FedTGP().step(state, cohort, {}, None)
+    >>> PrototypeSet.unpack(state.tensors)[SITE].means.shape
+    torch.Size([2, 2])
     """
 
     def __init__(

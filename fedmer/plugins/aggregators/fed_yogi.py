@@ -30,6 +30,16 @@ class FedYogi(FedAdam):
 
     Raises:
         InputError: A value is out of range.
+
+    >>> from fedmer.contracts import ServerState
+    >>> state = ServerState(nn.Linear(1, 1, bias=False))
+    >>> _ = nn.init.constant_(state.network.weight, 1.0)
+    >>> rule = FedYogi(lr=0.1)
+    >>> optimizer = rule.server_optimizer(state.network.parameters())
+    >>> rule.step(state, [], {}, {"weight": state.network.weight.detach() + 1})
+    >>> optimizer.step()
+    >>> round(state.network.weight.item(), 4)
+    1.099
     """
 
     def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:

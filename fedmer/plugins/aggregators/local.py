@@ -8,6 +8,11 @@ class Local(Aggregator):
 
     The lower end of the scale: what a client has without a federation. The upper end is any rule
     with the ``Central`` split, one client that holds everything.
+
+    >>> import torch
+    >>> from fedmer.contracts import ServerState
+    >>> Local().broadcast(ServerState(torch.nn.Linear(1, 1))).weights is None
+    True
     """
 
     averages = False

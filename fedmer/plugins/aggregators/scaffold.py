@@ -33,6 +33,12 @@ class SCAFFOLD(FedAvg):
     clipping. The paper's proofs are for SGD; with Adam, the correction passes through its moments.
 
     Nothing is corrected in the first round, which is FedAvg bit for bit.
+
+    >>> state = ServerState(torch.nn.Linear(1, 1, bias=False), sizes=[30, 10])
+    >>> mean = {"weight": torch.ones(1, 1), "control/weight": torch.full((1, 1), 2.0)}
+    >>> SCAFFOLD().step(state, [Summary(0, examples=30)], {0: 1.0}, mean)
+    >>> state.tensors["control/weight"].item()
+    1.5
     """
 
     def on_before_optimizer_step(self, context: ClientRound) -> None:
