@@ -201,6 +201,7 @@ def _server(found: Federation, listen: str | None) -> int:
         # The Flower client in this process reads them, too.
         os.environ.update(environment)
         words = [sys.executable, "-P", "-m", "fedmer.flower.superlink"]
+        words.append(str(found.public_key("any").parent))
         words += ["--ssl-ca-certfile", str(found.authority)]
         words += ["--ssl-certfile", str(found.certificate), "--ssl-keyfile", str(found.key)]
         words += ["--host", listen, "--port", str(found.port), "--database", str(found.database)]

@@ -2,72 +2,36 @@
 
 One port serves the nodes, who sign what they send, and the interfaces that start runs and hand out
 tasks, where nobody has to prove anything. Whoever reached those could run code on every node. The
-guard lets other machines through to the first only.
+guard lets other machines through to the first only, and nobody send more than it can bear.
 
-``python -m fedmer.flower.superlink OPTIONS`` takes the options of ``flower-superlink``.
+``python -m fedmer.flower.superlink KEYS OPTIONS`` takes the folder of the nodes' public keys, and
+the options of ``flower-superlink``.
 """
 
 import http.client
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from fedmer.errors import InputError
+from fedmer.flower.guard import HEALTH, Application, BoundedProtocol, Guard
 
-_Scope = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-_Application = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
-
-_THIS_MACHINE = ("127.0.0.1", "::1")
-_FOR_NODES = "/v1/fleet/"
-_HEALTH = "/health"
 _CONTROL = "/v1/control/list-nodes"
 
 # On Linux all of 127.0.0.0/8 is this machine, so this address can ask what a stranger would.
 _STRANGER = "127.0.0.2"
 
 
-class Guard:
-    """An ASGI application that answers 403 to other machines, unless a node may ask.
-
-    Args:
-        application: Who answers otherwise.
-    """
-
-    def __init__(self, application: _Application) -> None:
-        self._application = application
-
-    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
-        if scope["type"] == "lifespan" or _may_pass(scope):
-            await self._application(scope, receive, send)
-        elif scope["type"] == "http":
-            headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            body = b"Only the machine of the server may ask for this.\n"
-            await send({"type": "http.response.body", "body": body})
-        else:
-            # A WebSocket that is closed before it was accepted is refused with 403.
-            await send({"type": "websocket.close", "code": 1008})
-
-
-def _may_pass(scope: _Scope) -> bool:
-    client = scope.get("client")
-    if client is not None and client[0] in _THIS_MACHINE:
-        return True
-    path: str = scope["path"]
-    return path == _HEALTH or path.startswith(_FOR_NODES)
-
-
-def put_guard(entry: ModuleType) -> None:
+def put_guard(entry: ModuleType, keys: Collection[bytes] = ()) -> None:
     """Let the module of Flower's SuperLink serve behind the guard, or not at all.
 
     Args:
         entry: ``flwr.superlink.cli.flower_superlink``.
+        keys: The public keys of the nodes, as their requests name them.
 
     Raises:
         InputError: This Flower starts its server in another way than the guard knows.
@@ -83,10 +47,11 @@ def put_guard(entry: ModuleType) -> None:
         )
     run = entry.uvicorn.run
 
-    def guarded(app: _Application, **options: Any) -> None:
+    def guarded(app: Application, **options: Any) -> None:
         # Headers of a proxy would let a stranger name himself 127.0.0.1, and a log of every
-        # request would grow by the second.
-        run(Guard(app), **options | {"proxy_headers": False, "access_log": False})
+        # request would grow by the second. Flower uses no WebSockets.
+        own = {"proxy_headers": False, "access_log": False, "http": BoundedProtocol, "ws": "none"}
+        run(Guard(app, keys), **options | own)
 
     # Only `run`: any other way of serving has to fail, as it would be unguarded.
     entry.uvicorn = SimpleNamespace(run=guarded)  # type: ignore[attr-defined]
@@ -95,7 +60,7 @@ def put_guard(entry: ModuleType) -> None:
 def is_healthy(address: str, authority: Path) -> bool:
     """Whether the SuperLink answers."""
     try:
-        return _status("GET", _HEALTH, address, authority) == 200
+        return _status("GET", HEALTH, address, authority) == 200
     except OSError:
         return False
 
@@ -121,12 +86,9 @@ def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[s
     Raises:
         InputError: A key cannot be read, or the SuperLink refuses it.
     """
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
     from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
     from flwr.supercore.control import ControlHttpClient
     from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
-    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
     from httpx import HTTPError
 
     client = ControlHttpClient.from_server_address(
@@ -143,13 +105,7 @@ def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[s
             if node.status != "unregistered"
         }
         for name, text in keys.items():
-            try:
-                key = load_ssh_public_key(text)
-            except ValueError as error:
-                raise InputError(f"The public key of {name} is damaged ({error}).") from error
-            if not isinstance(key, ec.EllipticCurvePublicKey):
-                raise InputError(f"The public key of {name} is not an elliptic one.")
-            content = public_key_to_bytes(key)
+            content = key_of(name, text)
             if content not in known:
                 request = RegisterNodeRequest(public_key=content, name=name)
                 known[content] = client.RegisterNode(request).node_id
@@ -159,6 +115,29 @@ def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[s
     finally:
         client.close()
     return numbers
+
+
+def key_of(name: str, text: bytes) -> bytes:
+    """A node's public key as its requests name it.
+
+    Args:
+        name: Of the node, for the message.
+        text: As ``ssh-keygen`` writes it.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+    from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+
+    try:
+        key = load_ssh_public_key(text)
+    except ValueError as error:
+        raise InputError(f"The public key of {name} is damaged ({error}).") from error
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise InputError(f"The public key of {name} is not an elliptic one.")
+    return public_key_to_bytes(key)
 
 
 def _status(
@@ -179,9 +158,10 @@ def _status(
 
 def main() -> int:
     """Be ``flower-superlink``, guarded."""
+    keys = sorted(Path(sys.argv.pop(1)).glob("*.pub"))
     try:
         entry = import_module("flwr.superlink.cli.flower_superlink")
-        put_guard(entry)
+        put_guard(entry, [key_of(path.stem, path.read_bytes()) for path in keys])
     except (InputError, ImportError) as error:
         print(f"fedmer: error: {error}", file=sys.stderr)
         return 2
