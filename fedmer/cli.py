@@ -1,6 +1,7 @@
 """The command line over Lightning: ``fedmer fit|validate|test|predict``."""
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,16 +21,18 @@ from fedmer.contracts.selector import Selector
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
+from fedmer.files import DISK, unwritable
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
 from fedmer.report.noise import filter_noise
 from fedmer.report.predictions import write_predictions
 from fedmer.report.progress import RoundProgress
-from fedmer.report.record import RunRecord
+from fedmer.report.record import RunRecord, is_rehearsal
 from fedmer.report.tables import part_table
-from fedmer.runs import RunFolder, default_name
+from fedmer.runs import RunFolder, default_name, recover
 from fedmer.sentences import cause, sentence
+from fedmer.signals import hang_up_terminates
 
 DEFAULTS: dict[str, Any] = {
     "network": {
@@ -109,6 +112,8 @@ class CLI(LightningCLI):
         subcommand = self.config["subcommand"]
         checkpoint = self.config[subcommand].ckpt_path
         if checkpoint:
+            run = Path(checkpoint).resolve().parent.parent
+            recover(run)
             saved = check_checkpoint(Path(checkpoint))
             # Checkpoints made before 0.1 do not say; their data does.
             self.room = saved.get(FederatedDataModule.__qualname__, {}).get("speakers", 0)
@@ -154,8 +159,16 @@ class CLI(LightningCLI):
         self.model.executor.configure(settings)
         self.datamodule.room = self.room
 
+    def fit(self, **arguments: Any) -> None:
+        """Train, with the run folder to itself."""
+        if is_rehearsal(self.trainer):
+            self.trainer.fit(**arguments)
+            return
+        with self.record.folder:
+            self.trainer.fit(**arguments)
+
     def after_fit(self) -> None:
-        if not self.record.started:
+        if not self.record.ended:
             if not self.config["fit"].ckpt_path:
                 raise InputError(
                     f"--trainer.max_epochs is {self.trainer.max_epochs}; expected at least 1 round."
@@ -223,23 +236,29 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
         def subcommands() -> dict[str, set[str]]:
             return {chosen: LightningCLI.subcommands()[chosen]}
 
-    try:
-        One(
-            FederatedModule,
-            FederatedDataModule,
-            save_config_callback=None,
-            seed_everything_default=0,
-            parser_class=Parser,
-            parser_kwargs={"prog": "fedmer", "description": DESCRIPTION},
-            trainer_defaults=dict(TRAINER_DEFAULTS),
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=[chosen, *default_parts(), *given],
-        )
-    except MisconfigurationException as error:
-        raise InputError(str(error)) from error
-    except SIGTERMException:
-        return 143
+    with hang_up_terminates() as hung_up:
+        try:
+            One(
+                FederatedModule,
+                FederatedDataModule,
+                save_config_callback=None,
+                seed_everything_default=0,
+                parser_class=Parser,
+                parser_kwargs={"prog": "fedmer", "description": DESCRIPTION},
+                trainer_defaults=dict(TRAINER_DEFAULTS),
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=[chosen, *default_parts(), *given],
+            )
+        except MisconfigurationException as error:
+            raise InputError(str(error)) from error
+        except SIGTERMException:
+            return 128 + (signal.SIGHUP if hung_up else signal.SIGTERM)
+        except OSError as error:
+            # A full disk can meet whatever writes, such as a logger of Lightning's.
+            if error.errno not in DISK:
+                raise
+            raise unwritable(Path(error.filename or "A file of the run"), error) from error
     return 0
 
 

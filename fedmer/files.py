@@ -21,6 +21,8 @@ from fedmer.errors import InputError
 _PREFIX, _SUFFIX = ".fedmer-", ".new"
 _TEMPORARY, _LOCK = "fedmer-", ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK = (*_FULL, errno.EROFS, errno.EIO)
+"""What goes wrong with a disk, whatever is written."""
 
 
 @contextlib.contextmanager

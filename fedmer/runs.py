@@ -1,30 +1,47 @@
-"""The folder of a run: its name, who may write into it, and writing that survives."""
+"""The folder of a run: its name, who may write into it, and what becomes of an older run there."""
 
+import contextlib
 import os
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 from fedmer.errors import InputError
+from fedmer.files import FolderLock, flush_folder, remove_leftovers, replacing
 
 CHECKPOINTS = "checkpoints"
+LAST = "last.ckpt"
 _MARKS = ("config.yaml", "metrics.csv", "result.json", CHECKPOINTS)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunFolder:
-    """Where a run is recorded.
+    """Where a run is recorded; entered for as long as it is, by one process at a time.
+
+    An older run that is to be replaced is kept aside, under a hidden name beside it, until the new
+    one has a checkpoint. If it ends without one the older run is put back, and if it is killed
+    before, whoever looks at the folder next does so.
 
     Args:
-        path: The folder; made by :meth:`open`, not before.
-        replace: Remove what is there first.
-        resume: Keep what is there and go on.
+        path: The folder; made on entry, not before.
+        replace: An older run is there, and is to go.
+        checkpoint: The run goes on from here.
+
+    Raises:
+        InputError: On entry: another process records a run there, or it cannot be made.
     """
 
     path: Path
     replace: bool = False
-    resume: bool = False
+    checkpoint: Path | None = None
+    _open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack, repr=False)
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint after the last complete round."""
+        return self.path / CHECKPOINTS / LAST
 
     @classmethod
     def choose(
@@ -45,50 +62,146 @@ class RunFolder:
             checkpoint: The checkpoint to go on from; without a name its own run is continued.
 
         Raises:
-            InputError: The folder exists and is neither continued nor may be replaced, or it
-                could not be written.
+            InputError: The folder exists and is neither continued nor may be replaced, another
+                process is at work there, or it could not be written.
         """
         if name is not None and (not name or Path(name).name != name or name in (".", "..")):
             raise InputError(f"--name is '{name}'; expected a plain folder name, without slashes.")
         if name is None and checkpoint is not None:
             own = checkpoint.resolve().parent
             if own.name == CHECKPOINTS and (own.parent / "config.yaml").exists():
-                return cls(own.parent, resume=True)
+                _lock(own.parent).check()
+                return cls(own.parent, checkpoint=checkpoint)
         path = runs / (name or default)
         if name is None:
             number = 2
             while path.exists():
                 path, number = runs / f"{default}-{number}", number + 1
-        elif path.exists() and checkpoint is None:
+        if path.is_symlink():
+            path = path.resolve()
+        _check_writable(path.parent)
+        recover(path)
+        _lock(path).check()
+        taken = path.exists() and not _vacant(path)
+        if name is not None and taken and checkpoint is None:
             if not overwrite:
                 raise InputError(
                     f"{path} exists; choose another --name, replace it with --overwrite, or "
-                    f"continue it with --ckpt_path {path / CHECKPOINTS / 'last.ckpt'}."
+                    f"continue it with --ckpt_path {path / CHECKPOINTS / LAST}."
                 )
-            if not path.is_dir() or not (
-                any((path / mark).exists() for mark in _MARKS) or not any(path.iterdir())
-            ):
+            if not path.is_dir() or not any((path / mark).exists() for mark in _MARKS):
                 raise InputError(f"{path} is not the folder of a run; it is not overwritten.")
         _check_writable(path)
-        return cls(path, replace=path.exists() and checkpoint is None, resume=path.exists())
+        return cls(path, replace=taken and checkpoint is None, checkpoint=checkpoint)
 
-    def open(self) -> None:
-        """Make the folder, empty unless the run is continued.
+    def __enter__(self) -> "RunFolder":
+        with contextlib.ExitStack() as stack:
+            try:
+                if not self.path.parent.exists():
+                    self.path.parent.mkdir(parents=True)
+                    stack.callback(_remove_if_empty, self.path.parent)
+                stack.enter_context(_lock(self.path))
+                _settle(self.path)
+                if self.replace:
+                    self.path.rename(_aside(self.path))
+                    flush_folder(self.path.parent)
+                stack.callback(self._end)
+                (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+                for folder in (self.path, self.path / CHECKPOINTS):
+                    remove_leftovers(folder)
+            except OSError as error:
+                raise InputError(_unwritable(self.path, error.strerror or str(error))) from error
+            self._open = stack.pop_all()
+        return self
 
-        Raises:
-            InputError: It cannot be made.
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def go_back(self) -> None:
+        """Let the run end with the round that it goes on from, before later rows are dropped.
+
+        Whoever is killed between the two would else find a last checkpoint without its rows.
         """
-        try:
-            if self.replace:
-                shutil.rmtree(self.path)
-            (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(_unwritable(self.path, error.strerror or str(error))) from error
+        given = self.checkpoint
+        if given is not None and self.last.exists() and not given.samefile(self.last):
+            with given.open("rb") as source, replacing(self.last) as target:
+                shutil.copyfileobj(source, target)
+
+    def keep(self) -> None:
+        """Part with the older run: the new one has a complete round."""
+        aside = _aside(self.path)
+        if aside.exists():
+            # By another name first, as half a run must never be put back.
+            aside.rename(_discarded(self.path))
+            flush_folder(self.path.parent)
+            shutil.rmtree(_discarded(self.path), ignore_errors=True)
+
+    def _end(self) -> None:
+        # On a disk that fails, what cannot be put back now is by the next process that looks.
+        with contextlib.suppress(OSError):
+            _settle(self.path)
+        for folder in (self.path / CHECKPOINTS, self.path):
+            _remove_if_empty(folder)
+
+
+def recover(path: Path) -> None:
+    """Put a run back in its place whose replacement was killed before its first checkpoint.
+
+    Raises:
+        InputError: The replacement is still at work.
+    """
+    if _aside(path).exists() or _discarded(path).exists():
+        with _lock(path):
+            _settle(path)
 
 
 def default_name(*parts: str) -> str:
     """Rule, network, split and the time of day: ``FedAvg-SDT-Speaker-20260131-120000``."""
     return "-".join([*parts, time.strftime("%Y%m%d-%H%M%S")])
+
+
+def _settle(path: Path) -> None:
+    """Leave one run where there may be an older one aside; the caller has the lock."""
+    aside = _aside(path)
+    if aside.exists():
+        if (path / CHECKPOINTS / LAST).exists():
+            RunFolder(path).keep()
+        else:
+            if path.exists():
+                shutil.rmtree(path)
+            aside.rename(path)
+            flush_folder(path.parent)
+    if _discarded(path).exists():
+        shutil.rmtree(_discarded(path))
+
+
+def _lock(path: Path) -> FolderLock:
+    advice = "wait until it has ended, or choose another --name"
+    return FolderLock(path.with_name(f".{path.name}.lock"), str(path), advice)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.replaced")
+
+
+def _discarded(path: Path) -> Path:
+    return path.with_name(f".{path.name}.discarded")
+
+
+def _vacant(path: Path) -> bool:
+    """Is there nothing, as a run leaves it that was killed before its first checkpoint?"""
+    return path.is_dir() and all(p.is_dir() or p.name.startswith(".") for p in path.rglob("*"))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    # Which it is not, in general; or it is gone.
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _check_writable(path: Path) -> None:

@@ -105,13 +105,13 @@ def test_a_run_survives_being_killed(
     assert [p.name for p in (here / "runs").iterdir() if p.name not in ("straight", "killed")] == []
 
 
-def test_nothing_left_to_do_is_said(
+def test_a_checkpoint_beyond_the_last_round_is_refused(
     here: Path, corpus_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments(corpus_file, "done", 1)) == 0
+    assert main(arguments(corpus_file, "done", 2)) == 0
     last = "runs/done/checkpoints/last.ckpt"
     assert main(arguments(corpus_file, "done", 1, "--ckpt_path", last)) == 2
-    assert "The checkpoint has 1 rounds behind it" in capsys.readouterr().err
+    assert "The checkpoint has 2 rounds behind it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("damage", ["cut", "text", "foreign"])

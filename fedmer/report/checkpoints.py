@@ -5,13 +5,40 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fedmer.errors import InputError
+from fedmer.files import explained, replacing
 from fedmer.runs import CHECKPOINTS
 
 MONITOR = "val_weighted_f1"
 """Rounds are selected by weighted F1 on validation; the test part is never looked at."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Checkpoints that are either the old ones or the new ones.
+
+    Lightning's own writes into the temporary folder, and copies where that is another file system.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: It cannot be written; then the one before is still there.
+        """
+        if "://" in str(path):
+            # A callback of the user's may save to object storage, which has no renaming.
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            torch.save(checkpoint, file)
 
 
 class _RoundCheckpoint(ModelCheckpoint):
@@ -19,6 +46,8 @@ class _RoundCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.dirpath = str((Path(trainer.default_root_dir) / CHECKPOINTS).resolve())
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = WholeCheckpoints()
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -170,7 +170,7 @@ def _folders(path: Path) -> list[Path]:
         raise InputError(f"{path} {what}; expected the folder of a run, or a folder of runs.")
     if (path / "result.json").exists():
         return [path]
-    inside = sorted(p for p in path.iterdir() if p.is_dir() and _started(p))
+    inside = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "." and _started(p))
     if not inside and not _started(path):
         raise InputError(
             f"{path} is neither the folder of a run nor a folder of runs; a finished run has a "

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from fedmer.console import Console
@@ -28,7 +30,7 @@ from fedmer.report.rows import append_rows, read_rows, restart_rows
 from fedmer.report.tables import print_result
 from fedmer.report.votes import FILE as VOTES
 from fedmer.report.votes import write_votes
-from fedmer.runs import CHECKPOINTS, RunFolder
+from fedmer.runs import RunFolder
 
 METRICS = (
     "round",
@@ -41,13 +43,17 @@ METRICS = (
 )
 FAILURES = ("round", "client", "why")
 CLIENTS = ("round", "client", "name", "examples", "train_loss", "weight", *TOTALS)
+_ROWS = {"metrics.csv": METRICS, "clients.csv": CLIENTS, "failures.csv": FAILURES}
 _PACKAGES = ("fedmer", "torch", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy")
 
 
 class RunRecord(pl.Callback):
     """Keeps the record of a run in its folder, and prints the result at its end.
 
-    Rows are appended as rounds end; a resumed run first drops the rows of rounds that it repeats.
+    Rows are appended as rounds end, each before the checkpoint of its round. So a run that was
+    killed has the rows of every checkpoint; with its first round a resumed run drops those that it
+    repeats.
+    ``result.json`` is written last: where it is, the rest is.
 
     Args:
         folder: Where to.
@@ -62,26 +68,26 @@ class RunRecord(pl.Callback):
         self.votes: dict[str, Tensor] = {}
         """The same rounds: votes on test, of :attr:`FederatedModule.votes`."""
         self.prototypes = PrototypeRecord(folder.path / PROTOTYPES)
-        self.started = False
+        self.ended = False
+        """Has the run all its rounds and its result?"""
+        self._begun = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = True
-        if _rehearsal(trainer):
-            return
-        self.folder.open()
-        write_atomically(self.folder.path / "config.yaml", self.config)
-        done = trainer.current_epoch
-        restart_rows(self.folder.path / "metrics.csv", METRICS, done)
-        restart_rows(self.folder.path / "clients.csv", CLIENTS, done)
-        restart_rows(self.folder.path / "failures.csv", FAILURES, done)
-        self.prototypes.restart(done)
+        if any(_has_stopped(callback, trainer.current_epoch) for callback in _callbacks(trainer)):
+            # It was killed after that; one more round would make it another run.
+            trainer.should_stop = True
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._begun:
+            self.folder.keep()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if _rehearsal(trainer):
+        if is_rehearsal(trainer):
             return
         assert isinstance(pl_module, FederatedModule)
         report = pl_module.report
         assert report is not None
+        self._begin(report.round)
         number = report.round + 1
         row: dict[str, Any] = {
             "round": number,
@@ -104,8 +110,59 @@ class RunRecord(pl.Callback):
         self._keep(number, pl_module.scores, pl_module.votes)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if _rehearsal(trainer):
+        if is_rehearsal(trainer):
+            self.ended = True
+        elif not self._is_complete(trainer.current_epoch):
+            self._begin(trainer.current_epoch)
+            self.folder.keep()
+            self._finish(trainer, pl_module)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Finish a run that was killed after its last round, which Lightning has nothing to do for.
+
+        It then calls no other hook.
+        """
+        done, last, given = trainer.current_epoch, self.folder.last, self.folder.checkpoint
+        all_done = done == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        if self.ended or not all_done or given is None or not last.exists():
             return
+        if last.samefile(given) and not self._is_complete(done):
+            # Lightning has moved it to the CPU by now.
+            self._begin(done)
+            self._finish(trainer, pl_module.to(trainer.strategy.root_device))
+
+    def _begin(self, done: int) -> None:
+        """Make the record that of a run with so many rounds."""
+        if self._begun:
+            return
+        self._begun = True
+        self.folder.go_back()
+        write_atomically(self.folder.path / "config.yaml", self.config)
+        for name, columns in _ROWS.items():
+            restart_rows(self.folder.path / name, columns, done)
+        self.prototypes.restart(done)
+
+    def _is_complete(self, done: int) -> bool:
+        """Is everything there already, of as many rounds? Says so."""
+        if self._begun or self.folder.checkpoint is None:
+            return False
+        result = self.folder.path / "result.json"
+        wanted = [result, self.folder.path / "curves.png"]
+        wanted += [self.folder.path / VOTES] if self.votes else []
+        if not all(path.exists() for path in wanted):
+            return False
+        if json.loads(result.read_text(encoding="utf-8")).get("rounds") != done:
+            return False
+        self.ended = True
+        print(
+            f"{self.folder.path} has all its {done} rounds, and its result; raise "
+            "--trainer.max_epochs to go on.",
+            file=sys.stderr,
+        )
+        return True
+
+    def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write what a finished run has, and print the result."""
         assert isinstance(pl_module, FederatedModule)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, FederatedDataModule)
@@ -115,25 +172,27 @@ class RunRecord(pl.Callback):
         if self.votes:
             counts = {name: votes.numpy() for name, votes in self.votes.items()}
             write_votes(path / VOTES, data.corpus, data.views("test"), counts)
-        write_atomically(path / "result.json", json.dumps(result, indent=2) + "\n")
         save_curves(rows, path / "curves.png", result["selected"])
         shown = self.evaluated.get("selected") or self.evaluated.get("last")
         if shown and "test" in shown["scores"]:
             scores = Scores(**shown["scores"]["test"])
             save_confusion(scores, data.corpus.label_names, path / "confusion.png")
+        write_atomically(path / "result.json", json.dumps(result, indent=2) + "\n")
+        self.ended = True
         print_result(Console(), result, path)
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Tell somebody who stopped the run how to go on."""
-        last = self.folder.path / CHECKPOINTS / "last.ckpt"
-        stopped = isinstance(exception, KeyboardInterrupt | SystemExit | InputError)
-        if stopped and self.started and last.exists():
-            config = self.folder.path / "config.yaml"
+        last, config = self.folder.last, self.folder.path / "config.yaml"
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit | InputError | OSError)
+        if stopped and last.exists() and config.exists():
+            where = f"in round {trainer.current_epoch + 1}"
+            if trainer.current_epoch == trainer.max_epochs:
+                where = "after the last round"
             print(
-                f"Stopped in round {trainer.current_epoch + 1}. Go on with\n"
-                f"  fedmer fit --config {config} --ckpt_path {last}",
+                f"Stopped {where}. Go on with\n  fedmer fit --config {config} --ckpt_path {last}",
                 file=sys.stderr,
             )
 
@@ -204,9 +263,22 @@ class RunRecord(pl.Callback):
         }
 
 
-def _rehearsal(trainer: pl.Trainer) -> bool:
+def is_rehearsal(trainer: pl.Trainer) -> bool:
     """``--trainer.fast_dev_run`` tries everything once and leaves no trace."""
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    found: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return found
+
+
+def _has_stopped(callback: pl.Callback, rounds: int) -> bool:
+    """Has early stopping ended the run after so many rounds?"""
+    if not isinstance(callback, EarlyStopping):
+        return False
+    reason = callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
+    return reason and callback.stopped_epoch + 1 == rounds
 
 
 def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:

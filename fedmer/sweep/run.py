@@ -174,7 +174,7 @@ class Sweep:
         elif stopped:
             record.status = INTERRUPTED
         elif code == 2 and resumed:
-            # The checkpoint was refused: damaged, or of all rounds but without a result.
+            # The checkpoint was refused: it is damaged.
             record.status = WAITING
         else:
             record.status = FAILED
@@ -206,15 +206,17 @@ def _end(processes: Sequence[Running], caught: Sequence[int]) -> None:
 
 @contextmanager
 def _signals() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM, noted instead of obeyed."""
+    """Ctrl-C, SIGTERM and SIGHUP, noted instead of obeyed."""
     caught: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         caught.append(number)
 
-    before: Mapping[int, Any] = {
-        number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        # Under nohup it is ignored, and has to stay so.
+        numbers.append(signal.SIGHUP)
+    before: Mapping[int, Any] = {number: signal.signal(number, note) for number in numbers}
     try:
         yield caught
     finally:

@@ -126,7 +126,9 @@ def _work(
     trainer: LocalTrainer, pipe: Any, down: FlatWeights, up: FlatWeights, parent: int
 ) -> None:
     """The life of a worker: rounds and jobs come in, answers go out, until None comes."""
+    # Ctrl-C and a hang-up reach the whole group, and the server ends its workers in order.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     torch.set_num_threads(1)
