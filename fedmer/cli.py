@@ -1,5 +1,6 @@
 """The command line over Lightning: ``fedmer fit|validate|test|predict``."""
 
+import itertools
 import json
 import signal
 import sys
@@ -31,6 +32,7 @@ from fedmer.report.progress import RoundProgress
 from fedmer.report.record import RunRecord, is_rehearsal
 from fedmer.report.tables import part_table
 from fedmer.runs import RunFolder, default_name, recover
+from fedmer.schedules import check_name
 from fedmer.sentences import cause, sentence
 from fedmer.signals import hang_up_terminates
 
@@ -47,6 +49,7 @@ DEFAULTS: dict[str, Any] = {
         "class_path": "torch.optim.Adam",
         "init_args": {"lr": 3e-3, "weight_decay": 1e-5},
     },
+    "lr_scheduler": None,
     "loss": {"temperature": 8.0},
     "local": {"batch_size": 2},
 }
@@ -97,7 +100,7 @@ class CLI(LightningCLI):
             help="Replace a run folder of this name.",
         )
         parser.set_defaults({key: DEFAULTS[key] for key in ("loss", "local")})
-        for key in ("network", "optimizer"):
+        for key in ("network", "optimizer", "lr_scheduler"):
             parser.link_arguments(key, f"model.{key}")
         for key in ("aggregator", "selector", "executor", "privacy", "loss", "local"):
             parser.link_arguments(key, f"model.{key}", apply_on="instantiate")
@@ -228,6 +231,9 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
     for kind in registry.KINDS:
         registry.load(kind)
     chosen, *given = arguments
+    for option, value in itertools.pairwise([word for g in given for word in g.split("=", 1)]):
+        if option == "--lr_scheduler":
+            check_name(value.rpartition(".")[2])
 
     class One(command_line):  # type: ignore[misc, valid-type]
         """The same with one subcommand, since a parser of each takes a quarter of a second."""
@@ -268,5 +274,5 @@ def default_parts() -> list[str]:
     Not as a parser's defaults: those bring every option of their class with them, and another class
     chosen by its name would take over the options of the same name.
     """
-    parts = {key: part for key, part in DEFAULTS.items() if "class_path" in part}
+    parts = {key: part for key, part in DEFAULTS.items() if "class_path" in (part or {})}
     return [word for key, part in parts.items() for word in (f"--{key}", json.dumps(part))]

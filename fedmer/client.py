@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
@@ -15,6 +16,7 @@ from fedmer.metrics import EmotionMetrics
 from fedmer.seeds import derive
 
 OptimizerCallable = Callable[[Iterable[torch.nn.Parameter]], Optimizer]
+LRSchedulerCallable = Callable[[Optimizer], LRScheduler]
 
 
 def adam(parameters: Iterable[torch.nn.Parameter]) -> Optimizer:
@@ -64,6 +66,8 @@ class EmotionClient(pl.LightningModule):
         loss: How predictions are judged.
         optimizer: Parameters -> optimizer.
         seed: Where dropout comes from.
+        lr_scheduler: Optimizer -> scheduler, or None; stepped once an epoch here, and in a
+            federation once a round.
 
     >>> from fedmer.data.corpus import CorpusShape
     >>> from fedmer.plugins.networks.sdt import SDT
@@ -81,11 +85,13 @@ class EmotionClient(pl.LightningModule):
         loss: SelfDistillation,
         optimizer: OptimizerCallable = adam,
         seed: int = 0,
+        lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
         self.network = network
         self.loss = loss
         self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
         self.seed = seed
         self.class_weights = None
         self.teacher: Network | None = None
@@ -96,8 +102,15 @@ class EmotionClient(pl.LightningModule):
         output: NetworkOutput = self.network(batch)
         return output
 
-    def configure_optimizers(self) -> Optimizer:
+    def new_optimizer(self) -> Optimizer:
+        """One that has made no step yet."""
         return fuse(self.optimizer(self.network.parameters()))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.new_optimizer()
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": self.lr_scheduler(optimizer)}
 
     def begin_step(self, client: int, epoch: int, step: int) -> None:
         """Make this step's dropout a function of (seed, client, epoch, step)."""

@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 import fedmer
-from fedmer.client import EmotionClient, OptimizerCallable, adam
+from fedmer.client import EmotionClient, LRSchedulerCallable, OptimizerCallable, adam
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.network import Network
@@ -45,6 +45,8 @@ class FederatedModule(pl.LightningModule):
         executor: Where clients run.
         privacy: What protects the updates that clients send, or None.
         optimizer: Parameters -> optimizer, for every client.
+        lr_scheduler: Optimizer -> scheduler of its rate, which is stepped once a round; None for
+            one rate.
         loss: What clients minimise.
         local: How clients train in a round.
         evaluate_clients: Score every client's own holdout after every round, not only at the end.
@@ -63,6 +65,7 @@ class FederatedModule(pl.LightningModule):
         local: LocalTraining | None = None,
         evaluate_clients: bool = False,
         seed: int = 0,
+        lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -72,6 +75,7 @@ class FederatedModule(pl.LightningModule):
         self.executor = executor
         executor.protect(privacy)
         self.make_optimizer = optimizer
+        self.make_scheduler = lr_scheduler
         self.loss = loss or SelfDistillation()
         self.local = local or LocalTraining()
         self.evaluate_clients = evaluate_clients
@@ -111,7 +115,11 @@ class FederatedModule(pl.LightningModule):
             torch.manual_seed(derive(self.seed, "weights"))
             self.network = self._build(data.shape)
             client = EmotionClient(
-                self._build(data.shape), self.loss, self.make_optimizer, self.seed
+                self._build(data.shape),
+                self.loss,
+                self.make_optimizer,
+                self.seed,
+                self.make_scheduler,
             )
         client.network.load_state_dict(self.network.state_dict())
         self.metrics = torch.nn.ModuleDict(
@@ -120,6 +128,7 @@ class FederatedModule(pl.LightningModule):
         device = self.trainer.strategy.root_device
         fabric = fabric_for(device.type, self.trainer.precision)
         trainer = LocalTrainer(client, data.clients, self.aggregator, self.local, fabric)
+        trainer.schedule.check(self._rounds)
         self._loop = [
             FederatedLoop(
                 self.network,
@@ -158,7 +167,8 @@ class FederatedModule(pl.LightningModule):
         if self.trainer.is_last_batch:
             optimizer: Any = self.optimizers()
             self.report = self.loop.finish(optimizer.step)
-            self._log_round({"train_loss": self.report.train_loss})
+            rate = self.loop.trainer.schedule.rate(self.report.round)
+            self._log_round({"train_loss": self.report.train_loss, "lr": rate})
 
     def on_validation_epoch_start(self) -> None:
         self.scores = {}

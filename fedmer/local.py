@@ -20,6 +20,7 @@ from fedmer.errors import InputError
 from fedmer.losses.distillation import inverse_frequencies
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
+from fedmer.schedules import Schedule
 from fedmer.spool import Spool
 from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights
 
@@ -80,7 +81,8 @@ class LocalTrainer:
             ``data``.
 
     Raises:
-        InputError: The loss wants a global teacher and the rule has no global network.
+        InputError: The loss wants a global teacher and the rule has no global network, or the
+            optimizer or the scheduler of its rate cannot be used.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class LocalTrainer:
         self.training = training
         self.own = flatten(client.network)
         self._parameters = list(client.network.parameters())
+        self.schedule = Schedule(client.optimizer, client.lr_scheduler, self._parameters)
         self._optimizer: Optimizer | None = None
         self._initial = self.own.clone()
         self._cache = BatchCache(self.fabric.device)
@@ -226,7 +229,7 @@ class LocalTrainer:
         keep = self.training.optimizer_state == "keep"
         strategy = self.fabric.strategy
         total: Tensor | None = None
-        optimizer = self._begin_optimizer(state)
+        optimizer = self._begin_optimizer(state, own.received.round)
         data = self.data[client].train
         size = self.training.batch_size
         order = EpochOrder(len(data), self.client.seed, client, size)
@@ -261,15 +264,17 @@ class LocalTrainer:
         mean = math.nan if total is None else float(total) / own.steps
         return mean, dict(optimizer.state_dict()) if keep else None
 
-    def _begin_optimizer(self, state: dict[str, Any] | None) -> Optimizer:
-        """One that knows nothing but ``state``; the same one for all clients, where it can."""
+    def _begin_optimizer(self, state: dict[str, Any] | None, round: int) -> Optimizer:
+        """One that knows nothing but ``state`` and the round; the same one for all clients, where
+        it can."""
         keep = self.training.optimizer_state == "keep"
         if keep or self._optimizer is None or not restart(self._optimizer):
             # Fabric's own call makes a class for every optimizer, which is more than a small step.
-            made = self.client.configure_optimizers()
+            made = self.client.new_optimizer()
             self._optimizer = self.fabric.strategy.setup_optimizer(made)
         if keep and state:
             self._optimizer.load_state_dict(_detached(state))
+        self.schedule.apply(self._optimizer, round)
         return self._optimizer
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 
-from fedmer.client import EmotionClient, OptimizerCallable
+from fedmer.client import EmotionClient, LRSchedulerCallable, OptimizerCallable
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.network import Network
 from fedmer.data.client_data import ClientData
@@ -25,10 +25,10 @@ from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
 from fedmer.seeds import derive
 
-CLIENT_PARTS = ("network", "aggregator", "optimizer", "loss", "local")
+CLIENT_PARTS = ("network", "aggregator", "optimizer", "lr_scheduler", "loss", "local")
 """What of a run's configuration a client needs."""
 
-_OURS = ("fedmer.plugins.", "torch.optim.")
+_OURS = ("fedmer.plugins.", "fedmer.schedules.", "torch.optim.")
 _PLAIN = re.compile(r"[\w -]*|[-+]?[\d.]+(e[-+]?\d+)?")
 
 
@@ -39,6 +39,12 @@ def add_client_parts(parser: ArgumentParser) -> None:
     )
     parser.add_subclass_arguments(Aggregator, "aggregator", help="Aggregation rule: %s")
     parser.add_argument("--optimizer", type=OptimizerCallable, help="Optimizer of a client.")
+    parser.add_argument(
+        "--lr_scheduler",
+        type=LRSchedulerCallable | None,
+        default=None,
+        help="Scheduler of a client's learning rate, stepped once a round.",
+    )
     parser.add_class_arguments(SelfDistillation, "loss")
     parser.add_class_arguments(LocalTraining, "local")
 
@@ -88,7 +94,7 @@ def build_trainer(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "weights"))
             network = parts.network(shape)
-        client = EmotionClient(network, parts.loss, parts.optimizer, seed)
+        client = EmotionClient(network, parts.loss, parts.optimizer, seed, parts.lr_scheduler)
         fabric = fabric_for("auto", settings["precision"])
     except (ArgumentError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:500]
@@ -105,7 +111,9 @@ def _installed() -> set[str]:
 
 
 def _values(settings: Mapping[str, Any], key: str) -> Any:
-    if not isinstance(settings[key], Mapping):
+    if not isinstance(settings[key], Mapping) and not (
+        key == "lr_scheduler" and settings[key] is None
+    ):
         raise InputError(f"{key} is no group of settings")
     return settings[key]
 
@@ -133,4 +141,6 @@ def _is_ours(path: str) -> bool:
     """
     place, _, name = path.rpartition(".")
     found = vars(sys.modules[place]).get(name) if place in sys.modules else None
-    return isinstance(found, type) and path.startswith(_OURS) and found.__module__.startswith(_OURS)
+    if not isinstance(found, type):
+        return False
+    return path.startswith(_OURS) and f"{found.__module__}.".startswith(_OURS)

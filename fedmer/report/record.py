@@ -35,6 +35,7 @@ from fedmer.runs import RunFolder
 METRICS = (
     "round",
     "clients",
+    "lr",
     "train_loss",
     *(f"{part}_{name}" for part in ("val", "test") for name in TOTALS),
     "bytes_down",
@@ -92,6 +93,7 @@ class RunRecord(pl.Callback):
         row: dict[str, Any] = {
             "round": number,
             "clients": len(report.summaries),
+            "lr": pl_module.loop.trainer.schedule.rate(report.round),
             "train_loss": report.train_loss,
             "bytes_down": report.bytes_down,
             "bytes_up": report.bytes_up,

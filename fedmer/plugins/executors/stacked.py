@@ -84,7 +84,7 @@ class Stacked(Executor):
             return f"the precision is {precision}."
         if trainer.training.optimizer_state == "keep":
             return "local.optimizer_state is 'keep'."
-        name = type(trainer.client.configure_optimizers()).__name__
+        name = type(trainer.client.new_optimizer()).__name__
         if name not in ELEMENTWISE:
             return f"the optimizer {name} may mix clients."
         if not network.stackable:
@@ -136,6 +136,7 @@ class Stacked(Executor):
             name: nn.Parameter(torch.stack([weights[name] for weights in starts])) for name in names
         }
         optimizer = fuse(trainer.client.optimizer(stack.values()))
+        trainer.schedule.apply(optimizer, self.received.round)
         network.train()
         losses: dict[int, list[Tensor]] = {client: [] for client in clients}
         with torch.random.fork_rng(devices=[]):
