@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.data.formats.archive import read_archive
+from fedmer.data.formats.room import Room
 from fedmer.errors import InputError
 from fedmer.files import replacing
+
+MAX_GB = 0.5
+"""What a file of a run may unpack to; the votes of ten thousand turns have a megabyte."""
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool = True) -> None:
@@ -27,13 +31,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Read an ``.npz``, executing nothing in it.
 
     Raises:
-        InputError: It is damaged.
+        InputError: It is damaged, or unpacks to more than :data:`MAX_GB`.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be read ({type(error).__name__}); it is damaged. Remove it and what "
-            "was made of it is left out."
-        ) from error
+        return read_archive(path, Room(path, MAX_GB, "remove it"))
+    except InputError as error:
+        raise InputError(f"{error} Without the file, what is made of it is left out.") from None

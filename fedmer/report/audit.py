@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmer.errors import InputError
+from fedmer.report.reading import bounded
 
 _SUMS = {"accuracy": "accuracy_", "weighted_f1": "f1_"}
 """Overall score -> prefix of the emotions' columns that it is the weighted mean of."""
+
+_LONGEST = 30
+"""Characters of a number in a table, beyond any."""
 
 _SLACK = 1e-9
 """Of binary arithmetic."""
@@ -86,9 +90,11 @@ def audit_file(path: Path) -> Audit:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, restval=""))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or "it is not a text file of comma-separated values"
+            rows = list(bounded(csv.DictReader(file, restval="")))
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} cannot be read: it is not a text file in UTF-8.") from error
+    except (OSError, ValueError, csv.Error) as error:
+        why = getattr(error, "strerror", None) or f"{error}"
         raise InputError(f"{path} cannot be read: {why}.") from error
     columns = list(rows[0]) if rows else []
     emotions = [name.removeprefix("support_") for name in columns if _begins(name, "support_")]
@@ -142,9 +148,9 @@ def _number(row: Mapping[str, str], column: str, path: Path) -> tuple[float, flo
     """A number and half a unit of the last digit that is printed of it."""
     text = row[column].strip()
     digits = text.partition(".")[2]
-    if not text.replace(".", "", 1).isdecimal() or not text.isascii():
+    if not text.replace(".", "", 1).isdecimal() or not text.isascii() or len(text) > _LONGEST:
         raise InputError(
-            f"{path}: {column} of '{row['row']}' is '{text}'; expected a number such as 74.08."
+            f"{path}: {column} of '{row['row']}' is '{text[:40]}'; expected a number such as 74.08."
         )
     return float(text), 0.5 * 10.0 ** -len(digits)
 

@@ -1,6 +1,5 @@
 """Finished runs, read from their folders and checked."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from fedmer.errors import InputError
 from fedmer.report.confusion import totals
-from fedmer.report.rows import read_rows
+from fedmer.report.reading import MAX_CELLS, REMEDY, check_rows, read_json, read_rows
+from fedmer.report.result import check_result
 from fedmer.report.votes import FILE as VOTES
 from fedmer.report.votes import Votes, read_votes
 
@@ -67,45 +67,43 @@ class Run:
     @cached_property
     def config(self) -> dict[str, Any]:
         """``config.yaml``; empty if somebody removed it."""
-        import yaml
+        from fedmer import safe_yaml
 
         path = self.path / "config.yaml"
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        content = safe_yaml.read(path) if path.exists() else {}
+        try:
+            # Rows are told apart by what this says.
+            json.dumps(content, sort_keys=True)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"{path} has a name that is no text, or a number of thousands of digits; {REMEDY}."
+            ) from None
         return content if isinstance(content, dict) else {}
 
     @cached_property
     def rounds(self) -> list[dict[str, str]]:
         """The rows of ``metrics.csv``."""
-        return self._rows("metrics.csv")
+        path = self.path / "metrics.csv"
+        rows = read_rows(path) if path.exists() else []
+        scores = ("train_loss", "val_weighted_f1", "test_weighted_f1")
+        check_rows(rows, path, ("round", "bytes_down", "bytes_up"), optional=scores)
+        return rows
 
     @cached_property
     def clients(self) -> list[dict[str, str]]:
         """The rows of ``clients.csv``."""
-        return self._rows("clients.csv")
+        path = self.path / "clients.csv"
+        rows = read_rows(path) if path.exists() else []
+        check_rows(rows, path, ("round", "client", "examples"), ("weight",))
+        count = len({row["client"] for row in rows}) * len({row["round"] for row in rows})
+        if count > MAX_CELLS:
+            raise InputError(f"{path} has {count} pairs of client and round; {REMEDY}.")
+        return rows
 
     @cached_property
     def votes(self) -> Votes | None:
         """Of the round that is reported; None for a run that kept none."""
-        return read_votes(self.path / VOTES, self.which)
-
-    def _rows(self, name: str) -> list[dict[str, str]]:
-        path = self.path / name
-        if not path.exists():
-            return []
-        try:
-            rows = read_rows(path)
-            for row in rows:
-                int(row["round"])
-                # A client's name is the one text; a cell may be empty, but not missing.
-                if None in row or None in row.values():
-                    raise ValueError(f"round {row['round']} has other cells than the first line")
-                for column in row.keys() - {"name"}:
-                    float(row[column] or 0)
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InputError(
-                f"{path} is damaged ({error}); leave the run out of the report, or run it again."
-            ) from error
-        return rows
+        return read_votes(self.path / VOTES, self.which, len(self.result["data"]["labels"]))
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,12 @@ def _folders(path: Path) -> list[Path]:
         raise InputError(f"{path} {what}; expected the folder of a run, or a folder of runs.")
     if (path / "result.json").exists():
         return [path]
-    inside = sorted(p for p in path.iterdir() if p.is_dir() and p.name[0] != "." and _started(p))
+    try:
+        inside = sorted(
+            p for p in path.iterdir() if p.is_dir() and p.name[0] != "." and _started(p)
+        )
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     if not inside and not _started(path):
         raise InputError(
             f"{path} is neither the folder of a run nor a folder of runs; a finished run has a "
@@ -185,38 +188,30 @@ def _started(path: Path) -> bool:
 
 def _read(folder: Path, which: Which) -> Run | None:
     path = folder / "result.json"
+    result = read_json(path)
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        scored: list[Which] = [
-            key
-            for key in (which, "last")
-            if result[key] is not None and "test" in result[key]["scores"]
-        ]
-        if not scored:
-            return None
-        run = Run(folder, result, scored[0], _given(folder))
-        _check(run)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+        check_result(result)
+    except ValueError as error:
         raise InputError(
-            f"{path} cannot be read as the result of a run ({type(error).__name__}: {error}); "
-            "make the run anew, or leave it out."
-        ) from error
+            f"{path} cannot be read as the result of a run ({error}); make the run anew, or leave "
+            "it out."
+        ) from None
+    scored: list[Which] = [
+        key
+        for key in (which, "last")
+        if result[key] is not None and "test" in result[key]["scores"]
+    ]
+    if not scored:
+        return None
+    run = Run(folder, result, scored[0], _given(folder))
+    _check(run)
     return run
 
 
 def _check(run: Run) -> None:
-    """What is read later is there, and the confusion matrix gives the scores beside it."""
-    labels = run.result["data"]["labels"]
-    confusion = run.confusion
-    if confusion.shape != (len(labels), len(labels)):
-        raise ValueError(f"{len(labels)} emotions and a confusion matrix of {confusion.shape}")
-    for key in ("aggregator", "network", "partitioner", "baselines", "holdouts", "command"):
-        run.result[key]
-    _ = run.seed, run.round, run.corpus
+    """The confusion matrix gives the scores beside it."""
     scores = run.result[run.which]["scores"]["test"]
-    for name, value in zip(("accuracy", "weighted_f1"), totals(confusion), strict=True):
+    for name, value in zip(("accuracy", "weighted_f1"), totals(run.confusion), strict=True):
         if not math.isclose(scores[name], float(value), abs_tol=1e-5):
             raise InputError(
                 f"{run.path / 'result.json'} contradicts itself: {name} is {scores[name]:.6f}, but "
@@ -233,6 +228,8 @@ def _given(folder: Path) -> dict[str, str]:
     rows = read_rows(path)
     own = next((row for row in rows if row.get("trial") == folder.name), {})
     columns = list(own)
+    # A row that is being written lacks cells.
+    own = {name: value or "" for name, value in own.items()}
     if not {"seconds", "rounds"} <= own.keys():
         return {}
     # A trial's parameters stand between what became of it and its scores.

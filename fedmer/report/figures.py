@@ -108,10 +108,11 @@ def weight_map(run: Run, number: int) -> str:
     sizes = {int(row["client"]): int(row["examples"]) for row in run.clients}
     order = sorted(sizes, key=lambda client: (-sizes[client], client))
     rounds = sorted({int(row["round"]) for row in run.clients})
+    line = {client: place for place, client in enumerate(order)}
+    column = {number: place for place, number in enumerate(rounds)}
     shares = np.zeros((len(order), len(rounds)))
     for row in run.clients:
-        place = order.index(int(row["client"])), rounds.index(int(row["round"]))
-        shares[place] = float(row["weight"])
+        shares[line[int(row["client"])], column[int(row["round"])]] = float(row["weight"])
     # Blue that grows more solid, so that it reads on a light and on a dark page.
     pixels = np.empty((*shares.shape, 4))
     pixels[..., :3] = (0.20, 0.49, 0.83)

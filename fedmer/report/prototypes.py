@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.errors import InputError
 from fedmer.report.arrays import read_arrays, write_arrays
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class PrototypeRecord:
         self._rounds, self._kept = [], []
         if not self.path.exists():
             return
-        arrays = read_arrays(self.path)
+        arrays = _read(self.path)
         for place, number in enumerate(arrays.pop("rounds").tolist()):
             if number <= done:
                 self._rounds.append(number)
@@ -80,11 +81,40 @@ def read_prototypes(
     Raises:
         InputError: The file is damaged.
     """
-    arrays = read_arrays(path)
+    arrays = _read(path)
     found = {}
     for name, rows in arrays.items():
         if name.startswith(_MEANS):
-            site = name.removeprefix(_MEANS)
-            known = arrays[_KNOWN + site].astype(np.bool_)
-            found[site] = rows.astype(np.float64), known
+            known = arrays[_KNOWN + name.removeprefix(_MEANS)].astype(np.bool_)
+            if not np.isfinite(rows[known]).all():
+                raise InputError(f"{path}: '{name}' holds NaN or infinity; remove the file.")
+            found[name.removeprefix(_MEANS)] = rows.astype(np.float64), known
     return arrays["rounds"].astype(np.int64), found
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a record, each of the shape that the others have; other arrays are left out."""
+    arrays = read_arrays(path)
+    rounds = arrays.get("rounds")
+    if rounds is None or rounds.ndim != 1 or rounds.dtype.kind not in "iu" or not len(rounds):
+        raise InputError(f"{path} has no 'rounds', one number a row; remove the file.")
+    kept = {"rounds": rounds}
+    for name, rows in arrays.items():
+        known = _KNOWN + name.removeprefix(_MEANS) if name.startswith(_MEANS) else name
+        if not known.startswith(_KNOWN):
+            continue
+        sides, kinds = (2, "b") if known == name else (3, "iuf")
+        mask = arrays.get(known)
+        if (
+            (rows.ndim, len(rows.shape) and len(rows)) != (sides, len(rounds))
+            or rows.dtype.kind not in kinds
+            or not rows.size
+            or mask is None
+            or mask.shape != rows.shape[:2]
+        ):
+            raise InputError(
+                f"{path}: '{name}' is {rows.dtype} of shape {rows.shape}, no prototypes of "
+                f"{len(rounds)} rounds; remove the file."
+            )
+        kept[name] = rows
+    return kept

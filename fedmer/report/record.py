@@ -26,7 +26,8 @@ from fedmer.report.plots import save_confusion, save_curves
 from fedmer.report.probe import baselines
 from fedmer.report.prototypes import FILE as PROTOTYPES
 from fedmer.report.prototypes import PrototypeRecord
-from fedmer.report.rows import append_rows, read_rows, restart_rows
+from fedmer.report.reading import read_rows
+from fedmer.report.rows import append_rows, restart_rows
 from fedmer.report.tables import print_result
 from fedmer.report.votes import FILE as VOTES
 from fedmer.report.votes import write_votes

@@ -2,17 +2,13 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedmer.files import append, write_atomically
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file such as ``metrics.csv``, as text by column."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+from fedmer.report.reading import read_rows
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -26,11 +22,15 @@ def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
 
 
 def restart_rows(path: Path, columns: Sequence[str], done: int) -> None:
-    """Leave a file with its header and the complete rows of rounds up to ``done``."""
+    """Leave a file with its header and the complete rows of rounds up to ``done``.
+
+    Raises:
+        InputError: It cannot be read or written.
+    """
     kept = [
-        row
+        {name: row.get(name, "") for name in columns}
         for row in (read_rows(path) if path.exists() else [])
-        if None not in row.values() and row["round"].isdigit() and int(row["round"]) <= done
+        if None not in row.values() and _round(row) <= done
     ]
     write_atomically(path, as_csv(columns, kept))
 
@@ -47,3 +47,9 @@ def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], header: bo
         writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _round(row: Mapping[str, str]) -> float:
+    """Of a row; infinite for what is none."""
+    text = row.get("round", "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else math.inf

@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.formats.room import Room
 from fedmer.data.share import Share
 from fedmer.errors import InputError
-from fedmer.report.arrays import read_arrays, write_arrays
+from fedmer.report.arrays import MAX_GB, read_arrays, write_arrays
 
 FILE = "test_votes.npz"
+_MOST = 2**31
+"""Networks that can have voted, and more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,23 +92,39 @@ def write_votes(
     write_arrays(path, arrays)
 
 
-def read_votes(path: Path, which: str) -> Votes | None:
+def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | None:
     """The votes of ``last`` or ``selected``; None if the file has none.
 
+    Args:
+        path: The file.
+        which: Round.
+        classes: ``C``, if it is known.
+
     Raises:
-        InputError: It is damaged.
+        InputError: It is damaged, or holds something else than votes on so many classes.
     """
     if not path.exists():
         return None
     arrays = read_arrays(path)
-    if f"votes_{which}" not in arrays:
+    key = f"votes_{which}"
+    if key not in arrays:
         return None
-    try:
-        return Votes(
-            arrays["dialogue"],
-            arrays["turn"],
-            arrays["truth"],
-            arrays[f"votes_{which}"].astype(np.int64),
-        )
-    except KeyError as error:
-        raise InputError(f"{path} has no column {error}; it is not a file of fedmer.") from error
+    turns, found = (*arrays[key].shape, 0, 0)[:2]
+    classes = found if classes is None else classes
+    expected = {"dialogue": ("U", (turns,)), "turn": ("iu", (turns,)), "truth": ("iu", (turns,))}
+    for name, (kinds, shape) in (expected | {key: ("iu", (turns, classes))}).items():
+        own = arrays.get(name)
+        if own is None or own.dtype.kind not in kinds or own.shape != shape:
+            what = "missing" if own is None else f"{own.dtype} of shape {own.shape}"
+            raise InputError(
+                f"{path}: '{name}' is {what}; expected {shape}, for {classes} emotions. Remove "
+                "the file to leave it out."
+            )
+        if kinds == "iu" and own.size and not (own.min() >= 0 and own.max() < _MOST):
+            raise InputError(f"{path}: '{name}' holds what is no count; remove the file.")
+    if turns and arrays["truth"].max() >= classes:
+        raise InputError(f"{path}: 'truth' holds what is no emotion; remove the file.")
+    dialogues = len(np.unique(arrays["dialogue"]))
+    Room(path, MAX_GB, "remove it").take(8 * dialogues * classes**2)
+    turn, truth, counts = (arrays[name].astype(np.int64) for name in ("turn", "truth", key))
+    return Votes(arrays["dialogue"], turn, truth, counts)

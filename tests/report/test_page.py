@@ -31,8 +31,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(
             path / "prototypes.npz",
             rounds=np.array([1, 2]),
-            prototypes=draw.normal(size=(2, 6, 4)),
-            known=draw.random((2, 6)) < 0.7,
+            **{
+                "prototypes.fused": draw.normal(size=(2, 6, 4)),
+                "known.fused": draw.random((2, 6)) < 0.7,
+            },
         )
     for number in range(13):
         name = f"Rule{number}{SCRIPT if number == 3 else ''}"

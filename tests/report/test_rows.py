@@ -137,14 +137,20 @@ def spoil(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
             ),
             "contradicts itself: accuracy is 0.990000, but its confusion matrix gives",
         ),
-        (lambda path: spoil(path, lambda r: r.pop("data")), "(KeyError: 'data')"),
-        (lambda path: (path / "result.json").write_text("{"), "cannot be read as the result"),
+        (lambda path: spoil(path, lambda r: r.pop("data")), "(result has no 'data')"),
+        (lambda path: (path / "result.json").write_text("{"), "result.json is not JSON"),
         (lambda path: (path / "result.json").write_text("[]"), "cannot be read as the result"),
-        (lambda path: (path / "test_votes.npz").write_text("x"), "test_votes.npz cannot be read"),
-        (lambda path: (path / "prototypes.npz").write_text("x"), "prototypes.npz cannot be read"),
+        (
+            lambda path: (path / "test_votes.npz").write_text("x"),
+            "votes.npz is not a whole",
+        ),
+        (lambda path: (path / "prototypes.npz").write_text("x"), "prototypes.npz is not a whole"),
         (lambda path: (path / "metrics.csv").write_text("round\nx\n"), "metrics.csv is damaged"),
         (lambda path: (path / "metrics.csv").write_text("a\n1\n"), "metrics.csv is damaged"),
-        (lambda path: (path / "clients.csv").write_text("round,weight\n1\n"), "other cells than"),
+        (
+            lambda path: (path / "clients.csv").write_text("round,weight\n1\n"),
+            "clients.csv is",
+        ),
     ],
 )
 def test_what_cannot_be_compared_or_read_is_a_sentence(
