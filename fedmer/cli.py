@@ -14,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from fedmer import recipes
 from fedmer.console import Console
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
@@ -254,7 +255,7 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
                 trainer_defaults=dict(TRAINER_DEFAULTS),
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
-                args=[chosen, *default_parts(), *given],
+                args=prepared(arguments),
             )
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
@@ -266,6 +267,15 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
                 raise
             raise unwritable(Path(error.filename or "A file of the run"), error) from error
     return 0
+
+
+def prepared(arguments: Sequence[str]) -> list[str]:
+    """The words for the parser: with fedmer's own parts first, and recipes as their files.
+
+    Whoever asks the parser of :func:`run` about a command line asks with these, as ``run`` does.
+    """
+    chosen, *given = arguments
+    return [chosen, *default_parts(), *recipes.as_files(given)]
 
 
 def default_parts() -> list[str]:

@@ -6,13 +6,16 @@ import importlib
 import inspect
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from fedmer.errors import InputError
 from fedmer.sweep.parameters import Parameter
 from fedmer.sweep.trials import Trial
+
+_Parse = Callable[[Sequence[str]], Any]
 
 _UNKNOWN = re.compile(r"unrecognized arguments|has an option|unknown option")
 
@@ -75,37 +78,43 @@ def answer(questions: Sequence[Question], reply: Connection) -> None:
         cli.run(["fit"], OnlyParser)
     except Found as found:
         parser, options = found.args
-    problems = (_problem(parser, options, question) for question in questions)
+
+    def parse(words: Sequence[str]) -> Any:
+        return parser.parse_args(cli.prepared(words))
+
+    problems = (_problem(parse, options, question) for question in questions)
     reply.send(next((problem for problem in problems if problem), None))
 
 
-def _problem(parser: Any, options: Any, question: Question) -> str | None:
-    if _refused(parser, question.words) is None:
+def _problem(parse: _Parse, options: Any, question: Question) -> str | None:
+    if _refused(parse, question.words) is None:
         return None
     words = list(question.before)
-    said = _refused(parser, words)
+    said = _refused(parse, words)
     if said is not None:
         return f"command: {said}"
     for name, part in question.parameters.items():
-        said = _refused(parser, [*words, *part])
+        said = _refused(parse, [*words, *part])
         if said is None:
             words += part
         elif _UNKNOWN.search(said):
-            return _unknown(name, list(_known(options, parser.parse_args(words)["fit"])))
+            return _unknown(name, list(_known(options, parse(words)["fit"])))
         else:
             return f"parameter '{name}': {said}"
-    return f"the options after --: {_refused(parser, question.words)}"
+    return f"the options after --: {_refused(parse, question.words)}"
 
 
-def _refused(parser: Any, words: Sequence[str]) -> str | None:
+def _refused(parse: _Parse, words: Sequence[str]) -> str | None:
     """What the parser says against the words, or None."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            parser.parse_args(list(words))
+            parse(words)
     except SystemExit:
         lines = [line for line in said.getvalue().splitlines() if "error: " in line]
         return lines[-1].partition("error: ")[2] if lines else said.getvalue().strip()
+    except InputError as error:
+        return str(error)
     except Exception as error:  # noqa: BLE001 - whatever a parser of strangers' classes raises
         return f"{type(error).__name__}: {error}"
     return None
