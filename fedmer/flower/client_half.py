@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedmer.flower import masking
+from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import put_answer, take_broadcast
 from fedmer.local import LocalTrainer
 from fedmer.messages import Update
@@ -44,7 +45,7 @@ def fit(
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
         assert received.weights is not None
-        keep_difference(state, update, received.weights)
+        keep_difference(state, update, received.weights, digest_of(content))
         update = None
     answer = RecordDict()
     put_answer(answer, summary, update)
@@ -52,7 +53,9 @@ def fit(
 
 
 @torch.no_grad()
-def keep_difference(state: RecordDict, update: Update, received: Mapping[str, Tensor]) -> None:
+def keep_difference(
+    state: RecordDict, update: Update, received: Mapping[str, Tensor], letter: bytes
+) -> None:
     """Keep what training changed with the node, until its weight is known.
 
     What a rule attaches has no received value and is kept as it is.
@@ -61,7 +64,7 @@ def keep_difference(state: RecordDict, update: Update, received: Mapping[str, Te
         (value - received[name] if name in received else value).flatten()
         for name, value in update.weights.items()
     ]
-    masking.keep(state, torch.cat(parts).cpu().numpy())
+    masking.keep(state, torch.cat(parts).cpu().numpy(), letter)
 
 
 def score(trainer: LocalTrainer, content: RecordDict, memory: dict[str, Any]) -> RecordDict:

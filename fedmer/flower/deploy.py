@@ -136,6 +136,7 @@ def init(
         raise InputError(f"--host is '{host}'; expected a host name or an IPv4 address.")
     _need_flower()
     from fedmer.flower.certificates import certificates, node_key
+    from fedmer.flower.policy import policy_for
 
     names = tuple(f"node-{number}" for number in range(nodes))
     found = Federation(folder.absolute(), f"{host}:{port}", names)
@@ -159,6 +160,7 @@ def init(
             node.public_key.write_bytes(key.public)
             found.public_key(name).write_bytes(key.public)
             node.authority.write_bytes(authority.public)
+            policy_for(nodes).write(node.policy)
             node.write()
         # The last of all: without it the folder is none of a federation.
         found.write()
@@ -234,12 +236,17 @@ def _node(node: Node, data: Path) -> int:
     _need_flower()
     from fedmer.data.formats import read_corpus
     from fedmer.flower.certificates import check_node_key
+    from fedmer.flower.policy import Policy
     from fedmer.flower.resident import SOCKET
 
     for path in (node.authority, node.key, node.state):
         if not path.exists():
             raise InputError(f"{path} is missing; carry the node's folder here again.")
     check_node_key(node.key)
+    try:
+        Policy.read(node.policy)
+    except InputError as error:
+        raise InputError(f"{node.folder}: {error}.") from error
     read_corpus(data, math.inf)
     config = " ".join(
         f"{key}={_quoted(path)}" for key, path in (("folder", node.folder), ("data", data))

@@ -200,6 +200,11 @@ class Node:
         return self.folder / "key.pub"
 
     @property
+    def policy(self) -> Path:
+        """What the node takes part in; its owner's to change."""
+        return self.folder / "policy.json"
+
+    @property
     def state(self) -> Path:
         """What the node keeps between rounds; nothing of it ever leaves."""
         return self.folder / "state"

@@ -17,10 +17,11 @@ from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECOR
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedmer.flower.masks import harden
-from fedmer.flower.records import size
+from fedmer.flower.masking import written
+from fedmer.flower.masks import SERVER, harden
+from fedmer.flower.records import size, take_failure
+from fedmer.flower.terms import MODULUS, Terms, grid
 
-_MODULUS_BITS = 32
 _PAUSES = (0.02, 0.5)
 _ROLL_CALL = 5.0
 _KEYS_SHARED = 2
@@ -78,16 +79,20 @@ class _Ask:
                 node = waiting.pop(answer.metadata.reply_to_message_id)
                 if answer.has_error():
                     self.failures[node] = f"failed: {answer.error.reason}"
+                    continue
+                self.up += size(answer.content)
+                own = take_failure(answer.content)
+                if own is None:
+                    answers.append(answer)
                 else:
-                    self.up += size(answer.content)
-                answers.append(answer)
+                    self.failures[node] = f"says: {own}"
             if time.monotonic() > called + _ROLL_CALL:
                 called = time.monotonic()
                 connected = set(self.grid.get_node_ids())
                 waiting = {letter: node for letter, node in waiting.items() if node in connected}
             time.sleep(pause)
             pause = min(1.2 * pause, _PAUSES[1])
-        answered = {a.metadata.src_node_id for a in answers if not a.has_error()}
+        answered = {answer.metadata.src_node_id for answer in answers}
         self.stages.append(answered)
         if len(self.stages) <= _KEYS_SHARED and answered != set(nodes):
             raise _LostError
@@ -95,19 +100,20 @@ class _Ask:
 
 
 class _Once(FedAvg):
-    """What the workflow takes for a strategy: gives each node its weight, and keeps the total."""
+    """What the workflow takes for a strategy: tells each node all weights, and keeps the total."""
 
-    def __init__(self, weights: Mapping[int, float], clip: float) -> None:
+    def __init__(self, terms: Terms) -> None:
         super().__init__()
-        self.weights = weights
-        self.clip = clip
+        self.terms = terms
         self.total: NDArray[np.float64] | None = None
 
     def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
         nothing = Parameters(tensors=[], tensor_type="numpy.ndarray")
+        told: dict[str, Any] = {"weights": written(self.terms.weights), "clip": self.terms.clip}
+        # A copy for each, since the workflow adds to them.
         return [
-            (SimpleNamespace(node_id=node), FitIns(nothing, {"weight": weight, "clip": self.clip}))
-            for node, weight in self.weights.items()
+            (SimpleNamespace(node_id=node), FitIns(nothing, dict(told)))
+            for node in self.terms.weights
         ]
 
     def aggregate_fit(
@@ -119,12 +125,13 @@ class _Once(FedAvg):
 
 
 def masked_sum(
-    grid: Grid,
+    flower: Grid,
     weights: Mapping[int, float],
     round: int,
     threshold: float,
     clip: float,
     seconds: float,
+    letter: bytes,
 ) -> MaskedSum:
     """Sum the vectors that nodes have kept, each times its weight.
 
@@ -132,38 +139,30 @@ def masked_sum(
     others begin again, and after that Flower's protocol undoes the masks of those who are missing.
 
     Args:
-        grid: The way to the nodes.
+        flower: The way to the nodes.
         weights: Node -> weight.
         round: From 0.
         threshold: Share of the nodes that has to stay for the total to be unmasked.
         clip: A node with a number beyond ``[-clip, clip]``, after the weight, takes no part.
         seconds: To wait for each of the four stages.
+        letter: The digest of what all of them were asked to learn.
     """
-    harden()
-    # The sum of all has to fit into the modulus; what is left of it goes into precision.
-    bits = _MODULUS_BITS - 1 - math.ceil(math.log2(max(len(weights), 2)))
     # Rounded up: two halves of a cohort must never both be enough.
     least = max(2, math.ceil(threshold * len(weights)))
-    workflow = SecAggPlusWorkflow(
-        num_shares=1.0,
-        reconstruction_threshold=least,
-        max_weight=1.0,
-        clipping_range=float(clip),
-        quantization_range=2**bits,
-        modulus_range=2**_MODULUS_BITS,
-    )
-    ask = _Ask(grid, seconds)
+    ask = _Ask(flower, seconds)
     head = ConfigRecord({"current_round": round + 1})
     state = RecordDict({MAIN_CONFIGS_RECORD: head, MAIN_PARAMS_RECORD: ArrayRecord()})
-    run: Any = grid.run
+    run: Any = flower.run
     own = Context(run_id=run.run_id, node_id=0, node_config={}, state=state, run_config={})
     asking: Any = ask
-    left = dict(weights)
+    left = {node: float(weight) for node, weight in weights.items()}
     while len(left) >= least:
         ask.stages = []
-        strategy = _Once(left, clip)
+        terms = Terms(letter, left, least, float(clip))
+        harden(SERVER, terms.digest)
+        strategy = _Once(terms)
         try:
-            workflow(asking, LegacyContext(own, strategy=strategy))
+            _workflow(terms)(asking, LegacyContext(own, strategy=strategy))
         except _LostError:
             # Nobody has sent a vector yet, so that the others may begin again among themselves.
             left = {node: left[node] for node in sorted(ask.stages[-1])}
@@ -175,3 +174,15 @@ def masked_sum(
         return MaskedSum(strategy.total, nodes, ask.failures, ask.down, ask.up)
     stayed = sorted(ask.stages[-1]) if ask.stages else []
     return MaskedSum(None, stayed, ask.failures, ask.down, ask.up)
+
+
+def _workflow(terms: Terms) -> SecAggPlusWorkflow:
+    return SecAggPlusWorkflow(
+        num_shares=1.0,
+        reconstruction_threshold=terms.threshold,
+        max_weight=1.0,
+        clipping_range=terms.clip,
+        # The sum of all has to fit into the modulus; what is left of it goes into precision.
+        quantization_range=grid(len(terms.weights)),
+        modulus_range=MODULUS,
+    )

@@ -1,46 +1,247 @@
-"""A client's part of a masked sum, of the update that it has kept."""
+"""A client's part of a masked sum, of the update that it has kept.
 
+The protocol is Flower's. What is checked here is that the server cannot use it to see one update:
+the numbers it sets up, the weights, and who it says was lost. Each kept update goes into one sum,
+each pair of keys masks one vector, and of each peer a node reveals its seed or its key, once.
+"""
+
+import fcntl
+import json
+import math
+import os
+import secrets
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.client.mod import secaggplus_mod
 from flwr.common import Code, FitRes, Status, ndarrays_to_parameters
+from flwr.common.secure_aggregation.secaggplus_constants import (
+    RECORD_KEY_CONFIGS,
+    RECORD_KEY_STATE,
+    Key,
+    Stage,
+)
 from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
-from fedmer.flower.masks import harden
+from fedmer.flower.masks import CLIENT, harden
+from fedmer.flower.policy import Policy
+from fedmer.flower.records import put_failure
+from fedmer.flower.terms import MODULUS, Terms, grid
 
 _KEPT = "update"
+_LETTER = "update.letter"
+_WEIGHTS = "masked sum"
+_SPENT = "spent"
 
 
-def keep(state: RecordDict, difference: NDArray[np.float32]) -> None:
-    """Leave a vector with the node, in what Flower keeps between its messages, for the sum."""
+def keep(state: RecordDict, difference: NDArray[np.float32], letter: bytes) -> None:
+    """Leave a vector with the node, in what Flower keeps between its messages, for the sum.
+
+    Args:
+        state: What Flower keeps.
+        difference: ``(n,)``, what training changed.
+        letter: The digest of what the node was asked to learn.
+    """
     state[_KEPT] = ArrayRecord({"difference": Array(difference)})
+    state[_LETTER] = ConfigRecord({"digest": letter, "name": secrets.token_hex(16)})
 
 
 def mask(message: Message, context: Context) -> Message:
-    """One stage of the sum.
+    """One stage of the sum; the answer says in a sentence if the node will not take part."""
+    refused = RecordDict()
+    try:
+        folder = context.node_config.get("folder")
+        policy = Policy.of(None if folder is None else str(folder))
+        policy.check_message(message.content)
+        state_folder = None if folder is None else Path(str(folder)) / "state"
+        return _stage(message, context, policy, state_folder)
+    except InputError as error:
+        put_failure(refused, str(error))
+    except Exception as error:  # noqa: BLE001 - whatever it is, the server has to know
+        # The whole story stays here: what an exception says may hold data.
+        traceback.print_exc(file=sys.stderr)
+        put_failure(refused, f"{type(error).__name__}; its own log says more")
+    return Message(refused, reply_to=message)
 
-    Raises:
-        InputError: The update is larger than the sum can hold.
-    """
-    harden()
-    answer: Message = secaggplus_mod(message, context, _scaled)
+
+def _stage(message: Message, context: Context, policy: Policy, folder: Path | None) -> Message:
+    asked: Any = message.content.config_records[RECORD_KEY_CONFIGS]
+    own: Any = context.state.config_records.get(RECORD_KEY_STATE, {})
+    stage = asked[Key.STAGE]
+    terms = b""
+    if stage == Stage.SETUP:
+        _check_setup(asked, policy)
+        # Of the sum before.
+        context.state.config_records.pop(_WEIGHTS, None)
+    elif stage == Stage.SHARE_KEYS:
+        _check_peers(asked, own, message.metadata.dst_node_id)
+    elif stage == Stage.COLLECT_MASKED_VECTORS:
+        found = _agree(message, context, own, policy)
+        terms = found.digest
+        _once(folder, f"keys {own['pk1'].hex()}", "its keys have masked a vector already")
+    elif stage == Stage.UNMASK:
+        _check_unmask(asked, own, _weights(context.state), policy)
+        _once(folder, f"shares {own['pk1'].hex()}", "it has helped to unmask this sum already")
+    harden(CLIENT, terms)
+
+    def scaled(message: Message, context: Context) -> Message:
+        return _scaled(message, context, found, folder)
+
+    answer: Message = secaggplus_mod(message, context, scaled)
     return answer
 
 
-def _scaled(message: Message, context: Context) -> Message:
-    """The node's difference times the weight that the server gives it; once, and then no more."""
-    told: Any = message.content.config_records["fitins.config"]
-    difference = context.state.array_records.pop(_KEPT)["difference"].numpy()
-    scaled = float(told["weight"]) * difference
-    largest = float(abs(scaled).max())
-    if not largest <= told["clip"]:
+def _check_setup(asked: Mapping[str, Any], policy: Policy) -> None:
+    """The numbers of the protocol, which Flower's client takes as they come."""
+    nodes, threshold, clip = (
+        asked.get(key) for key in (Key.SAMPLE_NUMBER, Key.THRESHOLD, Key.CLIPPING_RANGE)
+    )
+    if type(nodes) is not int or type(threshold) is not int or not _is_positive(clip):
+        raise InputError("the set-up of the masked sum cannot be read")
+    policy.check_cohort(nodes, threshold)
+    # Another factor or grid would round most of an update away, and leave that of a node which
+    # was told the right one.
+    expected = {
+        Key.SHARE_NUMBER: nodes,
+        Key.TARGET_RANGE: grid(nodes),
+        Key.MOD_RANGE: MODULUS,
+        Key.MAX_WEIGHT: 1.0,
+    }
+    for key, value in expected.items():
+        if asked.get(key) != value:
+            raise InputError(
+                f"the set-up of the masked sum has {key} {asked.get(key)}, and fedmer's has {value}"
+            )
+
+
+def _check_peers(asked: Mapping[str, Any], own: Mapping[str, Any], node: int) -> None:
+    names = [key for key in asked if key != Key.STAGE]
+    if len(names) != own["sample_num"] or str(node) not in names:
         raise InputError(
-            f"its weighted update reaches {largest:.3g}, beyond privacy.clip {told['clip']:g}"
+            f"the masked sum was set up for {own['sample_num']} nodes, and the keys of "
+            f"{len(names)} came, or its own are missing"
         )
+    if not all(key.removeprefix("-").isdecimal() and str(int(key)) == key for key in names):
+        raise InputError("the keys of the masked sum are of nodes without a number")
+
+
+def _agree(message: Message, context: Context, own: Mapping[str, Any], policy: Policy) -> Terms:
+    """The terms of the sum, once the weights are known."""
+    told: Any = message.content.config_records["fitins.config"]
+    asked: Any = message.content.config_records[RECORD_KEY_CONFIGS]
+    state = context.state
+    peers = set(own["public_keys_dict:K"])
+    sources = list(asked[Key.SOURCE_LIST])
+    if sorted(sources) != sorted(peers - {own["nid"]}):
+        raise InputError("the shares for it are not one of each other node of the masked sum")
+    if _KEPT not in state or _LETTER not in state:
+        raise InputError("it has no update for a masked sum; each is used once")
+    if told.get("clip") != own["clipping_range"]:
+        raise InputError("the masked sum was set up with another clip")
+    weights = read_weights(told.get("weights"))
+    if weights.keys() != peers:
+        raise InputError("the weights of the masked sum are not those of its nodes")
+    policy.check_shares(weights, peers)
+    state[_WEIGHTS] = ConfigRecord({"weights": told["weights"]})
+    letter = bytes(state.config_records[_LETTER]["digest"])  # type: ignore[arg-type]
+    return Terms(letter, weights, own["threshold"], own["clipping_range"])
+
+
+def _check_unmask(
+    asked: Mapping[str, Any],
+    own: Mapping[str, Any],
+    weights: Mapping[int, float],
+    policy: Policy,
+) -> None:
+    """Of each peer its seed or its key: who has both of a node has its update."""
+    active, dead = list(asked[Key.ACTIVE_NODE_ID_LIST]), list(asked[Key.DEAD_NODE_ID_LIST])
+    if sorted([*active, *dead]) != sorted(own["public_keys_dict:K"]):
+        raise InputError(
+            "each node of the masked sum has to be among those that were lost, or among the "
+            "others, and once"
+        )
+    if own["nid"] not in active:
+        raise InputError("it was not lost in the masked sum, and the server says it was")
+    if len(active) < own["threshold"]:
+        raise InputError(f"fewer than {own['threshold']} nodes are left of the masked sum")
+    policy.check_shares(weights, active)
+
+
+def read_weights(text: object) -> dict[int, float]:
+    """Node -> weight, from the text that :func:`written` makes.
+
+    Raises:
+        InputError: It is something else, or a weight is negative or not finite.
+    """
+    try:
+        pairs = json.loads(str(text))
+        weights = dict(pairs)
+        right = len(weights) == len(pairs) and all(
+            type(node) is int and type(weight) is float and 0 <= weight < math.inf
+            for node, weight in pairs
+        )
+    except (ValueError, TypeError, RecursionError):
+        right = False
+    if not right or not sum(weights.values()) > 0:
+        raise InputError("the weights of the masked sum cannot be read")
+    return weights
+
+
+def written(weights: Mapping[int, float]) -> str:
+    """Weights as text; every digit of them."""
+    return json.dumps([[node, float(weight)] for node, weight in sorted(weights.items())])
+
+
+def _weights(state: RecordDict) -> dict[int, float]:
+    if _WEIGHTS not in state:
+        raise InputError("it has sent nothing into this masked sum")
+    return read_weights(state.config_records[_WEIGHTS]["weights"])
+
+
+def _is_positive(value: object) -> bool:
+    return type(value) is float and 0 < value < math.inf
+
+
+def _once(folder: Path | None, what: str, otherwise: str) -> None:
+    """Let something happen once for good, even if Flower answers two messages at a time.
+
+    What Flower keeps of a run is given to each message as it was when the message came, so that
+    two at a time would both find nothing done.
+
+    Raises:
+        InputError: It has happened.
+    """
+    if folder is None:
+        return
+    path = os.open(folder / _SPENT, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(path, "a+", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if what in file.read().splitlines():
+            raise InputError(f"{otherwise}, and does so once")
+        file.write(f"{what}\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _scaled(message: Message, context: Context, terms: Terms, folder: Path | None) -> Message:
+    """The node's difference times the weight that the server gives it; once, and then no more."""
+    name = str(context.state.config_records.pop(_LETTER)["name"])
+    difference = context.state.array_records.pop(_KEPT)["difference"].numpy()
+    scaled = terms.weights[message.metadata.dst_node_id] * difference
+    largest = float(abs(scaled).max())
+    if not largest <= terms.clip:
+        raise InputError(
+            f"its weighted update reaches {largest:.3g}, beyond privacy.clip {terms.clip:g}"
+        )
+    _once(folder, f"update {name}", "its update is part of a masked sum already")
     parameters = ndarrays_to_parameters([scaled])
     result = FitRes(Status(Code.OK, ""), parameters, num_examples=1, metrics={})
     return Message(fitres_to_recorddict(result, keep_input=False), reply_to=message)

@@ -18,9 +18,12 @@ from fedmer.data.standardise import Statistics, moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
 from fedmer.files import remove_leftovers, replacing, write_atomically
+from fedmer.flower.first_answer import FirstAnswer
 
 FEWEST_TURNS = 10
 """The sums of fewer turns' features would say too much about each of them."""
+_PRIVATE = 0o600
+"""What a node remembers, a personal network above all, tells of its data: only its owner reads it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +42,24 @@ class NodeData:
     held: list[Share]
 
     @classmethod
-    def read(cls, path: Path, request: Request) -> "NodeData":
+    def read(cls, path: Path, request: Request, first: FirstAnswer | None = None) -> "NodeData":
         """Read the file and split it.
 
+        Args:
+            path: The file.
+            request: What the server asks for.
+            first: What the node told before, which it sticks to.
+
         Raises:
-            InputError: It cannot be read, or holds nothing to learn from.
+            InputError: It cannot be read, holds nothing to learn from, or is not what was
+                described before.
         """
         corpus = read_corpus(path, math.inf)  # the node's own file
         train, val = (_whole(corpus, part) for part in ("train", "val"))
         if not train:
             raise InputError(f"{corpus.name} has no dialogue of split 'train' to learn from.")
+        if first is not None:
+            request = first.settle(path, request, chosen=bool(val))
         everything = ClientShares("node", train)
         if val:
             return cls(corpus, everything, val)
@@ -120,9 +131,9 @@ class NodeMemory:
         for number in self._rounds():
             if number >= round:
                 self._path(number).unlink()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         remove_leftovers(self._folder)
-        write_atomically(mark, attempt)
+        write_atomically(mark, attempt, _PRIVATE)
 
     def before(self, round: int) -> dict[str, Any]:
         """What it remembered when a round began; empty before its first.
@@ -151,8 +162,8 @@ class NodeMemory:
                 self._path(number).unlink()
         if not memory:
             return
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self._path(round)) as file:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with replacing(self._path(round), _PRIVATE) as file:
             torch.save(memory, file)
         for number in self._rounds()[:-2]:
             self._path(number).unlink()

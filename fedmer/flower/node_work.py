@@ -1,8 +1,7 @@
 """What a node does when it is asked: looks at its own data, trains on it, and sends what it may."""
 
-import json
 import os
-import re
+import secrets
 import sys
 import threading
 import traceback
@@ -19,9 +18,20 @@ from fedmer.data.remote import Request
 from fedmer.data.standardise import Statistics
 from fedmer.errors import InputError
 from fedmer.flower import client_half
+from fedmer.flower.asked import (
+    request_in,
+    round_in,
+    run_in,
+    seconds_in,
+    settings_in,
+    speakers_in,
+    statistics_in,
+)
+from fedmer.flower.first_answer import FirstAnswer
 from fedmer.flower.node import NodeData, NodeMemory, shape_for
+from fedmer.flower.policy import Policy
 from fedmer.flower.records import put_failure
-from fedmer.flower.wire import difference, layout_of, put, take
+from fedmer.flower.wire import difference, layout_of, put
 from fedmer.local import LocalTrainer
 from fedmer.parts import build_trainer
 from fedmer.plugins import registry
@@ -38,14 +48,20 @@ def answer(kind: str, content: RecordDict, own: Mapping[str, Any], state: Record
     """
     result = RecordDict()
     try:
+        policy = Policy.of(str(own["folder"]))
+        policy.check_message(content)
         head: Any = content["run"]
         # Whoever waits has given up by then, and a node that hangs takes no other message.
-        clock = threading.Timer(float(head["seconds"]), os._exit, [1])
+        clock = threading.Timer(seconds_in(head), os._exit, [1])
         clock.daemon = True
         clock.start()
         try:
             _check_version(str(head["version"]))
-            return {"describe": _describe, "fit": _fit, "score": _score}[kind](content, own, state)
+            if kind == "describe":
+                return _describe(content, own)
+            if kind == "fit":
+                return _fit(content, own, state, policy)
+            return _score(content, own, policy)
         finally:
             clock.cancel()
     except InputError as error:
@@ -65,8 +81,9 @@ def _check_version(theirs: str) -> None:
         )
 
 
-def _describe(content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
-    request = _request(content)
+def _describe(content: RecordDict, own: Mapping[str, Any]) -> RecordDict:
+    head: Any = content["run"]
+    request = request_in(head)
     told = _data(own, request).describe(request)
     answer = RecordDict()
     counts = {f"{name}.count": np.array([m.count]) for name, m in told.moments.items()}
@@ -86,32 +103,43 @@ def _describe(content: RecordDict, own: Mapping[str, Any], state: RecordDict) ->
     return answer
 
 
-def _fit(content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
+def _fit(
+    content: RecordDict, own: Mapping[str, Any], state: RecordDict, policy: Policy
+) -> RecordDict:
+    round = round_in(content)
     head: Any = content["round"]
-    trainer = _trainer(content, own)
+    trainer = _trainer(content, own, policy)
+    masked = head["keep"] is True
+    if trainer.aggregator.averages:
+        policy.check_update(masked)
+    if masked:
+        # If the order of batches and dropout could be had again, the sums of two runs with and
+        # without this node would differ by its update.
+        trainer.client.seed = secrets.randbits(63)
     memory = _memory(content, own)
-    answer, remembered = client_half.fit(trainer, content, state, memory.before(head["round"]))
-    memory.after(head["round"], remembered)
+    answer, remembered = client_half.fit(trainer, content, state, memory.before(round))
+    memory.after(round, remembered)
     return answer
 
 
-def _score(content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
-    head: Any = content["round"]
-    memory = _memory(content, own).before(head["round"])
-    return client_half.score(_trainer(content, own), content, memory)
+def _score(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> RecordDict:
+    trainer = _trainer(content, own, policy)
+    return client_half.score(trainer, content, _memory(content, own).before(round_in(content)))
 
 
-def _trainer(content: RecordDict, own: Mapping[str, Any]) -> LocalTrainer:
+def _trainer(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> LocalTrainer:
     """The client side of this node, as the server's settings say.
 
     Raises:
-        InputError: Its data are of another kind, or its network is another.
+        InputError: Its data are of another kind, its network is another, or its owner does not
+            want the rule.
     """
     for kind in ("networks", "aggregators"):
         registry.load(kind)
     head: Any = content["run"]
-    settings = json.loads(head["settings"])
-    data = _data(own, _request(content))
+    settings = settings_in(head)
+    request = request_in(head)
+    data = _data(own, request)
     theirs = (list(head["labels"]), dict(zip(head["modalities"], head["widths"], strict=True)))
     ours = (list(data.corpus.label_names), dict(data.corpus.shape.features))
     if ours != theirs:
@@ -119,19 +147,15 @@ def _trainer(content: RecordDict, own: Mapping[str, Any]) -> LocalTrainer:
             f"its corpus has the emotions {ours[0]} and the features {ours[1]}, and this run has "
             f"{theirs[0]} and {theirs[1]}"
         )
-    numbers = take(content, "statistics")
-    statistics: dict[str, Statistics] | None = None
-    if head["standardise"] == "federated":
-        statistics = {
-            name: Statistics(numbers[f"{name}.mean"].numpy(), numbers[f"{name}.deviation"].numpy())
-            for name in data.corpus.shape.features
-        }
-    elif head["standardise"] == "local":
-        statistics = data.own_statistics()
+    counts, told = statistics_in(content, request.standardise, data.corpus.shape)
+    by: dict[str, Statistics] | None = None
+    if request.standardise != "none":
+        by = told if request.standardise == "federated" else data.own_statistics()
     round_head: Any = content["round"]
-    held = {round_head["client"]: data.client(statistics)}
-    shape = shape_for(data.corpus, head["speakers"])
-    trainer = build_trainer(settings, shape, held, numbers["class_counts"])
+    held = {round_head["client"]: data.client(by)}
+    shape = shape_for(data.corpus, speakers_in(head))
+    trainer = build_trainer(settings, shape, held, counts)
+    policy.check_rule(type(trainer.aggregator).__name__)
     _check_network(trainer, content, str(head["network"]))
     return trainer
 
@@ -149,20 +173,14 @@ def _check_network(trainer: LocalTrainer, content: RecordDict, name: str) -> Non
         )
 
 
-def _request(content: RecordDict) -> Request:
-    head: Any = content["run"]
-    return Request(str(head["standardise"]), float(head["holdout"]), int(head["seed"]))
-
-
 def _data(own: Mapping[str, Any], request: Request) -> NodeData:
-    return NodeData.read(Path(str(own["data"])), request)
+    first = FirstAnswer(Path(str(own["folder"])) / "state")
+    return NodeData.read(Path(str(own["data"])), request, first)
 
 
 def _memory(content: RecordDict, own: Mapping[str, Any]) -> NodeMemory:
     head: Any = content["run"]
-    name = str(head["run"])
-    if not re.fullmatch(r"[0-9a-f]{32}", name):
-        raise InputError(f"the run is called '{name}', expected 32 hexadecimal digits")
-    memory = NodeMemory(Path(str(own["folder"])) / "state" / name)
-    memory.begin(str(head["attempt"]), int(head["begin"]))
+    run, attempt, begin = run_in(head)
+    memory = NodeMemory(Path(str(own["folder"])) / "state" / run)
+    memory.begin(attempt, begin)
     return memory

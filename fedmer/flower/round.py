@@ -14,6 +14,7 @@ from fedmer.flower.mail import Answer, Mail
 from fedmer.flower.masked_sum import masked_sum
 from fedmer.flower.records import portable
 from fedmer.flower.relay import Relay
+from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import RefusedError, put_broadcast, take_answer
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.privacy.secure_sum import SecureSum
@@ -87,6 +88,10 @@ class FlowerRound:
         put_broadcast(self._broadcast, executor.received)
         self._broadcast = portable(self._broadcast)
         letters = {c: (self._nodes[c], self._letter(c)) for c in cohort if c in self._nodes}
+        self._asked = b""
+        """The digest of what all were asked to learn, for a masked sum."""
+        if executor.privacy is not None and letters:
+            self._asked = digest_of(next(iter(letters.values()))[1])
         group = str(executor.received.round + 1)
         self._mail = Mail(connection.relay, letters, FIT, group, executor.timeout)
         executor.traffic.down += self._mail.bytes
@@ -127,6 +132,7 @@ class FlowerRound:
             privacy.threshold,
             privacy.clip,
             executor.timeout,
+            self._asked,
         )
         executor.traffic.down += found.down
         executor.traffic.up += found.up
@@ -177,8 +183,9 @@ class FlowerRound:
         try:
             self.connection.keep(client, answer.content)
             device = executor.trainer.fabric.device
+            most, steps = self._most(client)
             summary, update = take_answer(
-                answer.content, client, self._expected, self._update, device
+                answer.content, client, self._expected, self._update, device, most, steps
             )
             if (update is None) != (executor.privacy is not None or self._update is None):
                 raise RefusedError("its update is missing, or was not asked for")
@@ -188,6 +195,17 @@ class FlowerRound:
         self.summaries[client] = summary
         if update is not None:
             executor.take(summary, update)
+
+    def _most(self, client: int) -> tuple[int, int]:
+        """How many turns a client can have learnt from, and in how many steps.
+
+        One that came too late to describe its data gets no more weight than all others together.
+        """
+        trainer = self.executor.trainer
+        own = trainer.data[client]
+        turns = own.examples or max(1, sum(other.examples for other in trainer.data.values()))
+        # Every dialogue has a labelled turn, unless a split gave it to another client.
+        return turns, trainer.training.epochs * max(turns, len(own.train))
 
     def _fail(self, client: int, why: str) -> None:
         executor = self.executor

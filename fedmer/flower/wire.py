@@ -35,6 +35,15 @@ MOST_EXAMPLES = 10**12
 """Labelled turns beyond any corpus."""
 _MOST_NUMBERS = 2**40
 """Numbers in a tensor beyond any network."""
+_MOST_TEXT = 2**20
+"""Characters of a layout beyond any network's; one of two hundred tensors has ten thousand."""
+_MOST_AXES = 16
+_COUNTS = "counts."
+"""How names of tensors begin that count the turns behind prototypes; see fedmer.prototypes."""
+_MOST_SCALARS = 32
+_LONGEST_NAME = 64
+_LARGEST_SCALAR = 1e38
+"""Above what a loss in single precision can be, and far from where sums of many overflow."""
 
 
 class RefusedError(InputError):
@@ -65,7 +74,10 @@ def layout_of(content: RecordDict, name: str) -> Layout:
         RefusedError: The account is missing, or cannot be read.
     """
     try:
-        return _layout(json.loads(str(content.config_records[f"{name}.layout"]["parts"])))
+        text = str(content.config_records[f"{name}.layout"]["parts"])
+        if len(text) > _MOST_TEXT:
+            raise ValueError("too long")
+        return _layout(json.loads(text))
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise RefusedError(
             f"its {name} are missing or cannot be read ({type(error).__name__})"
@@ -172,6 +184,8 @@ def take_answer(
     summary_layout: Layout | None = None,
     update_layout: Layout | None = None,
     device: torch.device = CPU,
+    most: int = MOST_EXAMPLES,
+    most_steps: int = MOST_EXAMPLES,
 ) -> tuple[Summary, Update | None]:
     """Read what a client sends.
 
@@ -181,26 +195,58 @@ def take_answer(
         summary_layout: What its tensors have to be.
         update_layout: What its update has to be.
         device: The receiver's.
+        most: Labelled turns that it can have learnt from, by its own description.
+        most_steps: Optimizer steps that it can have made with them.
 
     Raises:
         RefusedError: As :func:`take`, or its numbers are impossible.
     """
     try:
         own: Any = content.config_records["summary"]
-        scalars = dict(zip(own["names"], own["scalars"], strict=True))
-        examples = own["examples"]
+        names, values, examples = own["names"], own["scalars"], own["examples"]
+        scalars = dict(zip(names, values, strict=True))
     except (KeyError, ValueError, TypeError) as error:
         raise RefusedError("its summary is missing or cannot be read") from error
-    if type(examples) is not int or not 0 < examples <= MOST_EXAMPLES:
-        raise RefusedError(f"it claims {examples} labelled turns")
-    numbers = all(isinstance(value, float) and math.isfinite(value) for value in scalars.values())
-    if not numbers or "train_loss" not in scalars or not scalars.get("steps", 0.0) > 0:
-        raise RefusedError(f"its numbers are {scalars}")
+    if type(examples) is not int or not 0 < examples <= most:
+        raise RefusedError(f"it claims {_short(examples)} labelled turns, of at most {most}")
+    _check_scalars(scalars, len(names), most_steps)
     tensors = take(content, "summary.tensors", summary_layout, device)
+    _check_counts(tensors, most)
     update = None
     if "update" in content:
         update = Update(client, take(content, "update", update_layout, device))
     return Summary(client, examples, scalars, tensors), update
+
+
+def _check_scalars(scalars: Mapping[Any, Any], count: int, most_steps: int) -> None:
+    """A few finite numbers, each with a name of its own; the loss and the steps among them."""
+    right = (
+        count == len(scalars) <= _MOST_SCALARS
+        and all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in scalars)
+        and all(
+            isinstance(value, float) and abs(value) <= _LARGEST_SCALAR for value in scalars.values()
+        )
+        and "train_loss" in scalars
+    )
+    steps = scalars.get("steps", 0.0)
+    if not right or not 0 < steps <= most_steps or not steps.is_integer():
+        raise RefusedError(f"its numbers are {_short(scalars)}")
+
+
+def _check_counts(tensors: Mapping[str, Tensor], most: int) -> None:
+    """A turn is behind one prototype of a site at most."""
+    for name, counts in tensors.items():
+        if not name.startswith(_COUNTS) or counts.is_floating_point() or not counts.numel():
+            continue
+        least, largest = int(counts.min()), int(counts.max())
+        if least < 0 or largest > most or sum(map(int, counts.flatten().tolist())) > most:
+            raise RefusedError(f"its {name} are {least} to {largest} turns, of {most} in all")
+
+
+def _short(value: object) -> str:
+    """What somebody claims, as far as it fits into a sentence."""
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _layout(parts: Any) -> Layout:
@@ -209,7 +255,7 @@ def _layout(parts: Any) -> Layout:
     for name, shape, kind in parts:
         if not isinstance(name, str) or kind not in _KINDS or not isinstance(shape, list):
             raise ValueError("not a layout")
-        if any(type(n) is not int or n < 0 for n in shape):
+        if len(shape) > _MOST_AXES or any(type(n) is not int or n < 0 for n in shape):
             raise ValueError("not a shape")
         # Beyond this the count of its numbers wraps around.
         if math.prod(max(n, 1) for n in shape) > _MOST_NUMBERS:

@@ -21,6 +21,7 @@ from fedmer.data.formats.native import write
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.flower.deploy import init
 from fedmer.flower.folder import Federation
+from fedmer.flower.policy import Policy
 from fedmer.flower.processes import free_port
 from fedmer.report.rows import read_rows
 
@@ -104,6 +105,8 @@ class Deployed:
         self.federation: Federation = init(
             folder / "federation", nodes, "127.0.0.1", free_port(), now - day, now + day
         )
+        for number in range(nodes):
+            self.insist(number, Policy(secure_sum=False, smallest_cohort=min(3, nodes)))
         self._started: list[Command] = []
         shutil.copy(Path(__file__).with_name("faulty.py"), folder / "sitecustomize.py")
         for number in range(nodes):
@@ -135,6 +138,10 @@ class Deployed:
         """What a node does wrong from its next message on; see ``faulty.py``."""
         self.reached(number).unlink(missing_ok=True)
         self._faults(number).write_text(json.dumps(faults))
+
+    def insist(self, number: int, policy: Policy) -> None:
+        """What a node takes part in from its next message on."""
+        policy.write(self.federation.node(f"node-{number}").policy)
 
     def reached(self, number: int) -> Path:
         """A file that a node makes when it begins to hang."""

@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("flwr")
 
 import fedmer
+from fedmer.flower.policy import Policy
 from tests.flower.deployed import Deployed, belonging_to, deployed, same_bits, until
 
 pytestmark = [
@@ -43,6 +44,7 @@ def federation(shared: Deployed) -> Deployed:
     """All nodes are well at the beginning, and will be again."""
     for number in range(NODES):
         shared.misbehave(number, {})
+        shared.insist(number, Policy(secure_sum=False))
         if shared.nodes[number].process.poll() is not None:
             revive(shared, number)
     return shared
@@ -182,3 +184,30 @@ def test_masked_sum_survives_one_node_and_not_two(federation: Deployed) -> None:
     # The server takes it for the one that vanished, and lets it in when that one is missed.
     back.until_it_says("node-0 is connected")
     assert back.said().count("node-0 is not let in, and tries again for 90 s") == 1
+
+
+def test_nodes_that_insist_on_a_masked_sum_take_part_in_no_other(federation: Deployed) -> None:
+    for number in range(NODES):
+        federation.insist(number, Policy())
+    fit = federation.fit("plain", 1)
+    assert fit.ends() == 2, fit.said()
+    for number in range(NODES):
+        said = f"node-{number} says: it sends its weights in a masked sum only; start the run with"
+        assert f"{said} --privacy SecureSum" in fit.said()
+    assert not federation.rows("plain")
+
+    fit = federation.fit("insisting", 1, "--privacy", "SecureSum")
+    assert fit.ends() == 0, fit.said()
+    assert [row["clients"] for row in federation.rows("insisting")] == ["4"]
+    assert not federation.failures("insisting")
+
+    # What they keep back, they keep back for good.
+    fit = federation.fit("other", 1, "--privacy", "SecureSum", "--data.holdout", "0.2")
+    assert fit.ends() == 2, fit.said()
+    assert "node-0 says: it keeps back 0 of its dialogues since its first run" in fit.said()
+    assert "Traceback" not in fit.said()
+    fit = federation.fit("seed", 1, "--privacy", "SecureSum", "--seed_everything", "7")
+    assert fit.ends() == 0, fit.said()
+    for number in range(NODES):
+        state = federation.federation.node(f"node-{number}").state
+        assert {path.stat().st_mode & 0o077 for path in state.rglob("*")} == {0}

@@ -25,6 +25,7 @@ from fedmer.flower import node_work
 from fedmer.flower.client_half import header
 from fedmer.flower.deployment import _description
 from fedmer.flower.node import NodeData
+from fedmer.flower.policy import Policy
 from fedmer.flower.wire import RefusedError, put, put_broadcast, take, take_answer
 from fedmer.messages import Broadcast
 from fedmer.parts import CLIENT_PARTS, build_trainer
@@ -57,6 +58,7 @@ def telling(corpus: ConversationCorpus) -> ConversationCorpus:
 @pytest.fixture
 def own(tmp_path: Path) -> dict[str, str]:
     write(telling(small_corpus()), tmp_path / "secret-file.npz")
+    Policy(secure_sum=False).write(tmp_path / "policy.json")
     return {"data": str(tmp_path / "secret-file.npz"), "folder": str(tmp_path)}
 
 
@@ -259,7 +261,7 @@ def test_a_node_refuses_what_does_not_fit(change: dict[str, Any], own: dict[str,
     settings |= {"network": NETWORK, "seed": 0, "precision": "32-true"}
     letter = RecordDict({"run": ConfigRecord(dict(head(settings, corpus, "none")) | change)})
     letter["round"] = header(0, 0)
-    put(letter, "statistics", {"class_counts": torch.ones(corpus.shape.classes)})
+    put(letter, "statistics", {"class_counts": torch.ones(corpus.shape.classes).long()})
     put(letter, "tensors", {})
     answer = node_work.answer("fit", letter, own, RecordDict())
     said = str(answer.config_records["failure"]["sentence"])

@@ -204,7 +204,7 @@ SUMMARY = Summary(3, 12, {"train_loss": 0.5, "steps": 4}, {"p": torch.ones(2, 2)
 @given(
     dictionaries(),
     dictionaries(),
-    st.dictionaries(NAMES, st.floats(allow_nan=False, allow_infinity=False), max_size=3),
+    st.dictionaries(NAMES, st.floats(-1e38, 1e38), max_size=3),
     st.integers(1, wire.MOST_EXAMPLES),
     st.booleans(),
 )
@@ -261,6 +261,12 @@ def test_a_broadcast_comes_back(round: int, weights: dict[str, Tensor] | None) -
         ({"scalars": [0.5, -1.0]}, "its numbers are"),
         ({"names": 3}, "summary is missing or cannot be read"),
         ({"names": []}, "summary is missing or cannot be read"),
+        ({"names": ["train_loss", "steps", "steps"], "scalars": [0.5, 4.0, 4.0]}, "its numbers"),
+        ({"names": ["train_loss", "s" * 65], "scalars": [0.5, 4.0]}, "its numbers are"),
+        ({"scalars": [1e39, 4.0]}, "its numbers are"),
+        ({"scalars": [0.5, 3.5]}, "its numbers are"),
+        ({"scalars": [0.5, 1e30]}, "its numbers are"),
+        ({"examples": 10**15}, "claims 1000000000000000 labelled turns, of at most 1000000000000"),
     ],
 )
 def test_an_impossible_summary_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -268,6 +274,70 @@ def test_an_impossible_summary_is_refused(changes: dict[str, Any], said: str) ->
     put_answer(content, SUMMARY, None)
     content["summary"] = ConfigRecord(dict(content.config_records["summary"]) | changes)
     with pytest.raises(RefusedError, match=said):
+        take_answer(content, 3)
+
+
+def answer_of(scalars: dict[str, float], examples: Any, counts: list[int]) -> RecordDict:
+    """What a client sends that claims all this."""
+    tensors = {"prototypes.fused": torch.ones(len(counts), 2)}
+    tensors["counts.fused"] = torch.tensor(counts, dtype=torch.int64)
+    content = RecordDict()
+    put_answer(content, Summary(0, 1, scalars, tensors), None)
+    content.config_records["summary"]["examples"] = examples
+    return content
+
+
+CLAIMS = st.integers(-3, 40) | st.integers(-(2**63), 2**63 - 1)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["train_loss", "steps", "x"]) | NAMES,
+        st.floats() | st.integers(1, 30).map(float),
+        max_size=5,
+    ),
+    CLAIMS,
+    st.lists(CLAIMS, min_size=1, max_size=4),
+    st.integers(1, 30),
+    st.integers(1, 3),
+)
+@settings(max_examples=300)
+def test_what_a_node_claims_is_within_what_it_described(
+    scalars: dict[str, float], examples: int, counts: list[int], turns: int, epochs: int
+) -> None:
+    if len(scalars) % 2:
+        scalars |= {"train_loss": 0.5, "steps": 1.0}
+    content = answer_of(scalars, examples, counts)
+    honest = (
+        0 < examples <= turns
+        and all(count >= 0 for count in counts)
+        and sum(counts) <= turns
+        and all(abs(value) <= 1e38 for value in scalars.values())
+        and "train_loss" in scalars
+        and scalars.get("steps", 0.5) in range(1, epochs * turns + 1)
+    )
+    try:
+        found, _ = take_answer(content, 0, most=turns, most_steps=epochs * turns)
+    except RefusedError as error:
+        assert not honest
+        assert len(str(error)) < 400
+    else:
+        assert honest
+        assert found.examples == examples
+
+
+def test_a_long_account_or_one_of_many_axes_is_refused() -> None:
+    many = [["a" * 100, [1], "float32"]] * 20_000
+    deep = [["a", [1] * 100, "float32"]]
+    for parts in (many, deep):
+        with pytest.raises(RefusedError, match="missing or cannot be read"):
+            take(with_array(npy(np.ones(1, np.float32)), parts), "w")
+    content = RecordDict()
+    put_answer(content, SUMMARY, None)
+    content["summary"] = ConfigRecord(
+        {"examples": 12, "names": [f"n{i}" for i in range(100)], "scalars": [1.0] * 100}
+    )
+    with pytest.raises(RefusedError, match="its numbers are"):
         take_answer(content, 3)
 
 

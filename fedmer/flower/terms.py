@@ -1,0 +1,70 @@
+"""What the nodes of a masked sum have to have been told alike.
+
+A server could tell one node that all count the same, and the others that they count nothing; or
+send the others settings by which nothing is learnt. The total would then be the update of the
+first. So every node draws its masks from its keys and from all that it was told: masks of two nodes
+that were told different things do not cancel, and the total is noise.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+MODULUS = 2**32
+"""Masked vectors are sums modulo this."""
+_OWN = ("memory",)
+"""Records of a letter that are for one node alone."""
+_OWN_VALUES = ("client",)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One masked sum.
+
+    Args:
+        letter: The digest of what everybody was asked to learn, by :func:`digest_of`.
+        weights: Node -> its weight.
+        threshold: How many nodes it takes to unmask the total.
+        clip: The largest size of a number in a weighted update.
+    """
+
+    letter: bytes
+    weights: Mapping[int, float]
+    threshold: int
+    clip: float
+
+    @property
+    def digest(self) -> bytes:
+        """``(32,)`` bytes that differ if anything does."""
+        said = [self.letter.hex(), sorted(self.weights.items()), self.threshold, self.clip]
+        return hashlib.sha256(json.dumps(said).encode()).digest()
+
+
+def grid(nodes: int) -> int:
+    """Steps to which a number of a vector is rounded: the sum of all has to fit the modulus."""
+    return MODULUS >> (1 + math.ceil(math.log2(max(nodes, 2))))
+
+
+def digest_of(letter: RecordDict) -> bytes:
+    """``(32,)`` bytes of a letter's content, less what is for its receiver alone."""
+    seen = hashlib.sha256()
+    for name in sorted(letter.keys() - _OWN):
+        record = letter[name]
+        seen.update(_framed(name.encode()))
+        if isinstance(record, ArrayRecord):
+            for key, array in record.items():
+                seen.update(_framed(key.encode()))
+                seen.update(len(array.data).to_bytes(8, "little"))
+                seen.update(array.data)
+        elif isinstance(record, ConfigRecord):
+            values = {key: value for key, value in record.items() if key not in _OWN_VALUES}
+            seen.update(_framed(repr(sorted(values.items())).encode()))
+    return seen.digest()
+
+
+def _framed(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data
