@@ -23,7 +23,7 @@ from fedmer.flower.first_answer import FirstAnswer
 FEWEST_TURNS = 10
 """The sums of fewer turns' features would say too much about each of them."""
 _PRIVATE = 0o600
-"""What a node remembers, a personal network above all, tells of its data: only its owner reads it."""
+"""What a node remembers tells of its data, a personal network above all: its owner's to read."""
 
 
 @dataclass(frozen=True, eq=False)

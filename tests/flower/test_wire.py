@@ -316,14 +316,13 @@ def test_what_a_node_claims_is_within_what_it_described(
         and "train_loss" in scalars
         and scalars.get("steps", 0.5) in range(1, epochs * turns + 1)
     )
-    try:
+    if honest:
         found, _ = take_answer(content, 0, most=turns, most_steps=epochs * turns)
-    except RefusedError as error:
-        assert not honest
-        assert len(str(error)) < 400
-    else:
-        assert honest
         assert found.examples == examples
+    else:
+        with pytest.raises(RefusedError) as refused:
+            take_answer(content, 0, most=turns, most_steps=epochs * turns)
+        assert len(str(refused.value)) < 400
 
 
 def test_a_long_account_or_one_of_many_axes_is_refused() -> None:
