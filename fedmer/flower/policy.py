@@ -51,7 +51,8 @@ class Policy:
             "largest_share": _is_number(self.largest_share, 0, 1) and self.largest_share > 0,
             "largest_message_mb": _is_number(self.largest_message_mb, 0, 10**6)
             and self.largest_message_mb > 0,
-            "rules": self.rules is None or all(isinstance(name, str) for name in self.rules),
+            "rules": self.rules is None
+            or (isinstance(self.rules, tuple) and all(isinstance(n, str) for n in self.rules)),
         }
         expected = {
             "secure_sum": "true or false",
