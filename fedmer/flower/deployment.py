@@ -22,7 +22,7 @@ from fedmer.flower.mail import Mail
 from fedmer.flower.processes import flower_environment
 from fedmer.flower.relay import Relay, online
 from fedmer.flower.round import wait_for
-from fedmer.flower.wire import RefusedError, put, put_broadcast, take
+from fedmer.flower.wire import MOST_EXAMPLES, RefusedError, put, put_broadcast, take
 from fedmer.messages import Broadcast
 
 _START = 90.0
@@ -31,6 +31,10 @@ _MUSTER = 20.0
 """Seconds that a run waits for all nodes before it begins with those that are there."""
 _FEATURES = 10**6
 """Dimensions beyond any modality."""
+_NAMES = 1000
+"""Emotions and modalities beyond any corpus."""
+_LONGEST = 200
+"""Characters of their names."""
 
 
 class Deployment:
@@ -225,8 +229,11 @@ def _description(name: str, content: RecordDict) -> Description:
     right = (
         counts.dtype == torch.int64
         and counts.shape == (len(labels),)
+        and 0 <= int(counts.min()) <= int(counts.max()) <= MOST_EXAMPLES
         and int(counts.sum()) > 0
-        and int(counts.min()) >= 0
+        and len(labels) + len(features) <= _NAMES
+        # They are shown, and a terminal obeys some of what is not printable.
+        and all(len(name) <= _LONGEST and name.isprintable() for name in (*labels, *features))
         and 0 < speakers < 1000
         and held >= 0
         and all(0 < width < _FEATURES for width in widths)

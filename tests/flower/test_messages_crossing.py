@@ -292,6 +292,10 @@ def test_a_node_refuses_what_does_not_fit(change: dict[str, Any], own: dict[str,
         ({}, {"speakers": 10**6}),
         ({}, {"held": -1}),
         ({}, {"labels": []}),
+        ({}, {"labels": ["a", "\x1b[2J"]}),
+        ({}, {"labels": ["a", "b" * 201]}),
+        ({"counts": torch.tensor([1, 10**13])}, {}),
+        ({"counts": torch.ones(2000).long()}, {"labels": ["a"] * 2000}),
     ],
 )
 def test_a_description_that_cannot_be_is_refused(
