@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedmer.contracts.aggregator import Aggregator, ServerState
@@ -14,6 +15,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
+from fedmer.running_mean import ClientWeight
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,9 @@ class RoundReport:
     Args:
         round: From 0.
         summaries: The cohort's, by client id.
-        weights: Client id -> weight in the mean.
+        weights: Client id -> weight in the mean, sum 1.
+        class_weights: Client id -> ``(C,)`` weights in the rows of each class, sum 1 or 0; empty
+            where the rule has none.
         bytes_down: Sent by the server, to all clients together.
         bytes_up: Sent by all clients together.
         seconds: Wall-clock time from the broadcast to the server's step.
@@ -33,6 +37,7 @@ class RoundReport:
     round: int
     summaries: Sequence[Summary]
     weights: Mapping[int, float]
+    class_weights: Mapping[int, Tensor]
     bytes_down: int
     bytes_up: int
     seconds: float
@@ -121,14 +126,17 @@ class FederatedLoop:
                 passes its own wrapper, which counts the step.
         """
         summaries = sorted(self._summaries, key=lambda summary: summary.client)
-        weights = self.aggregator.weigh(summaries, self.state) if summaries else {}
-        mean = self.executor.weighted_mean(weights)
+        weights, classes = self._weigh(summaries)
+        mean = self.executor.join(
+            {client: ClientWeight(whole, classes.get(client)) for client, whole in weights.items()}
+        )
         failures = self.executor.failures
         if failures.keys() & weights.keys():
             # Lost after they were weighed, so that the others weigh more.
             summaries = [summary for summary in summaries if summary.client not in failures]
         total = sum(weights[summary.client] for summary in summaries)
         weights = {s.client: weights[s.client] / total for s in summaries}
+        classes = _shares(classes, list(weights))
         self.optimizer.zero_grad()
         self.aggregator.step(self.state, summaries, weights, mean)
         (server_step or self.optimizer.step)()
@@ -136,11 +144,19 @@ class FederatedLoop:
             round=self.state.round,
             summaries=summaries,
             weights=weights,
+            class_weights=classes,
             bytes_down=self.executor.traffic.down,
             bytes_up=self.executor.traffic.up,
             seconds=time.perf_counter() - self._started,
             failures=dict(failures),
         )
+
+    def _weigh(self, summaries: Sequence[Summary]) -> tuple[dict[int, float], dict[int, Tensor]]:
+        """By client id, up to common factors: weights, and those of classes if there are any."""
+        if not summaries:
+            return {}, {}
+        rule, state = self.aggregator, self.state
+        return rule.weigh(summaries, state), rule.weigh_classes(summaries, state) or {}
 
     def knowledge(self) -> Broadcast:
         """What a client would receive now, for evaluation between rounds."""
@@ -153,3 +169,11 @@ class FederatedLoop:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.state.tensors = dict(state["tensors"])
         self.executor.load_state_dict(state["executor"])
+
+
+def _shares(classes: Mapping[int, Tensor], clients: Sequence[int]) -> dict[int, Tensor]:
+    """Weights of classes divided by their sums over some clients."""
+    if not classes:
+        return {}
+    total = torch.stack([classes[client] for client in clients]).sum(dim=0)
+    return {client: classes[client] / torch.where(total > 0, total, 1.0) for client in clients}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fedmer.cohort_updates import CohortUpdates
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.messages import Broadcast, Summary, Weights
@@ -87,6 +88,10 @@ class Aggregator:
     is asked for each client by itself, updates are added up as they come, and no more than one is
     ever held. A rule whose weights depend on the whole cohort says False."""
 
+    sees_updates: bool = False
+    """Does the server have to see every update, and not only their mean? Then :meth:`combine` joins
+    them, and a mechanism that hides them is refused."""
+
     def broadcast(self, state: ServerState) -> Broadcast:
         """What clients of the cohort may know this round. Server side."""
         weights = dict(state.network.state_dict()) if self.averages else None
@@ -131,6 +136,26 @@ class Aggregator:
         Weights are 0 or more, not all 0, and count up to a common factor.
         """
         return {summary.client: float(summary.examples) for summary in summaries}
+
+    def weigh_classes(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, Tensor] | None:
+        """Client id -> ``(C,)`` weights, where a class's rows are weighed by themselves.
+
+        They hold for the parameters that the network names in ``class_parameters``, in place of
+        :meth:`weigh`, and count up to a common factor for each class. A class in which nobody has
+        a weight keeps its rows. By default None: :meth:`weigh` holds everywhere. Server side.
+        """
+        return None
+
+    def combine(self, updates: CohortUpdates, weights: Mapping[int, float]) -> Weights:
+        """Join a cohort's updates, if ``sees_updates``; :meth:`step` then gets it as the mean.
+
+        Args:
+            updates: Read block by block.
+            weights: From :meth:`weigh`, by client id.
+        """
+        raise NotImplementedError(f"{type(self).__name__} sees updates and does not combine them.")
 
     def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         """Steps once a round, and moves only what :meth:`step` gives a gradient."""

@@ -8,11 +8,13 @@ from typing import Any
 from fedmer.collector import Collector
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
+from fedmer.contracts.network import Network
 from fedmer.contracts.privacy import Privacy
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
+from fedmer.running_mean import ClientWeight
 from fedmer.weights import FlatWeights
 
 
@@ -33,7 +35,7 @@ class Executor(ABC):
     """Trains the clients of a cohort and adds up what they send.
 
     A round calls :meth:`open`, then :meth:`train` for every client in the cohort's order, then
-    :meth:`weighted_mean` once. An executor may train others of the cohort meanwhile: updates are
+    :meth:`join` once. An executor may train others of the cohort meanwhile: updates are
     added in the cohort's order, whatever order they come in. Between two calls ``traffic`` and
     ``failures`` say what the round has cost so far, and who has no part in it.
 
@@ -83,7 +85,7 @@ class Executor(ABC):
             # Laid out once, so that every client's copy of it is one.
             received = replace(received, weights=FlatWeights.of(received.weights))
         self.received = received
-        self.collector = Collector(cohort, self.limit)
+        self.collector = Collector(cohort, self.limit, self._class_axes())
         self.traffic = Traffic()
         self.failures: dict[int, str] = {}
         """Client id -> why it has no part in this round."""
@@ -106,17 +108,29 @@ class Executor(ABC):
 
     def take(self, summary: Summary, update: Update) -> None:
         """Keep an update, or add it up where its weight is known by now."""
-        rule = self.trainer.aggregator
-        known = rule.weigh([summary], self.state) if rule.streams else {}
-        self.collector.take(update, known.get(summary.client))
+        rule, weight = self.trainer.aggregator, None
+        if rule.streams and not rule.sees_updates:
+            alone, client = [summary], summary.client
+            classes = rule.weigh_classes(alone, self.state) or {}
+            weight = ClientWeight(rule.weigh(alone, self.state)[client], classes.get(client))
+        self.collector.take(update, weight)
 
-    def weighted_mean(self, weights: Mapping[int, float]) -> Weights | None:
-        """The mean of the cohort's updates, or None where the rule's clients send no weights.
+    def join(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
+        """The cohort's updates, joined; None where the rule's clients send no weights.
 
         Args:
-            weights: Client id -> weight, up to a common factor.
+            weights: Client id -> weight.
         """
-        return None if self.collector.empty else self.collector.mean(weights)
+        rule = self.trainer.aggregator
+        if self.collector.empty:
+            return None
+        if rule.sees_updates:
+            return rule.combine(self.collector.updates(), {c: w.whole for c, w in weights.items()})
+        return self.collector.mean(weights, self.received.weights)
+
+    def _class_axes(self) -> dict[str, int]:
+        network = self.state.network
+        return network.class_parameters if isinstance(network, Network) else {}
 
     def score(self, knowledge: Broadcast) -> dict[int, Scores]:
         """Score each client's own holdout, by its personal network or the global one.

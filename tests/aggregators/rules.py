@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient
-from fedmer.collector import RunningMean
 from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
@@ -18,6 +17,7 @@ from fedmer.data.corpus import UNLABELLED, CorpusShape
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.networks.sdt import SDT
+from fedmer.running_mean import ClientWeight, RunningMean
 
 SHAPE = CorpusShape({"text": 3}, classes=4, speakers=2)
 quick = settings(max_examples=25, deadline=None)
@@ -112,7 +112,7 @@ def join(
     """The server's half of a round of a rule whose updates run into one sum; its weights."""
     summaries, mean = [summary for summary, _ in cohort], RunningMean()
     for summary, update in cohort:
-        mean.add(update, rule.weigh([summary], state)[summary.client])
+        mean.add(update, ClientWeight(rule.weigh([summary], state)[summary.client]))
     found = rule.weigh(summaries, state)
     weights = {client: weight / sum(found.values()) for client, weight in found.items()}
     optimizer.zero_grad()

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedmer.collector import Collector, RunningMean
+from fedmer.collector import Collector
 from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary, Update, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
+from fedmer.running_mean import ClientWeight, RunningMean
 from fedmer.weights import load_weights
 from tests.aggregators.rules import SEEDS, generator, quick
 from tests.federations import federation
@@ -43,7 +44,7 @@ def test_averaging_by_examples_worked_out_by_hand() -> None:
     weights = rule.weigh(summaries, state)
     assert weights == {3: 10, 8: 30}
     for update, weight in zip(updates, weights.values(), strict=True):
-        mean.add(update, weight)
+        mean.add(update, ClientWeight(weight))
     rule.step(state, summaries, weights, mean.result())
     assert network.weight.tolist() == [[4.0, -1.0]]
     assert network.bias.tolist() == [7.0]
@@ -97,7 +98,7 @@ def cohorts(draw: st.DrawFn, dtype: torch.dtype = torch.float32) -> list[tuple[W
 def mean_of(cohort: list[tuple[Weights, float]]) -> Weights:
     mean = RunningMean()
     for weights, part in cohort:
-        mean.add(weights, part)
+        mean.add(weights, ClientWeight(part))
     return mean.result()
 
 
@@ -151,7 +152,7 @@ def test_a_mean_neither_keeps_nor_changes_what_it_was_given(
     expected = {name: value.clone() for name, value in mean_of(cohort).items()}
     mean, before = RunningMean(), [{n: v.clone() for n, v in w.items()} for w, _ in cohort]
     for weights, part in cohort:
-        mean.add(weights, part)
+        mean.add(weights, ClientWeight(part))
     for (weights, _), copy in zip(cohort, before, strict=True):
         for name, value in weights.items():
             assert torch.equal(value, copy[name])
@@ -167,18 +168,19 @@ def test_collected_or_streamed_the_mean_is_the_same(cohort: list[tuple[Weights, 
     order = range(len(cohort))
     streamed, waiting = Collector(order), Collector(order, limit=50)
     for number, (weights, part) in enumerate(cohort):
-        streamed.take(Update(number, weights), part)
+        streamed.take(Update(number, weights), ClientWeight(part))
     for number, (weights, _) in reversed(list(enumerate(cohort))):
         waiting.take(Update(number, weights), None)
     shares = {number: part / total for number, (_, part) in enumerate(cohort)}
-    one, other = streamed.mean(shares), waiting.mean(shares)
+    parts = {client: ClientWeight(share) for client, share in shares.items()}
+    one, other = streamed.mean(parts), waiting.mean(parts)
     largest = max(float(weights["w"].abs().max()) for weights, _ in cohort)
     torch.testing.assert_close(one["w"], other["w"], rtol=0, atol=1e-14 * largest)
 
 
 def test_a_mean_of_nothing_is_refused() -> None:
     mean = RunningMean()
-    mean.add({"w": torch.ones(1)}, 0.0)
+    mean.add({"w": torch.ones(1)}, ClientWeight(0.0))
     with pytest.raises(ValueError, match="positive sum"):
         mean.result()
 

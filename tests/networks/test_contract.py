@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedmer.collector import RunningMean
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch, Excerpt, collate, excerpt
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
@@ -20,6 +19,7 @@ from fedmer.data.share import whole
 from fedmer.errors import InputError
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.registry import plugins
+from fedmer.running_mean import ClientWeight, RunningMean
 from fedmer.weights import load_weights
 from tests.strategies import conversation, corpora, corpus_of, random_corpus
 
@@ -363,7 +363,7 @@ def test_the_mean_of_two_networks_is_a_network(path: str) -> None:
     first, second, third, fourth = (build(path, corpus.shape, seed) for seed in range(4))
     mean = RunningMean()
     for network in (first, second):
-        mean.add(dict(network.state_dict()), 1.0)
+        mean.add(dict(network.state_dict()), ClientWeight(1.0))
     for network in (third, fourth):
         load_weights(network, mean.result())
     halves = zip(third.parameters(), first.parameters(), second.parameters(), strict=True)

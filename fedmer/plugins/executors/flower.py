@@ -17,6 +17,7 @@ from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.metrics import Scores, scores_of
 from fedmer.plugins.privacy.secure_sum import SecureSum
+from fedmer.running_mean import ClientWeight
 
 if TYPE_CHECKING:
     pass
@@ -147,13 +148,13 @@ class Flower(Executor):
     def train(self, client: int) -> Summary | None:
         return self._round.train(client)
 
-    def weighted_mean(self, weights: Mapping[int, float]) -> Weights | None:
+    def join(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
         self._round.check_enough(weights.keys() - self.failures.keys())
         if self.privacy is None:
-            return super().weighted_mean(weights)
+            return super().join(weights)
         # Nodes scale their updates by them, within a range that the mechanism fixes.
-        total = sum(weights.values())
-        shares = {client: weight / total for client, weight in weights.items()}
+        total = sum(weight.whole for weight in weights.values())
+        shares = {client: weight.whole / total for client, weight in weights.items()}
         mean = self._round.masked_mean(shares, self.privacy)
         self._round.check_enough(weights.keys() - self.failures.keys())
         return mean
@@ -187,6 +188,11 @@ def _check_summable(trainer: LocalTrainer) -> None:
         raise InputError(
             f"--privacy SecureSum sums weights, and clients of {type(trainer.aggregator).__name__} "
             "send none; use a rule that averages weights, such as FedAvg."
+        )
+    if trainer.aggregator.sees_updates:
+        raise InputError(
+            f"--privacy SecureSum hides each update from the server, and "
+            f"{type(trainer.aggregator).__name__} has to see every one; leave one of them out."
         )
     odd = [name for name, value in trainer.own.items() if not value.is_floating_point()]
     if odd:
