@@ -44,7 +44,10 @@ METRICS = (
     "seconds",
 )
 FAILURES = ("round", "client", "why")
-CLIENTS = ("round", "client", "name", "examples", "train_loss", "weight", *TOTALS)
+CLIENTS = (
+    *("round", "client", "name", "examples", "train_loss", "weight"),
+    *("class_weights", *TOTALS),
+)
 _ROWS = {"metrics.csv": METRICS, "clients.csv": CLIENTS, "failures.csv": FAILURES}
 _PACKAGES = ("fedmer", "torch", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy")
 
@@ -296,7 +299,13 @@ def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
             "examples": summary.examples,
             "train_loss": summary.scalars["train_loss"],
             "weight": report.weights[summary.client],
+            "class_weights": _listed(report.class_weights.get(summary.client)),
             **(own[summary.client].totals if summary.client in own else {}),
         }
         for summary in report.summaries
     ]
+
+
+def _listed(weights: Tensor | None) -> str:
+    """Numbers of classes in one cell."""
+    return "" if weights is None else " ".join(f"{weight:.6g}" for weight in weights.tolist())

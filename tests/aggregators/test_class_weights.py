@@ -1,6 +1,8 @@
 """Weights a class: what they do to the rows of classes, and what they leave alone."""
 
+import csv
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedmer.__main__ import main
 from fedmer.contracts import Executor, ServerState
 from fedmer.loop import FederatedLoop
 from fedmer.messages import Summary, Weights
@@ -114,6 +117,23 @@ def test_waiting_updates_and_workers_give_the_same_bits() -> None:
     streamed = weights_of(run(ClassShares()))
     assert same_bits(streamed, weights_of(run(Waits(), Inline(spool_gb=0))))
     assert same_bits(streamed, weights_of(run(ClassShares(), Workers(2))))
+
+
+def test_clients_csv_has_a_number_a_class(here: Path, corpus_file: Path) -> None:
+    (here / "rules.py").write_text(
+        "import torch\n"
+        "from fedmer import FedAvg\n"
+        "class Even(FedAvg):\n"
+        "    def weigh_classes(self, summaries, state):\n"
+        "        return {s.client: torch.ones(6) for s in summaries}\n"
+    )
+    more = ["--trainer.max_epochs", "1", "--partitioner.clients", "4", "--name", "a"]
+    words = ["fit", "--data.path", str(corpus_file), "--aggregator", "rules.Even", *more]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(here))
+        assert main(words) == 0
+    with (here / "runs/a/clients.csv").open() as file:
+        assert {row["class_weights"] for row in csv.DictReader(file)} == {"0.25 " * 5 + "0.25"}
 
 
 def test_a_round_reports_shares_of_every_class() -> None:
