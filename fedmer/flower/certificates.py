@@ -168,8 +168,8 @@ def answers(host: str, port: int, authority: Path) -> bool:
         return False
     except ssl.SSLError as error:
         raise InputError(
-            f"What answers at {where} does not speak TLS ({error.reason}); check in node.json "
-            "that this is the address of 'fedmer deploy server'."
+            f"What answers at {where} does not speak TLS ({error.reason}); another program "
+            "has that port, or the folder names another server."
         ) from error
     except socket.gaierror as error:
         raise InputError(
@@ -198,7 +198,7 @@ def _verdict(error: ssl.SSLCertVerificationError, where: str, authority: Path) -
         )
     return (
         f"The server at {where} is not the one of this federation: its certificate was not "
-        f"signed by {authority} ({error.verify_message}); take the node folder that was made "
+        f"signed by {authority} ({error.verify_message}); take the folder that was made "
         "together with that server."
     )
 

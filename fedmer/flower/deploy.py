@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fedmer.errors import InputError
-from fedmer.files import FolderLock, TemporaryFolder
+from fedmer.files import TemporaryFolder
 from fedmer.flower.folder import Federation, Node, is_host, write_private
 from fedmer.flower.processes import (
     Kept,
@@ -23,6 +23,7 @@ from fedmer.flower.processes import (
     check_port,
     flower_environment,
     free_port,
+    only_one,
     stoppable,
 )
 
@@ -197,7 +198,7 @@ def _server(found: Federation, listen: str | None) -> int:
     check_server(found.certificate, found.key)
     listen = listen or _LISTEN[0 if found.host in LOOPBACK else 1]
     check_port(listen, found.port)
-    with _only_one(found.server):
+    with only_one(found.server):
         found.write_flower_files()
         environment = flower_environment(found.home, found.host)
         # The Flower client in this process reads them, too.
@@ -251,7 +252,7 @@ def _node(node: Node, data: Path) -> int:
     config = " ".join(
         f"{key}={_quoted(path)}" for key, path in (("folder", node.folder), ("data", data))
     )
-    with _only_one(node.folder):
+    with only_one(node.folder):
         _wait_for_server(node)
         environment = flower_environment(node.home, node.host)
         # Nodes often share a machine, where more threads than cores cost far more than they give.
@@ -339,8 +340,3 @@ def _quoted(path: Path) -> str:
 def _need_flower() -> None:
     if find_spec("flwr") is None:
         raise InputError("This needs Flower; install it with pip install 'fedmer[flower]'.")
-
-
-def _only_one(folder: Path) -> FolderLock:
-    """Keep a second process of the same kind out of a folder."""
-    return FolderLock(folder / ".lock", str(folder), "end that process first")

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,12 +17,13 @@ from fedmer.data.remote import Description, RemoteClients, Request
 from fedmer.data.standardise import Moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
+from fedmer.flower.certificates import answers, check_server
 from fedmer.flower.client_half import DESCRIBE, SCORE, header
 from fedmer.flower.folder import CONNECTION, Federation
 from fedmer.flower.mail import Mail
-from fedmer.flower.processes import flower_environment
+from fedmer.flower.processes import flower_environment, is_in_use
 from fedmer.flower.relay import Relay, online
-from fedmer.flower.round import wait_for
+from fedmer.flower.round import say, wait_for
 from fedmer.flower.wire import MOST_EXAMPLES, RefusedError, put, put_broadcast, take
 from fedmer.messages import Broadcast
 
@@ -57,6 +59,7 @@ class Deployment:
         self._attempt = uuid.uuid4().hex
         self._begin: int | None = None
         self.names = list(self.federation.nodes)
+        see_server(self.federation)
         ids = self.federation.node_ids()
         self._ids = [ids[name] for name in self.names]
         self._head: dict[str, Any] = {"version": fedmer.__version__, "seconds": seconds}
@@ -92,13 +95,14 @@ class Deployment:
             "seed": request.seed,
         }
         # All of them for a while, since who is not met has no part in the statistics.
-        everybody = range(len(self.names))
+        everybody = dict(enumerate(self.names))
         nodes = wait_for(self, everybody, len(self.names), min(_MUSTER, self.seconds))
         if len(nodes) < least:
             nodes = wait_for(self, everybody, least, self.seconds)
         known: dict[int, Description] = {}
         failures = {c: "is not connected" for c in range(len(self.names)) if c not in nodes}
         letters = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
+        say(f"asking {len(nodes)} nodes what they have, for up to {self.seconds:.0f} s")
         mail = Mail(self.relay, letters, DESCRIBE, "0", self.seconds)
         while mail.open:
             for client, answer in mail.receive().items():
@@ -187,6 +191,7 @@ class Deployment:
         words = ["flwr", "run", str(federation.app), CONNECTION, "--format", "json"]
         words += ["--run-config", f'relay="{self.relay.address}"']
         environment = flower_environment(federation.home, "127.0.0.1")
+        say(f"asking the server at {federation.loopback} for a run, for up to {_START:.0f} s")
         try:
             done = subprocess.run(
                 words, env=environment, capture_output=True, text=True, timeout=_START, check=False
@@ -197,6 +202,37 @@ class Deployment:
             lines = (done.stdout + done.stderr).strip().splitlines()
             raise InputError(_not_running(federation, " ".join(lines[-3:])[:500]))
         self.relay.wait(_START, lambda: None)
+
+
+def see_server(federation: Federation) -> None:
+    """See that the server answers, and wait for one that is only just starting.
+
+    Raises:
+        InputError: Nobody runs it, what answers is another, or it cannot be used.
+    """
+    check_server(federation.certificate, federation.key)
+    registered = federation.server / "nodes.json"
+    deadline = time.monotonic() + _START
+    told = False
+    while not (registered.exists() and _answers(federation)):
+        if not is_in_use(federation.server):
+            raise InputError(
+                f"No server answers at {federation.loopback}; start 'fedmer deploy server "
+                f"{federation.folder}' on this machine and leave it running."
+            )
+        if time.monotonic() > deadline:
+            raise InputError(_not_running(federation, f"it did not answer within {_START:.0f} s"))
+        if not told:
+            say(
+                f"waiting up to {_START:.0f} s for the server at {federation.loopback}, which "
+                "runs and does not answer yet"
+            )
+            told = True
+        time.sleep(0.2)
+
+
+def _answers(federation: Federation) -> bool:
+    return answers("127.0.0.1", federation.port, federation.authority)
 
 
 def _not_running(federation: Federation, why: str) -> str:

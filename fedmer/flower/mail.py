@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flwr.app import RecordDict
 
-from fedmer.flower.records import portable, take_failure
+from fedmer.flower.records import lost, portable, take_failure, why
 from fedmer.flower.relay import Relay, Reply, online, pull, push
 
 _PAUSES = (0.02, 0.5)
@@ -54,7 +54,7 @@ class Mail:
     ) -> None:
         self._relay = relay
         self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
+        self._sent = time.monotonic()
         self._nodes = {client: node for client, (node, _) in letters.items()}
         self.bytes = 0
         """Of all letters, as Flower serialises them."""
@@ -81,7 +81,7 @@ class Mail:
         found, self._lost = self._lost, {}
         if self._waiting:
             for reply in self._relay.call(pull, list(self._waiting)):
-                found[self._waiting.pop(reply.letter)] = _answer(reply)
+                found[self._waiting.pop(reply.letter)] = self._answer(reply)
         if self._waiting and not found:
             self._give_up(found)
             time.sleep(self._pause)
@@ -90,26 +90,26 @@ class Mail:
 
     def _give_up(self, found: dict[int, Answer]) -> None:
         now = time.monotonic()
-        late = now > self._deadline
+        late = now > self._sent + self._seconds
         gone: set[int] = set()
         if now - self._called > _ROLL_CALL:
             self._called = now
             gone = set(self._waiting.values()) - self._connected()
         for letter, client in list(self._waiting.items()):
             if late or client in gone:
-                why = f"did not answer within {self._seconds:.0f} s" if late else "went away"
-                found[client] = Answer(None, why)
+                within = f"did not answer within {self._seconds:.0f} s"
+                found[client] = Answer(None, within if late else lost(now - self._sent))
                 del self._waiting[letter]
 
     def _connected(self) -> set[int]:
         nodes = set(self._relay.call(online))
         return {client for client, node in self._nodes.items() if node in nodes}
 
-
-def _answer(reply: Reply) -> Answer:
-    if reply.content is None:
-        return Answer(None, f"failed: {reply.failure}")
-    own = take_failure(reply.content)
-    if own is not None:
-        return Answer(None, f"says: {own}", reply.bytes)
-    return Answer(reply.content, bytes=reply.bytes)
+    def _answer(self, reply: Reply) -> Answer:
+        if reply.error is not None:
+            return Answer(None, why(reply.error, time.monotonic() - self._sent))
+        assert reply.content is not None
+        own = take_failure(reply.content)
+        if own is not None:
+            return Answer(None, f"says: {own}", reply.bytes)
+        return Answer(reply.content, bytes=reply.bytes)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fedmer.flower.masking import written
 from fedmer.flower.masks import SERVER, harden
-from fedmer.flower.records import size, take_failure
+from fedmer.flower.records import size, take_failure, why
 from fedmer.flower.terms import MODULUS, Terms, grid
 
 _PAUSES = (0.02, 0.5)
@@ -78,7 +78,7 @@ class _Ask:
             for answer in self.grid.pull_messages(list(waiting)):
                 node = waiting.pop(answer.metadata.reply_to_message_id)
                 if answer.has_error():
-                    self.failures[node] = f"failed: {answer.error.reason}"
+                    self.failures[node] = why(answer.error, time.monotonic() - began)
                     continue
                 self.up += size(answer.content)
                 own = take_failure(answer.content)

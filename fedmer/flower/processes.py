@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 
 from fedmer.errors import InputError
+from fedmer.files import FolderLock
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -81,6 +82,20 @@ def flower_environment(home: Path, server: str) -> dict[str, str]:
         "no_proxy": direct,
         "PYTHONUNBUFFERED": "1",
     }
+
+
+def only_one(folder: Path) -> FolderLock:
+    """Keeps a second process of the same kind out of the folder of a server or a node."""
+    return FolderLock(folder / ".lock", str(folder), "end that process first")
+
+
+def is_in_use(folder: Path) -> bool:
+    """Whether a process has the folder of a server or a node."""
+    try:
+        only_one(folder).check()
+    except InputError:
+        return True
+    return False
 
 
 def check_port(host: str, port: int) -> None:

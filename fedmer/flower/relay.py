@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from fedmer.errors import InputError
@@ -149,13 +149,13 @@ class Reply:
     Args:
         letter: The id of the letter that it answers.
         content: The answer, or None.
-        failure: What Flower says went wrong, else "".
+        error: What Flower says went wrong, else None.
         bytes: Of the answer, as Flower serialised it.
     """
 
     letter: str
     content: RecordDict | None
-    failure: str
+    error: Error | None
     bytes: int
 
 
@@ -165,8 +165,8 @@ def pull(grid: Grid, letters: Sequence[str]) -> list[Reply]:
     for message in grid.pull_messages(list(letters)):
         letter = message.metadata.reply_to_message_id
         if message.has_error():
-            replies.append(Reply(letter, None, message.error.reason or "it failed", 0))
+            replies.append(Reply(letter, None, message.error, 0))
         else:
             content = message.content
-            replies.append(Reply(letter, portable(content), "", size(content)))
+            replies.append(Reply(letter, portable(content), None, size(content)))
     return replies

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from fedmer.plugins.executors.flower import Flower
 
 
+_NAMED = 5
+"""Names in a sentence."""
+
+
 class Connection(Protocol):
     """A running Flower federation, virtual or real."""
 
@@ -42,13 +46,24 @@ class Connection(Protocol):
         """Hang up."""
 
 
+def say(sentence: str) -> None:
+    """Tell whoever waits what for, beside the progress bar."""
+    print(sentence, file=sys.stderr, flush=True)
+
+
 def wait_for(
-    connection: Connection, clients: Collection[int], least: int, seconds: float
+    connection: Connection, clients: Mapping[int, str], least: int, seconds: float
 ) -> dict[int, int]:
     """Client -> node, of all that are connected.
 
-    Where fewer than ``least`` of ``clients`` are, it waits for them for up to ``seconds``: nodes
-    come back by themselves when a network or a server does.
+    Where fewer than ``least`` of ``clients`` are, it waits for them: nodes come back by themselves
+    when a network or a server does.
+
+    Args:
+        connection: The way to the nodes.
+        clients: Those to wait for, with their names.
+        least: How many of them have to be there.
+        seconds: How long to wait at most.
     """
     deadline = time.monotonic() + seconds
     told = False
@@ -58,7 +73,12 @@ def wait_for(
         if here >= least or time.monotonic() > deadline:
             return nodes
         if not told:
-            print(f"waiting for nodes: {here} of {least} are connected", file=sys.stderr)
+            missing = [name for client, name in clients.items() if client not in nodes]
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            say(
+                f"waiting up to {seconds:.0f} s for {', '.join(missing[:_NAMED])}{more}; "
+                f"{here} of at least {least} nodes are connected"
+            )
             told = True
         time.sleep(1.0)
 
@@ -78,7 +98,8 @@ class FlowerRound:
         self.cohort = cohort
         self.summaries: dict[int, Summary] = {}
         self._least = executor.least(len(cohort))
-        self._nodes = wait_for(connection, cohort, self._least, executor.timeout)
+        names = {client: executor.trainer.data[client].name for client in cohort}
+        self._nodes = wait_for(connection, names, self._least, executor.timeout)
         self._expected, self._update = executor.rehearsal.layouts(executor.received)
         for client in cohort:
             if client not in self._nodes:
@@ -193,6 +214,9 @@ class FlowerRound:
             self._fail(client, f"was refused: {error}")
             return
         self.summaries[client] = summary
+        if client in executor.absent:
+            executor.absent.remove(client)
+            say(f"round {executor.received.round + 1}: {self._name(client)} is back")
         if update is not None:
             executor.take(summary, update)
 
@@ -210,4 +234,8 @@ class FlowerRound:
     def _fail(self, client: int, why: str) -> None:
         executor = self.executor
         executor.collector.leave_out(client)
-        executor.failures[client] = f"{executor.trainer.data[client].name} {why}"
+        executor.failures[client] = f"{self._name(client)} {why}"
+        executor.absent.add(client)
+
+    def _name(self, client: int) -> str:
+        return self.executor.trainer.data[client].name

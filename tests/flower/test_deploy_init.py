@@ -197,7 +197,7 @@ def test_node_says_what_is_wrong_with_a_server(tmp_path):
     with Server(found) as server:
         assert answers("127.0.0.1", server.port, found.authority)
     wrong = {
-        "was not signed by .*; take the node folder": made(tmp_path / "stranger"),
+        "was not signed by .*; take the folder": made(tmp_path / "stranger"),
         "has expired; make a new federation": made(tmp_path / "past", begin=-2 * DAY, end=-DAY),
         "does not hold yet; set the clock": made(tmp_path / "future", begin=DAY, end=2 * DAY),
     }

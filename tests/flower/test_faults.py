@@ -28,8 +28,7 @@ TIMEOUT = 60.0
 """Seconds for a node; a stage takes a tenth of it on an idle machine, and a node whose server was
 gone tries again every 20."""
 NODES = 4
-UNAVAILABLE = "failed: Error: Node Unavailable"
-"""Flower's word for a node that said goodbye with a letter in its hands."""
+LOST = r"has not answered for \d+ s; it may be off or cut off"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +114,7 @@ def test_round_goes_on_without_whoever_fails(federation: Deployed) -> None:
     assert "says: its network SDT has " in why[2, 2]
     assert "parameters, and the server's SDT have 'teacher.weight' of shape (6, 8)" in why[2, 2]
     # Killed, hanging, and its worker killed.
-    assert why[3, 0].startswith((f"node-0 {UNAVAILABLE}", "node-0 went away"))
+    assert re.fullmatch(f"node-0 {LOST}", why[3, 0])
     assert why[3, 1] == f"node-1 did not answer within {TIMEOUT:.0f} s"
     assert why[3, 2] == "node-2 says: its worker ended in the middle of the work"
     # Broken after the node had started.
@@ -177,7 +176,7 @@ def test_masked_sum_survives_one_node_and_not_two(federation: Deployed) -> None:
     why = federation.failures("masked")
     assert set(why) == {(1, 0)}
     lost = "was lost in the masked sum"
-    assert why[1, 0].startswith((f"node-0 {UNAVAILABLE}", f"node-0 {lost}"))
+    assert re.fullmatch(f"node-0 ({LOST}|{lost})", why[1, 0])
     assert "Round 2: fewer than privacy.threshold 0.6 of the 4 nodes stayed" in fit.said()
     # Which of the two words comes depends on when Flower misses a node.
     assert re.search(rf"\(node-0 ({lost}|failed: .*); node-1 ({lost}|failed: .*)\)", fit.said())

@@ -75,6 +75,8 @@ class Flower(Executor):
         self.cpus = cpus
         self.gpus = gpus
         self.privacy: SecureSum | None = None
+        self.absent: set[int] = set()
+        """Clients that had no part in the last round they were asked for."""
         self._run: Any = None
         self._met: RemoteClients | None = None
         self._settings: Mapping[str, Any] = {}
