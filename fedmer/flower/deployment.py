@@ -216,6 +216,8 @@ def see_server(federation: Federation) -> None:
     told = False
     while not (registered.exists() and _answers(federation)):
         if not is_in_use(federation.server):
+            # Another server may have the port, which then says so.
+            _answers(federation)
             raise InputError(
                 f"No server answers at {federation.loopback}; start 'fedmer deploy server "
                 f"{federation.folder}' on this machine and leave it running."
