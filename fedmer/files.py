@@ -18,6 +18,8 @@ from typing import IO
 
 from fedmer.errors import InputError
 
+PRIVATE, SHARED = 0o600, 0o666
+"""Permissions of files: for their owner alone, and for whom the umask allows."""
 _PREFIX, _SUFFIX = ".fedmer-", ".new"
 _TEMPORARY, _LOCK = "fedmer-", ".lock"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -26,7 +28,7 @@ DISK = (*_FULL, errno.EROFS, errno.EIO)
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
+def replacing(path: Path, mode: int = PRIVATE) -> Iterator[IO[bytes]]:
     """Write a file that is either the old one or the new one, whatever happens in between.
 
     What is written goes into a file beside it, which takes its place once it is on the disk. If
@@ -35,7 +37,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
 
     Args:
         path: The file; replaced if there is one.
-        mode: Its permissions, before the umask.
+        mode: Its permissions, before the umask: :data:`PRIVATE` or :data:`SHARED`.
 
     Raises:
         InputError: It cannot be written, such as on a full disk.
@@ -56,7 +58,7 @@ def replacing(path: Path, mode: int = 0o666) -> Iterator[IO[bytes]]:
         flush_folder(path.parent)
 
 
-def write_atomically(path: Path, content: str | bytes, mode: int = 0o666) -> None:
+def write_atomically(path: Path, content: str | bytes, mode: int = PRIVATE) -> None:
     """Replace a file by a text, or by bytes, as :func:`replacing` does.
 
     Raises:
@@ -74,7 +76,8 @@ def append(path: Path, text: str) -> None:
     Raises:
         InputError: It cannot be written.
     """
-    with explained(path), path.open("ab") as file:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    with explained(path), os.fdopen(os.open(path, flags, PRIVATE), "ab") as file:
         before = file.tell()
         try:
             file.write(text.encode())
@@ -84,6 +87,15 @@ def append(path: Path, text: str) -> None:
             with contextlib.suppress(OSError):
                 os.ftruncate(file.fileno(), before)
             raise
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder that only its owner may enter; one that is there keeps its permissions.
+
+    Folders above it that are missing are made too, as the umask has it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def flush_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from fedmer.errors import InputError
-from fedmer.files import FolderLock, flush_folder, remove_leftovers, replacing
+from fedmer.files import FolderLock, flush_folder, make_private, remove_leftovers, replacing
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -106,7 +106,9 @@ class RunFolder:
                     self.path.rename(_aside(self.path))
                     flush_folder(self.path.parent)
                 stack.callback(self._end)
-                (self.path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+                # Among the checkpoints are personal networks, which are their clients' own.
+                make_private(self.path)
+                make_private(self.path / CHECKPOINTS)
                 for folder in (self.path, self.path / CHECKPOINTS):
                     remove_leftovers(folder)
             except OSError as error:

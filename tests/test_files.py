@@ -14,7 +14,15 @@ import pytest
 import torch
 
 from fedmer.errors import InputError
-from fedmer.files import FolderLock, TemporaryFolder, append, remove_leftovers, replacing
+from fedmer.files import (
+    SHARED,
+    FolderLock,
+    TemporaryFolder,
+    append,
+    make_private,
+    remove_leftovers,
+    replacing,
+)
 from tests.faults import failing_from
 
 
@@ -155,3 +163,23 @@ def test_folder_of_a_killed_process_goes_with_the_next(
     mine.close()
     del other
     assert list(tmp_path.iterdir()) == []
+
+
+def test_private_is_private_whatever_the_umask(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        make_private(tmp_path / "above" / "own")
+        append(tmp_path / "rows", "1\n")
+        with replacing(tmp_path / "new") as file:
+            file.write(b"1")
+        with replacing(tmp_path / "shared", SHARED) as file:
+            file.write(b"1")
+        (tmp_path / "group").mkdir(0o750)
+        make_private(tmp_path / "group")
+    finally:
+        os.umask(mask)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert modes == {
+        **{"above": 0o777, "own": 0o700, "group": 0o750},
+        **{"rows": 0o600, "new": 0o600, "shared": 0o666},
+    }

@@ -1,6 +1,8 @@
 """The files of a run say what happened, and agree with each other."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +21,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three rounds of a federation of four sessions, half of them a round."""
     folder = tmp_path_factory.mktemp("record")
     write(synthetic_corpus(dialogues=40, features={"text": 6, "audio": 4}), folder / "c.npz")
-    code = main(
-        [
-            *("fit", "--data.path", str(folder / "c.npz"), "--runs", str(folder / "runs")),
-            *("--name", "run", "--partitioner", "Session", "--selector", "Uniform"),
-            *("--network.hidden", "8", "--network.heads", "2", "--trainer.max_epochs", "3"),
-            *("--model.evaluate_clients", "true", "--optimizer.lr", "0.003"),
-        ]
-    )
+    # Nothing that the system takes away: what is private is so by itself.
+    mask = os.umask(0)
+    try:
+        code = main(
+            [
+                *("fit", "--data.path", str(folder / "c.npz"), "--runs", str(folder / "runs")),
+                *("--name", "run", "--partitioner", "Session", "--selector", "Uniform"),
+                *("--network.hidden", "8", "--network.heads", "2", "--trainer.max_epochs", "3"),
+                *("--model.evaluate_clients", "true", "--optimizer.lr", "0.003"),
+            ]
+        )
+    finally:
+        os.umask(mask)
     assert code == 0
     return folder / "runs" / "run"
 
@@ -40,6 +47,20 @@ def test_all_files_are_there(run: Path) -> None:
     }  # fmt: skip
     for plot in ("curves.png", "confusion.png"):
         assert (run / plot).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_is_its_owners_alone_and_a_report_is_for_sharing(run: Path, tmp_path: Path) -> None:
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (run, *run.rglob("*"))}
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    mask = os.umask(0o022)
+    try:
+        assert main(["report", str(run), "--out", str(tmp_path / "page")]) == 0
+    finally:
+        os.umask(mask)
+    pages = [path for path in (tmp_path / "page").rglob("*") if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in pages} == {0o644}
+    assert stat.S_IMODE((tmp_path / "page").stat().st_mode) == 0o755
 
 
 def test_rows_of_rounds_and_clients_agree(run: Path) -> None:

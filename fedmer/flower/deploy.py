@@ -145,6 +145,7 @@ def init(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InputError(f"{folder} is not empty; name a new folder.")
+        folder.chmod(0o700)
         authority, server = certificates(host, begin, end)
         write_private(found.authority_key, authority.private)
         found.authority.write_bytes(authority.public)

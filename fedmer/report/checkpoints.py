@@ -9,7 +9,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fedmer.errors import InputError
-from fedmer.files import explained, replacing
+from fedmer.files import explained, make_private, replacing
 from fedmer.runs import CHECKPOINTS
 
 MONITOR = "val_weighted_f1"
@@ -36,7 +36,7 @@ class WholeCheckpoints(TorchCheckpointIO):
             return
         path = Path(path)
         with explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private(path.parent)
         with replacing(path) as file:
             torch.save(checkpoint, file)
 

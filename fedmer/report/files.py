@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmer.errors import InputError
-from fedmer.files import write_atomically
+from fedmer.files import SHARED, write_atomically
 from fedmer.report.audit import audit_file
 from fedmer.report.page import MARK, page_of
 from fedmer.report.report import Report
@@ -60,7 +60,7 @@ def write_report(report: Report, folder: Path) -> None:
     except OSError as error:
         raise InputError(f"The report cannot be written to {folder}: {error.strerror}.") from error
     for name, text in texts.items():
-        write_atomically(folder / name, text)
+        write_atomically(folder / name, text, SHARED)
     checked = ["runs.csv"]
     if any(line.support is not None for line in report.lines):
         checked.append("table.csv")

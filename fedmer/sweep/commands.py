@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from fedmer.console import Console
 from fedmer.errors import InputError
-from fedmer.files import FolderLock
+from fedmer.files import FolderLock, make_private
 from fedmer.sweep import file
 from fedmer.sweep.processes import ask, start_server
 from fedmer.sweep.run import Sweep
@@ -131,7 +131,7 @@ def _only_one(folder: Path) -> FolderLock:
         InputError: The folder cannot be made.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private(folder)
     except OSError as error:
         raise InputError(
             f"The folder {folder} cannot be written: {error.strerror}; choose another with --runs."

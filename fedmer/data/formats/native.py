@@ -12,7 +12,7 @@ from fedmer.data.formats.archive import read_archive
 from fedmer.data.formats.numbers import single_precision
 from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.errors import InputError
-from fedmer.files import replacing
+from fedmer.files import SHARED, replacing
 
 CONVENTIONAL = ("text", "audio", "visual")
 """Modalities that come first, in this order, whatever the order in the file."""
@@ -135,7 +135,7 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
             columns[PRESENCE + name] = mask
     if all(len(c.utterances) == len(c) for c in talks):
         columns["utterance"] = np.array([u for c in talks for u in c.utterances], dtype=np.str_)
-    with replacing(path) as file:
+    with replacing(path, SHARED) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
 
 

@@ -34,7 +34,7 @@ from fedmer.data.formats.numbers import single_precision
 from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.data.formats.safe_pickle import load
 from fedmer.errors import InputError
-from fedmer.files import replacing
+from fedmer.files import SHARED, replacing
 
 IEMOCAP_LABELS = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 MELD_LABELS = ("neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger")
@@ -141,7 +141,7 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
         [c.id for c in talks if c.split != "test"],
         [c.id for c in talks if c.split == "test"],
     )
-    with replacing(path) as file:
+    with replacing(path, SHARED) as file:
         pickle.dump(parts, file, protocol=2)
 
 
