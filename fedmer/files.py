@@ -11,7 +11,8 @@ import socket
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -21,7 +22,7 @@ from fedmer.errors import InputError
 PRIVATE, SHARED = 0o600, 0o666
 """Permissions of files: for their owner alone, and for whom the umask allows."""
 _PREFIX, _SUFFIX = ".fedmer-", ".new"
-_TEMPORARY, _LOCK = "fedmer-", ".lock"
+_TEMPORARY = "fedmer-temporary-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 DISK = (*_FULL, errno.EROFS, errno.EIO)
 """What goes wrong with a disk, whatever is written."""
@@ -167,7 +168,7 @@ class FolderLock:
         self.path = path
         self.what = what
         self.advice = advice
-        self._file: int | None = None
+        self._claim: _Claim | None = None
 
     def check(self) -> None:
         """Refuse if another process has it, making nothing.
@@ -175,37 +176,22 @@ class FolderLock:
         Raises:
             InputError: One does.
         """
-        try:
-            file = os.open(self.path, os.O_RDWR)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise unwritable(self.path, error) from error
-        try:
-            self._take(file)
-        finally:
-            os.close(file)
+        claim = self._take(os.O_RDWR)
+        if claim is not None:
+            claim.close()
 
     def __enter__(self) -> "FolderLock":
+        # None if its last owner removed it between our two steps.
+        while (claim := self._take(os.O_RDWR | os.O_CREAT)) is None:
+            pass
+        self._claim = claim
+        said = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
         try:
-            while True:
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-                self._file = file
-                self._take(file)
-                if self._is_current(file):
-                    break
-                # Its last owner removed it between our two steps.
-                os.close(file)
-            said = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(said).encode(), 0)
-            os.register_at_fork(after_in_child=_forgetting(weakref.ref(self)))
+            os.ftruncate(claim.file, 0)
+            os.pwrite(claim.file, json.dumps(said).encode(), 0)
         except OSError as error:
-            self.forget()
+            self.__exit__(None, None, None)
             raise unwritable(self.path, error) from error
-        except BaseException:
-            self.forget()
-            raise
         return self
 
     def __exit__(
@@ -214,43 +200,82 @@ class FolderLock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._file is not None and self._is_current(self._file):
+        if self._claim is not None and self._claim.is_on(self.path):
             # A folder that has become unwritable keeps the file, which then locks nothing.
             with contextlib.suppress(OSError):
                 self.path.unlink()
-        self.forget()
+        if self._claim is not None:
+            self._claim.close()
 
-    def _take(self, file: int) -> None:
+    def _take(self, flags: int) -> "_Claim | None":
+        try:
+            return _Claim.on(self.path, flags)
+        except BlockingIOError as error:
+            who = _holder(self.path)
+            raise InputError(f"{self.what} is in use by {who}; {self.advice}.") from error
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+
+class _Claim:
+    """A file or folder that this process has locked; a forked process closes its copy.
+
+    Args:
+        file: The descriptor.
+    """
+
+    def __init__(self, file: int) -> None:
+        self.file = file
+        mine = weakref.ref(self)
+
+        def forget() -> None:
+            claim = mine()
+            if claim is not None:
+                claim.close()
+
+        os.register_at_fork(after_in_child=forget)
+
+    @classmethod
+    def on(cls, path: Path, flags: int) -> "_Claim | None":
+        """Lock what lies at a path; None if nothing does, or no longer.
+
+        Raises:
+            BlockingIOError: Another process has it.
+        """
+        try:
+            file = os.open(path, flags, 0o666)
+        except FileNotFoundError:
+            if flags & os.O_CREAT:
+                raise
+            return None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{self.what} is in use by {_holder(file)}; {self.advice}.") from error
+        except BaseException:
+            os.close(file)
+            raise
+        claim = cls(file)
+        if claim.is_on(path):
+            return claim
+        claim.close()
+        return None
 
-    def _is_current(self, file: int) -> bool:
+    def is_on(self, path: Path) -> bool:
+        """Is the path still that of the file that was locked?"""
         try:
-            return os.path.samestat(os.fstat(file), self.path.stat())
+            return self.file >= 0 and os.path.samestat(os.fstat(self.file), path.stat())
         except FileNotFoundError:
             return False
 
-    def forget(self) -> None:
-        """Close the file; in a forked process that does not release the lock."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+    def close(self) -> None:
+        """Release it; in a forked process only the copy goes."""
+        if self.file >= 0:
+            os.close(self.file)
+            self.file = -1
 
 
-def _forgetting(lock: "weakref.ref[FolderLock]") -> Callable[[], None]:
-    def forget() -> None:
-        found = lock()
-        if found is not None:
-            found.forget()
-
-    return forget
-
-
-def _holder(file: int) -> str:
+def _holder(path: Path) -> str:
     try:
-        said = json.loads(os.pread(file, 4096, 0))
+        said = json.loads(path.read_bytes()[:4096])
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(float(said["since"])))
         return f"process {int(said['pid'])} on {str(said['host'])[:64]!r} since {since}"
     except (ValueError, TypeError, KeyError, OverflowError, OSError):
@@ -270,14 +295,16 @@ class TemporaryFolder:
 
     def __init__(self) -> None:
         self.remove_stale()
-        above = Path(tempfile.gettempdir())
-        try:
-            self.path = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
-            self._lock = _temporary_lock(self.path)
-            self._lock.__enter__()
-        except OSError as error:
-            raise unwritable(above, error) from error
-        self._remove = weakref.finalize(self, _remove_own, self.path, os.getpid())
+        claim = None
+        with explained(Path(tempfile.gettempdir())):
+            while claim is None:
+                self.path = Path(tempfile.mkdtemp(prefix=_TEMPORARY))
+                # Before it was locked, another process may have taken it for one that is left.
+                with contextlib.suppress(BlockingIOError):
+                    claim = _Claim.on(self.path, os.O_RDONLY)
+        # Processes that multiprocessing forked run these at their end, and no others; a process
+        # forked from this one has the object too, but runs none of this one's.
+        self._remove = Finalize(self, _remove_locked, (self.path, claim), exitpriority=0)
 
     def close(self) -> None:
         """Remove it."""
@@ -287,19 +314,15 @@ class TemporaryFolder:
     def remove_stale() -> None:
         """Remove what this user's processes have left that are gone."""
         for path in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
-            # In use, another user's, or going away by itself.
-            with contextlib.suppress(OSError, InputError):
-                # One without a lock is being made.
-                if (path / _LOCK).stat().st_uid == os.getuid() and not path.is_symlink():
-                    with _temporary_lock(path):
-                        shutil.rmtree(path)
+            # In use, or going away by itself.
+            with contextlib.suppress(OSError):
+                if path.is_symlink() or path.stat().st_uid != os.getuid():
+                    continue
+                claim = _Claim.on(path, os.O_RDONLY | os.O_DIRECTORY)
+                if claim is not None:
+                    _remove_locked(path, claim)
 
 
-def _temporary_lock(path: Path) -> FolderLock:
-    return FolderLock(path / _LOCK, str(path), "leave it alone")
-
-
-def _remove_own(path: Path, owner: int) -> None:
-    # A forked process has the object too, but not the folder.
-    if os.getpid() == owner:
-        shutil.rmtree(path, ignore_errors=True)
+def _remove_locked(path: Path, claim: _Claim) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    claim.close()

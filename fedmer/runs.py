@@ -9,7 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 from fedmer.errors import InputError
-from fedmer.files import FolderLock, flush_folder, make_private, remove_leftovers, replacing
+from fedmer.files import (
+    FolderLock,
+    TemporaryFolder,
+    flush_folder,
+    make_private,
+    remove_leftovers,
+    replacing,
+)
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
@@ -101,6 +108,7 @@ class RunFolder:
                     self.path.parent.mkdir(parents=True)
                     stack.callback(_remove_if_empty, self.path.parent)
                 stack.enter_context(_lock(self.path))
+                TemporaryFolder.remove_stale()
                 _settle(self.path)
                 if self.replace:
                     self.path.rename(_aside(self.path))

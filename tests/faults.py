@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +13,13 @@ import fedmer.files
 
 
 @contextmanager
-def failing_from(step: int, times: int = 10**9, code: int = errno.ENOSPC) -> Iterator[list[str]]:
+def failing_from(step: int, code: int = errno.ENOSPC, kill: bool = False) -> Iterator[list[str]]:
     """Let opening, writing, flushing and renaming in :mod:`fedmer.files` fail.
 
     Args:
-        step: The first step to fail, from 0.
-        times: How many fail from there.
+        step: The first step to fail, from 0; all later ones fail too.
         code: With which error.
+        kill: Kill this process instead.
 
     Yields:
         What has failed so far.
@@ -29,7 +30,9 @@ def failing_from(step: int, times: int = 10**9, code: int = errno.ENOSPC) -> Ite
     def pass_or_fail(what: str) -> None:
         nonlocal count
         count += 1
-        if step < count <= step + times:
+        if count > step:
+            if kill:
+                os.kill(os.getpid(), signal.SIGKILL)
             failed.append(what)
             raise OSError(code, os.strerror(code))
 
@@ -56,10 +59,10 @@ def failing_from(step: int, times: int = 10**9, code: int = errno.ENOSPC) -> Ite
     real = {name: getattr(os, name) for name in ("open", "fdopen", "fsync")}
     rename, path_open = Path.replace, Path.open
 
-    def opened(path: Any, flags: int, *mode: int) -> int:
+    def opened(path: Any, flags: int, *mode: int, **more: Any) -> int:
         if flags & os.O_CREAT:
             pass_or_fail("open")
-        descriptor: int = real["open"](path, flags, *mode)
+        descriptor: int = real["open"](path, flags, *mode, **more)
         return descriptor
 
     def flushed(descriptor: int) -> None:
