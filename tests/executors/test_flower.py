@@ -102,6 +102,25 @@ def test_the_simulation_trains_to_the_bits_of_inline(nothing_left: None) -> None
 
 
 @pytest.mark.slow
+def test_a_masked_round_of_virtual_nodes_is_that_of_inline_up_to_its_grid(
+    nothing_left: None,
+) -> None:
+    """They draw as Inline does: one person's virtual nodes have nobody to hide from."""
+    executor = Flower()
+    executor.protect(SecureSum())
+    loop = federation(FedAvg(), CORPUS, CLIENTS, executor=executor)
+    other = federation(FedAvg(), CORPUS, CLIENTS)
+    try:
+        report = loop.run_round(0)
+    finally:
+        executor.close()
+    other.run_round(0)
+    assert report.failures == {}
+    found, expected = weights_of(loop), weights_of(other)
+    assert max(float((found[name] - expected[name]).abs().max()) for name in found) < 1e-6
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", [FedAvg, Distance, SCAFFOLD, FedProto])
 def test_two_rounds_and_a_resumed_third_are_those_of_inline(
     rule: type[Aggregator], nothing_left: None
