@@ -26,6 +26,7 @@ from fedmer.flower.relay import Relay, online
 from fedmer.flower.round import say, wait_for
 from fedmer.flower.wire import MOST_EXAMPLES, RefusedError, put, put_broadcast, take
 from fedmer.messages import Broadcast
+from fedmer.printable import printable
 
 _START = 90.0
 """Seconds that Flower may take to start our ServerApp."""
@@ -270,8 +271,7 @@ def _description(name: str, content: RecordDict) -> Description:
         and 0 <= int(counts.min()) <= int(counts.max()) <= MOST_EXAMPLES
         and int(counts.sum()) > 0
         and len(labels) + len(features) <= _NAMES
-        # They are shown, and a terminal obeys some of what is not printable.
-        and all(len(name) <= _LONGEST and name.isprintable() for name in (*labels, *features))
+        and all(len(name) <= _LONGEST and printable(name) == name for name in (*labels, *features))
         and 0 < speakers < 1000
         and held >= 0
         and all(0 < width < _FEATURES for width in widths)

@@ -220,6 +220,7 @@ def _once(folder: Path | None, what: str, otherwise: str) -> None:
     """
     if folder is None:
         return
+    folder.mkdir(mode=0o700, exist_ok=True)
     path = os.open(folder / _SPENT, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(path, "a+", encoding="ascii") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

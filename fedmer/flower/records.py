@@ -4,6 +4,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from fedmer.printable import printable
+
+_LONGEST = 2000
+"""Characters of a sentence from another machine."""
 _BROKE_DOWN = "broke down at its work; its node.log says why"
 _WHY = {
     ErrorCode.LOAD_CLIENT_APP_EXCEPTION: _BROKE_DOWN,
@@ -33,7 +37,7 @@ def why(error: Error, seconds: float) -> str:
     """
     if error.code == ErrorCode.NODE_UNAVAILABLE:
         return lost(seconds)
-    return _WHY.get(error.code, f"failed: {error.reason or 'it did not say why'}")
+    return _WHY.get(error.code, f"failed: {_shown(error.reason or 'it did not say why')}")
 
 
 def portable(content: RecordDict) -> RecordDict:
@@ -62,4 +66,9 @@ def take_failure(content: RecordDict) -> str | None:
     """What went wrong at the sender, or None."""
     if "failure" not in content:
         return None
-    return str(content.config_records["failure"].get("sentence", "it failed"))[:2000]
+    return _shown(content.config_records["failure"].get("sentence", "it failed"))
+
+
+def _shown(words: object) -> str:
+    """Somebody else's words, as much of them as is shown and nothing that a terminal obeys."""
+    return printable(str(words)[:_LONGEST])

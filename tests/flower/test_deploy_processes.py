@@ -173,10 +173,13 @@ def test_server_that_cannot_start_says_why(tmp_path, start):
 
 def test_node_that_cannot_start_says_why(tmp_path, start, corpus_file):
     node = federation(tmp_path / "federation").node("node-0")
+    other = federation(tmp_path / "other").node("node-0")
+    other.policy.write_text("{")
     broken = tmp_path / "broken.npz"
     broken.write_bytes(b"PK\x03\x04 and no more")
     for folder, data, said in (
         (node.folder, broken, str(broken)),
+        (other.folder, corpus_file, "its policy.json cannot be read"),
         (node.folder, tmp_path / "none.npz", "does not exist; check the path"),
         (node.folder.parent, corpus_file, "node.json does not exist; name the folder of a node"),
     ):

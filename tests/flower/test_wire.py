@@ -355,6 +355,8 @@ def test_a_failure_comes_back_and_is_cut() -> None:
     assert take_failure(content) is None
     put_failure(content, "it broke" + "x" * 5000)
     assert take_failure(content) == ("it broke" + "x" * 5000)[:2000]
+    put_failure(content, "\x1b[2Jgone")
+    assert "\x1b" not in str(take_failure(content))
     content["failure"] = ConfigRecord({})
     assert take_failure(content) == "it failed"
 

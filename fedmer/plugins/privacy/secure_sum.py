@@ -16,7 +16,9 @@ class SecureSum(Privacy):
     lost. So every rule that is linear works, :class:`~fedmer.plugins.aggregators.distance.Distance`
     among them. Numbers are rounded to a grid of ``2 clip / 2^b`` with ``b = 31 - log2(clients)``.
 
-    The server still sees every summary: counts, losses, prototypes. Needs ``--executor Flower``.
+    The server still sees every summary: counts, losses, prototypes. Nodes are told each other's
+    weights, and refuse a sum that one of them dominates. On machines of their own they draw the
+    order of batches and dropout by themselves. Needs ``--executor Flower``.
 
     Args:
         threshold: Share of the cohort, in (0.5, 1], that has to stay to the end of a round. Above
