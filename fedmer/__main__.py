@@ -1,5 +1,8 @@
 """Where ``fedmer`` starts: light subcommands answer before Lightning is imported."""
 
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -21,14 +24,37 @@ SUBCOMMANDS = {
 }
 
 
+_OUT = 1
+"""The standard output, as the system knows it."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code, 2 for input that cannot be used."""
+    """Run one command; returns the exit code.
+
+    It is 2 for input that cannot be used, and 141 if whoever reads the output wants no more of it.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(given)
+        try:
+            return _dispatch(given)
+        finally:
+            sys.stdout.flush()
     except InputError as error:
         print(f"fedmer: error: {printable(str(error))}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        # What is still buffered would be written once more when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _OUT)
+        return 128 + signal.SIGPIPE
+
+
+def _reader_has_left() -> bool:
+    """Was the output piped to a program that has ended, as ``head`` does?"""
+    poll = select.poll()
+    poll.register(_OUT, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def _dispatch(given: list[str]) -> int:

@@ -32,3 +32,7 @@ class Console(rich.console.Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """A text as it is shown; every table cell, title and sentence passes here."""
         return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which knows what a reader that has left means."""
+        raise

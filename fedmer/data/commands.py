@@ -1,12 +1,12 @@
 """``fedmer data describe|convert|split|synth``: look at, convert, split and make corpora."""
 
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from fedmer.arguments import complaint, to_path
 from fedmer.data.client_files import check_empty, write_clients
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native, read_corpus, sdt_pickle
@@ -35,38 +35,47 @@ def main(argv: list[str]) -> int:
         argv: For example ``["describe", "corpus.npz"]``.
 
     Returns:
-        The exit code: 0, or 2 when what was typed or read cannot be used. The sentence that says
-        why is on the standard error stream then, and no file has changed.
-    """
-    from jsonargparse import ArgumentError
+        The exit code, 0.
 
+    Raises:
+        InputError: What was typed or read cannot be used; no file has changed then.
+    """
     try:
         parser = _parser(argv)
         options = parser.parse_args(argv)
-        name = options.subcommand
-        run = {"describe": _describe, "convert": _convert, "split": _split, "synth": _synth}[name]
-        run(options[name], parser)
-    except (InputError, ArgumentError) as error:
-        print(f"fedmer: error: {error}", file=sys.stderr)
-        return 2
     except SystemExit as end:
-        # argparse leaves this way after --help and after a usage message.
+        # argparse leaves this way after --help.
         return int(end.code or 0)
+    name = options.subcommand
+    run = {"describe": _describe, "convert": _convert, "split": _split, "synth": _synth}[name]
+    run(options[name], parser)
     return 0
 
 
 def _parser(argv: list[str]) -> "ArgumentParser":
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog="fedmer data", description="Look at, convert and make corpora.")
+    class Parser(ArgumentParser):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(allow_abbrev=False, **options)
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            if not self.exit_on_error:  # a part of a parser that tries what fits
+                super().error(message, ex)
+            raise InputError(complaint(self, message)) from ex
+
+    parser = Parser(prog="fedmer data", description="Look at, convert and make corpora.")
     commands = parser.add_subcommands()
 
-    describe = ArgumentParser(description="Show size, emotions and features of a corpus.")
+    describe = Parser(description="Show size, emotions and features of a corpus.")
     describe.add_argument(
-        "path", nargs="?", help="corpus file of any kind; without it the synthetic corpus"
+        "path",
+        type=to_path,
+        nargs="?",
+        help="corpus file of any kind; without it the synthetic corpus",
     )
     describe.add_argument("--seed", type=int, default=0, help="of the split and synthetic corpus")
-    describe.add_argument("--save", type=str, help="write the split as a picture to this .png")
+    describe.add_argument("--save", type=to_path, help="write the split as a picture to this .png")
     if argv[:1] == ["describe"] and any("partitioner" in word for word in argv):
         _add_partitioner(describe, argv, "also show how this split spreads the labels")
     else:
@@ -76,24 +85,26 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     _add_max_gb(describe)
     commands.add_subcommand("describe", describe)
 
-    convert = ArgumentParser(description="Turn a corpus of any kind into the native format.")
-    convert.add_argument("source", help="corpus file of any kind")
-    convert.add_argument("target", help="the .npz to write")
+    convert = Parser(description="Turn a corpus of any kind into the native format.")
+    convert.add_argument("source", type=to_path, help="corpus file of any kind")
+    convert.add_argument("target", type=to_path, help="the .npz to write")
     convert.add_argument("--overwrite", action="store_true", help="replace the target")
     _add_max_gb(convert)
     commands.add_subcommand("convert", convert)
 
-    split = ArgumentParser(description="Write what each client holds as a corpus of its own.")
-    split.add_argument("corpus", help="corpus file of any kind")
-    split.add_argument("out_dir", help="a new or an empty folder, for client-0.npz and so on")
+    split = Parser(description="Write what each client holds as a corpus of its own.")
+    split.add_argument("corpus", type=to_path, help="corpus file of any kind")
+    split.add_argument(
+        "out_dir", type=to_path, help="a new or empty folder, for client-0.npz and so on"
+    )
     split.add_argument("--seed", type=int, default=0, help="of the split")
     if argv[:1] == ["split"]:
         _add_partitioner(split, argv, "who holds what", DEFAULT_SPLIT)
     _add_max_gb(split)
     commands.add_subcommand("split", split)
 
-    synth = ArgumentParser(description="Write a synthetic corpus that behaves like IEMOCAP.")
-    synth.add_argument("target", help="the file to write")
+    synth = Parser(description="Write a synthetic corpus that behaves like IEMOCAP.")
+    synth.add_argument("target", type=to_path, help="the file to write")
     synth.add_argument("--preset", choices=tuple(PRESETS), default="small", help="feature sizes")
     synth.add_argument("--seed", type=int, default=0, help="the corpus is a function of it")
     synth.add_argument("--dialogues", type=int, default=DIALOGUES, help="at least 5")
@@ -186,7 +197,7 @@ def _split(options: "Namespace", parser: "ArgumentParser") -> None:
     from fedmer.console import Console
     from fedmer.report.partition import partition_table
 
-    folder = Path(options.out_dir)
+    folder = options.out_dir
     check_empty(folder)
     corpus = read_corpus(options.corpus, options.max_gb)
     partitioner = _partitioner(options)
@@ -205,8 +216,7 @@ def _synth(options: "Namespace", parser: "ArgumentParser") -> None:
     _wrote(corpus, target)
 
 
-def _free(target: str, overwrite: bool) -> Path:
-    path = Path(target)
+def _free(path: Path, overwrite: bool) -> Path:
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; choose another name or add --overwrite.")
     if not path.parent.is_dir():

@@ -1,6 +1,5 @@
 """``fedmer deploy init|server|node``: bring up a server and nodes on Flower, with TLS and keys."""
 
-import argparse
 import json
 import math
 import os
@@ -12,8 +11,8 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
 
+from fedmer.arguments import Parser, to_path
 from fedmer.errors import InputError
 from fedmer.files import TemporaryFolder
 from fedmer.flower.folder import Federation, Node, is_host, write_private
@@ -43,11 +42,6 @@ _MOST_DAYS = 3650
 _MOST_NODES = 10_000
 
 _LISTEN = ("127.0.0.1", "0.0.0.0")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}.")
 
 
 def main(argv: list[str]) -> int:
@@ -85,15 +79,14 @@ def main(argv: list[str]) -> int:
         return 0
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="fedmer deploy",
         description="Bring up a server and nodes on Flower, with TLS and node keys.",
-        allow_abbrev=False,
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="init|server|node")
     add = commands.add_parser("init", help="make the folders of a server and its nodes")
-    add.add_argument("folder", metavar="DIR", type=Path, help="to make; nothing may be in it")
+    add.add_argument("folder", metavar="DIR", type=to_path, help="to make; nothing may be in it")
     add.add_argument("--nodes", metavar="N", type=int, required=True, help="how many nodes")
     add.add_argument(
         "--host", default="127.0.0.1", help="name or IPv4 address the nodes dial (%(default)s)"
@@ -101,15 +94,15 @@ def _parser() -> _Parser:
     add.add_argument("--port", type=int, default=8443, help="of the server (%(default)s)")
     add.add_argument("--days", type=int, default=365, help="the certificate holds (%(default)s)")
     add = commands.add_parser("server", help="run the server until Ctrl-C")
-    add.add_argument("folder", metavar="DIR", type=Path, help="that 'fedmer deploy init' made")
+    add.add_argument("folder", metavar="DIR", type=to_path, help="that 'fedmer deploy init' made")
     add.add_argument(
         "--listen",
         choices=_LISTEN,
         help="0.0.0.0 for all interfaces; without it, only if --host of init was another machine",
     )
     add = commands.add_parser("node", help="run one node until Ctrl-C")
-    add.add_argument("folder", metavar="FOLDER", type=Path, help="of the node, as in DIR/node-0")
-    add.add_argument("--data", metavar="FILE", type=Path, required=True, help="its own corpus")
+    add.add_argument("folder", metavar="FOLDER", type=to_path, help="as in DIR/node-0")
+    add.add_argument("--data", metavar="FILE", type=to_path, required=True, help="its own corpus")
     return parser
 
 

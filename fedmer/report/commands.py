@@ -4,17 +4,12 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from fedmer.arguments import Parser, to_path
 from fedmer.errors import InputError
 
 USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--out FOLDER]
        fedmer report --audit TABLE.csv"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see 'fedmer report --help'.")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -41,13 +36,13 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="fedmer report",
         usage=USAGE,
         description="Make one page, and tables as CSV and Markdown, of finished runs.",
     )
     parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="a run folder, or a folder of runs"
+        "runs", nargs="*", type=to_path, metavar="RUN", help="a run folder, or a folder of runs"
     )
     parser.add_argument(
         "--baseline", metavar="ROW", help="the row of differences (default: FedAvg, or the first)"
@@ -59,10 +54,16 @@ def _parser() -> argparse.ArgumentParser:
         help="which round's scores (default: selected, and last where none was)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help="where to (default: report beside the runs)"
+        "--out",
+        type=to_path,
+        metavar="FOLDER",
+        help="where to (default: report beside the runs)",
     )
     parser.add_argument(
-        "--audit", type=Path, metavar="TABLE.csv", help="check that a table agrees with itself"
+        "--audit",
+        type=to_path,
+        metavar="TABLE.csv",
+        help="check that a table agrees with itself",
     )
     return parser
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from fedmer.arguments import Parser, complaint, to_path
 from fedmer.console import Console
 from fedmer.errors import InputError
 from fedmer.files import FolderLock, make_private
@@ -23,11 +24,12 @@ finished trials and goes on with interrupted ones. What follows -- is appended t
 command: fedmer sweep FILE -- --data.path meld_dev.npz"""
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         if "unrecognized arguments" in message:
-            message += "; put options of the trials behind --"
-        raise InputError(f"{message}.")
+            message = complaint(self, message).removesuffix(".")
+            raise InputError(f"{message}; options of the trials stand behind --.")
+        super().error(message)
 
 
 def main(argv: list[str]) -> int:
@@ -73,11 +75,12 @@ def _parser() -> _Parser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="fedmer sweep FILE [--jobs N] [--runs DIR] [--list] [-- OPTIONS OF TRIALS]",
-        allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a sweep file: grid or random")
+    parser.add_argument("file", metavar="FILE", type=to_path, help="a sweep file: grid or random")
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="trials at a time")
-    parser.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="see below")
+    parser.add_argument(
+        "--runs", metavar="DIR", type=to_path, default=Path("runs"), help="see below"
+    )
     parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
     return parser
 

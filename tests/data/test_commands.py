@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmer.data.commands import main
 from fedmer.data.formats import native, read_corpus
 from fedmer.data.synthetic import synthetic_corpus
+from tests.data.typed import main
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -118,8 +118,8 @@ def test_wrong_files(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("bogus", "invalid choice"),
-        ("convert", "required"),
+        ("bogus", "unknown subcommand 'bogus'"),
+        ("convert", "is missing; see"),
         ("describe --seed x", "seed"),
         ("synth a.npz --dialogues 3", "at least 5"),
         ("synth nowhere/a.npz --dialogues 5", "nowhere is not a folder"),
@@ -128,7 +128,7 @@ def test_wrong_files(
         ("describe --partitioner Speker", "did you mean 'Speaker'?"),
         ("describe --partitioner.clients 3", "without the split; add --partitioner NAME"),
         ("describe --partitioner Dirichlet --partitioner.alpha -1", "alpha is -1"),
-        ("describe --partitioner Dirichlet --partitioner.beta 1", "'beta' is not accepted"),
+        ("describe --partitioner Dirichlet --partitioner.beta 1", "unknown option 'beta'"),
         ("describe --partitioner Session --save a.txt", "does not end in .png"),
     ],
 )
@@ -152,7 +152,7 @@ def test_help_is_not_an_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from fedmer.data.commands import main; main(['describe']); "
+        "import sys; from tests.data.typed import main; main(['describe']); "
         "print([m for m in ('torch', 'pandas', 'lightning', 'pytorch_lightning', 'matplotlib') "
         "if m in sys.modules])"
     )

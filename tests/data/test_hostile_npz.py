@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmer.data.commands import main
 from fedmer.data.formats import read_corpus
 from fedmer.errors import InputError
 from tests.data.test_native import columns, saved
+from tests.data.typed import main
 
 
 def header(shape: str, descr: str = "'<i8'", version: int = 1, more: str = "") -> bytes:

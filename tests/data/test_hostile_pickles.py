@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedmer.data.commands import main
 from fedmer.data.formats import read_corpus, safe_pickle
 from fedmer.errors import InputError
 from tests.data.test_pickles import Call, dumped, published
+from tests.data.typed import main
 
 MANY, MILLION = 100_000, 1_000_000
 HUGE = struct.pack("<I", 200_000_000)

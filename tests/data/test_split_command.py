@@ -16,7 +16,6 @@ from fedmer.contracts.partitioner import Partitioner
 from fedmer.data import commands
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_files import WRITABLE, write_clients
-from fedmer.data.commands import main
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.formats import native, read_corpus
 from fedmer.data.share import ClientShares, Share, whole
@@ -29,6 +28,7 @@ from fedmer.plugins.partitioners.session import Session
 from fedmer.plugins.partitioners.speaker_group import SpeakerGroup
 from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
 from tests.data.shares import clients as any_clients
+from tests.data.typed import main
 from tests.strategies import conversation, corpora, corpus_of
 
 OWN = ("labels", "labelled", "roles", "positions")
@@ -156,8 +156,8 @@ def test_training_dialogues_of_nobody_are_not_public(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ("split", "required"),
-        ("split corpus.npz", "required"),
+        ("split", "is missing; see"),
+        ("split corpus.npz", "is missing; see"),
         ("split nowhere.npz out", "nowhere.npz does not exist"),
         ("split prose.npz out", "starts with 'Once"),
         ("split corpus.npz full", "full is not empty; name a new or an empty folder"),
@@ -168,7 +168,7 @@ def test_training_dialogues_of_nobody_are_not_public(tmp_path: Path) -> None:
         ("split corpus.npz out --partitioner null", "unknown partitioner 'null'"),
         ("split corpus.npz out --partitioner.clients 0", "clients is 0; expected at least 1"),
         ("split corpus.npz out --partitioner.clients 99", "there are only 16 training dialogues"),
-        ("split corpus.npz out --partitioner.beta 1", "'beta' is not accepted"),
+        ("split corpus.npz out --partitioner.beta 1", "unknown option 'beta'"),
         ("split corpus.npz out --seed x", "seed"),
         (
             "split corpus.npz out --partitioner SpeakerGroup --partitioner.clients 9",
@@ -202,7 +202,7 @@ def test_wrong_words(
     before = sorted(here.rglob("*"))
     assert main(shlex.split(words)) == 2
     error = capsys.readouterr().err
-    assert error.startswith(("fedmer: error: ", "usage: "))
+    assert error.startswith("fedmer: error: ")
     assert sentence in error
     assert sorted(here.rglob("*")) == before
 
