@@ -172,6 +172,7 @@ def _what_goes_where(found: Federation, end: datetime) -> str:
 {end:%Y-%m-%d}.
   {nodes}: move each to the machine of its data, over a safe channel, and run there
       fedmer deploy node FOLDER --data FILE
+      policy.json in it says what the node takes part in; it is its owner's to change
   federation.json, ca.crt and server/: belong on the machine {found.host}; run there
       fedmer deploy server DIR
   ca.key: keep it offline. It can vouch for another server, and no command needs it again."""

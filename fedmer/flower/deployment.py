@@ -303,6 +303,8 @@ def _counts(content: RecordDict | None, classes: int) -> list[list[int]]:
     if content is None or "confusion" not in content:
         return []
     flat: Any = content.config_records["confusion"].get("counts", [])
-    if len(flat) != classes * classes or any(type(n) is not int or n < 0 for n in flat):
+    if len(flat) != classes * classes or any(
+        type(n) is not int or not 0 <= n <= MOST_EXAMPLES for n in flat
+    ):
         return []
     return [flat[start : start + classes] for start in range(0, len(flat), classes)]

@@ -1,5 +1,6 @@
 """What a node insists on: its own file decides, and a server that asks for more gets a sentence."""
 
+import functools
 import json
 import math
 import stat
@@ -21,12 +22,10 @@ from hypothesis import strategies as st
 from fedmer.__main__ import main
 from fedmer.cli import DEFAULTS
 from fedmer.data.formats.native import write
-from fedmer.data.remote import Request
 from fedmer.errors import InputError
 from fedmer.flower import node_work
 from fedmer.flower.client_half import header
 from fedmer.flower.folder import Federation
-from fedmer.flower.node import NodeData
 from fedmer.flower.policy import OPEN, Policy, policy_for
 from fedmer.flower.records import take_failure
 from fedmer.flower.wire import put, put_broadcast, take
@@ -55,21 +54,27 @@ def own(tmp_path: Path) -> dict[str, str]:
     return {"data": str(tmp_path / "corpus.npz"), "folder": str(tmp_path)}
 
 
+@functools.cache
+def begun(rule: str) -> tuple[dict[str, Any], Broadcast]:
+    """What every letter of a run says, and its first broadcast."""
+    corpus = small_corpus()
+    settings = {key: deepcopy(DEFAULTS[key]) for key in CLIENT_PARTS}
+    settings |= {"network": part("networks", "SDT", hidden=8, heads=2)}
+    settings |= {"aggregator": part("aggregators", rule)}
+    settings |= {"local": {"epochs": 1, "batch_size": 4}}
+    settings |= {"seed": 0, "precision": "32-true"}
+    trainer = build_trainer(settings, corpus.shape, {})
+    weights = dict(trainer.own.clone()) if trainer.aggregator.averages else None
+    return dict(head(settings, corpus, "none")), Broadcast(0, weights)
+
+
 class Letters:
     """What a server may send to the node, in which a test changes something."""
 
-    def __init__(self, own: Mapping[str, str], rule: str = "FedAvg", **options: Any) -> None:
-        data = NodeData.read(Path(own["data"]), Request("none", 0.2, 0))
+    def __init__(self, own: Mapping[str, str], rule: str = "FedAvg") -> None:
         self.own = own
-        self.settings = {key: deepcopy(DEFAULTS[key]) for key in CLIENT_PARTS}
-        self.settings |= {"network": part("networks", "SDT", hidden=8, heads=2)}
-        self.settings |= {"aggregator": part("aggregators", rule)}
-        self.settings |= {"seed": 0, "precision": "32-true"} | options
-        self.head = dict(head(self.settings, data.corpus, "none"))
-        trainer = build_trainer(self.settings, data.corpus.shape, {0: data.client(None)})
-        weights = dict(trainer.own.clone()) if trainer.aggregator.averages else None
-        self.received = Broadcast(0, weights)
-        self.counts = torch.ones(data.corpus.shape.classes, dtype=torch.int64)
+        self.head, self.received = begun(rule)
+        self.counts = torch.ones(small_corpus().shape.classes, dtype=torch.int64)
 
     def describe(self, **changes: Any) -> RecordDict:
         content = RecordDict({"run": ConfigRecord(self.head | changes)})
@@ -211,7 +216,7 @@ def test_no_two_sums_of_a_cohort_can_be_unmasked(nodes: int, threshold: int, bot
 
 def test_a_masked_round_is_never_the_same_twice(own: dict[str, str]) -> None:
     """Else the sums with and without a node would differ by its update."""
-    letters = Letters(own, local={"epochs": 1, "batch_size": 4})
+    letters = Letters(own)
     updates = []
     for _ in range(2):
         state = RecordDict()
