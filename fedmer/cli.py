@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import pytorch_lightning as pl
 import yaml
 from jsonargparse import ActionYesNo
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.callbacks.timer import Interval
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -36,6 +39,7 @@ from fedmer.runs import RunFolder, default_name, recover
 from fedmer.schedules import check_name
 from fedmer.sentences import cause, sentence
 from fedmer.signals import hang_up_terminates
+from fedmer.trainer_options import check_options, has_progress_bar
 
 DEFAULTS: dict[str, Any] = {
     "network": {
@@ -135,11 +139,16 @@ class CLI(LightningCLI):
             config.weights_only = True
         if "verbose" in config:
             config.verbose = False  # our own table says it
+        check_options(config.trainer)
         if config.trainer.gradient_clip_val is not None:
             # A Trainer under manual optimization refuses to clip; the clients' steps are meant.
             config.local.gradient_clip_val = config.trainer.gradient_clip_val
             config.trainer.gradient_clip_val = None
-        self.trainer_defaults["callbacks"] = [RoundProgress()]
+        config.trainer.gradient_clip_algorithm = None
+        shown = config.trainer.enable_progress_bar is not False
+        ours: list[pl.Callback] = []
+        if shown and not has_progress_bar(config.trainer):
+            ours.append(RoundProgress())
         if self.subcommand == "fit":
             repeatable = self._repeatable_config()
             parts = [config[key].class_path for key in ("aggregator", "network", "partitioner")]
@@ -152,12 +161,27 @@ class CLI(LightningCLI):
             )
             config.trainer.default_root_dir = str(folder.path)
             self.record = RunRecord(folder, repeatable)
-            self.trainer_defaults["callbacks"] += [self.record, BestRound(), LastRound()]
+            ours.append(self.record)
+            if config.trainer.enable_checkpointing:
+                ours += [BestRound(), LastRound()]
+        if config.trainer.max_time is not None:
+            # The Trainer's own timer would end the run in the middle of a round.
+            ours.append(Timer(config.trainer.max_time, interval=Interval.epoch))
+            config.trainer.max_time = None
+        self.trainer_defaults["callbacks"] = ours
 
     def instantiate_classes(self) -> None:
         settings = self._client_settings()
         try:
             super().instantiate_classes()
+        except MisconfigurationException as error:
+            accelerator = self.config[self.subcommand].trainer.accelerator
+            if accelerator in ("auto", "cpu"):
+                raise
+            raise InputError(
+                f"--trainer.accelerator {accelerator} cannot be used on this machine ({error}) Use "
+                "--trainer.accelerator cpu."
+            ) from error
         except ValueError as error:
             raise InputError(cause(error)) from error
         self.model.executor.configure(settings)
@@ -173,6 +197,8 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         if not self.record.ended:
+            if any(_is_over(callback) for callback in self.trainer_defaults["callbacks"]):
+                raise InputError("--trainer.max_time was over before a first round; give more.")
             if not self.config["fit"].ckpt_path:
                 raise InputError(
                     f"--trainer.max_epochs is {self.trainer.max_epochs}; expected at least 1 round."
@@ -276,6 +302,10 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     """
     chosen, *given = arguments
     return [chosen, *default_parts(), *recipes.as_files(given)]
+
+
+def _is_over(callback: pl.Callback) -> bool:
+    return isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0
 
 
 def default_parts() -> list[str]:

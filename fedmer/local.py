@@ -34,11 +34,11 @@ class LocalTraining:
         batch_size: Dialogues a batch.
         optimizer_state: ``reset`` starts every round with a new optimizer; ``keep`` lets a client
             keep its optimizer's state (Adam's moments) between the rounds in which it takes part.
-        gradient_clip_val: Largest norm of a step's gradient, or None for any;
+        gradient_clip_val: Largest norm of a step's gradient; None and 0 are any.
             ``--trainer.gradient_clip_val`` sets it.
 
     Raises:
-        InputError: ``epochs`` or ``batch_size`` is below 1.
+        InputError: ``epochs`` or ``batch_size`` is below 1, or ``gradient_clip_val`` below 0.
     """
 
     epochs: int = 1
@@ -50,6 +50,11 @@ class LocalTraining:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if value < 1:
                 raise InputError(f"local.{name} is {value}; expected at least 1.")
+        if not (self.gradient_clip_val or 0) >= 0:
+            raise InputError(
+                f"gradient_clip_val is {self.gradient_clip_val}; expected a norm above 0, or 0 for "
+                "no clipping."
+            )
 
 
 def fabric_for(accelerator: str, precision: Any) -> Fabric:
@@ -225,7 +230,7 @@ class LocalTrainer:
         if self.client.teacher is not None:
             load_weights(self.client.teacher, own.received.weights or self._initial)
             self.client.teacher.eval()
-        clip = self.training.gradient_clip_val
+        clip = self.training.gradient_clip_val or None
         keep = self.training.optimizer_state == "keep"
         strategy = self.fabric.strategy
         total: Tensor | None = None

@@ -11,8 +11,8 @@ def cause(error: BaseException) -> str:
     """The plugin's own sentence, out of the frames that a parser puts around it."""
     here: BaseException | None = error
     while here is not None:
-        if isinstance(here, InputError):
-            return str(here)
+        if isinstance(here, InputError | ImportError):
+            return " ".join(str(here).split())
         here = here.__cause__ or here.__context__
     inner = re.findall(r"^  - (?!Expected a <class 'NoneType'>)(.+)$", str(error), re.MULTILINE)
     return inner[0] if inner else str(error)

@@ -25,6 +25,8 @@ def filter_noise() -> None:
         warnings.filterwarnings("ignore", pattern)
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # A profiler was asked for, and says what it found as a remark.
+    logging.getLogger("pytorch_lightning.profilers").setLevel(logging.INFO)
 
 
 def _sentence(

@@ -153,7 +153,7 @@ class Stacked(Executor):
                 found = self._losses(stack, [plans[client][step] for client in order], order)
                 optimizer.zero_grad()
                 torch.autograd.backward(found.sum())
-                if trainer.training.gradient_clip_val is not None:
+                if trainer.training.gradient_clip_val:
                     _clip(stack, trainer.training.gradient_clip_val)
                 optimizer.step()
                 for client, loss in zip(order, found.detach(), strict=True):
