@@ -88,8 +88,8 @@ def test_certificate_names_the_host_and_this_machine(tmp_path, host, names, addr
     [
         (["--nodes", "0"], "--nodes is 0"),
         (["--nodes", "-3"], "--nodes is -3"),
-        (["--nodes", "two"], "invalid int value: 'two'"),
-        ([], "required: --nodes"),
+        (["--nodes", "two"], "is 'two'; expected a whole number."),
+        ([], "--nodes is missing"),
         (["--nodes", "1", "--port", "0"], "--port is 0; expected 1 to 65535"),
         (["--nodes", "1", "--port", "70000"], "--port is 70000"),
         (["--nodes", "1", "--days", "0"], "--days is 0"),

@@ -196,11 +196,11 @@ def test_other_test_turns_of_one_corpus_are_refused(
         (["file"], "file is a file; expected the folder of a run"),
         (["empty"], "empty is neither the folder of a run nor a folder of runs"),
         (["runs", "--baseline", "FedAv"], "unknown row 'FedAv'; did you mean 'FedAvg'?"),
-        (["runs", "--round", "best"], "invalid choice: 'best'"),
+        (["runs", "--round", "best"], "unknown --round 'best'"),
         (["runs", "--out", "runs"], "runs holds other things than a report"),
         (["runs", "--out", "file"], "cannot be written to file: file is a file."),
         (["runs", "--audit", "t.csv"], "--audit checks a table and takes no runs"),
-        (["runs", "--nonsense"], "unrecognized arguments: --nonsense"),
+        (["runs", "--nonsense"], "unknown option '--nonsense'"),
     ],
 )
 def test_bad_arguments_are_sentences(

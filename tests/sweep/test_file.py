@@ -114,10 +114,10 @@ def test_what_is_no_sweep_is_a_sentence(here: Path, content: bytes, said: str) -
     ("arguments", "said"),
     [
         (["mine.yaml", "--jobs", "0"], "--jobs is 0; expected at least 1."),
-        (["mine.yaml", "--jobs", "two"], "argument --jobs: invalid int value: 'two'."),
+        (["mine.yaml", "--jobs", "two"], "--jobs is 'two'; expected a whole number."),
         (["nowhere.yaml"], "nowhere.yaml: cannot be read (No such file or directory)"),
-        (["mine.yaml", "--data.path", "x"], "put options of the trials behind --."),
-        ([], "the following arguments are required: FILE."),
+        (["mine.yaml", "--data.path", "x"], "options of the trials stand behind --."),
+        ([], "FILE is missing; see 'fedmer sweep --help'."),
     ],
 )
 def test_what_is_typed_wrongly_is_a_sentence_and_changes_nothing(
