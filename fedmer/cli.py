@@ -29,6 +29,7 @@ from fedmer.federated import FederatedModule
 from fedmer.files import DISK, unwritable
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
+from fedmer.report.checkpoint_entries import restored
 from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
 from fedmer.report.noise import filter_noise
 from fedmer.report.predictions import write_predictions
@@ -287,6 +288,14 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
             raise InputError(str(error)) from error
         except SIGTERMException:
             return 128 + (signal.SIGHUP if hung_up else signal.SIGTERM)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            checkpoint = restored(error)
+            if checkpoint is None or isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{checkpoint} cannot be restored ({type(error).__name__}: {error}); it was "
+                "changed, or is of another version. Use another one, such as best.ckpt beside it."
+            ) from error
         except OSError as error:
             # A full disk can meet whatever writes, such as a logger of Lightning's.
             if error.errno not in DISK:

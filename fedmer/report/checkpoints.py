@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fedmer.errors import InputError
 from fedmer.files import explained, make_private, replacing
+from fedmer.report.checkpoint_entries import check_archive, wrong_entry
 from fedmer.runs import CHECKPOINTS
 
 MONITOR = "val_weighted_f1"
@@ -108,12 +109,15 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}; look in the run's checkpoints folder.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        check_archive(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise InputError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}); it is damaged or of "
             "another program. Use another one, such as best.ckpt beside it."
         ) from error
-    if not isinstance(content, dict) or "fedmer" not in content or "state_dict" not in content:
-        raise InputError(f"{path} is not a checkpoint of fedmer; give one that 'fedmer fit' wrote.")
-    return content
+    wrong = wrong_entry(content, path.stat().st_size)
+    if wrong is not None:
+        raise InputError(f"{path} {wrong}; give one that 'fedmer fit' wrote.")
+    own: dict[str, Any] = content
+    return own

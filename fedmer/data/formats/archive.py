@@ -53,7 +53,7 @@ def read_archive(path: Path, room: Room) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     try:
         size = path.stat().st_size
-        with path.open("rb") as file, zipfile.ZipFile(_Measured(file)) as archive:
+        with path.open("rb") as file, zipfile.ZipFile(Measured(file)) as archive:
             for member in archive.infolist():
                 key = member.filename.removesuffix(".npy")
                 where = f"{path}: '{key}'"
@@ -80,7 +80,7 @@ def read_archive(path: Path, room: Room) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-class _Measured:
+class Measured:
     """A file that is never read in one piece: what has no end, has a list of members of gigabytes.
 
     Args:
