@@ -49,9 +49,13 @@ def wrong_entry(content: Any, size: int) -> str | None:
         return "is not a checkpoint of fedmer"
     wrong = _wrong_tensor(content, size) or _mismatch(content, _ENTRIES, "")
     if wrong is None:
-        for name in ("last", "selected"):
-            entry = content["callbacks"].get("RunRecord", {}).get("evaluated", {}).get(name)
-            if entry is not None and not _is_evaluated(entry):
+        # Checkpoints made before 0.1 do not say; their data does.
+        people = content["FederatedDataModule"].get("speakers", 0)
+        if not _whole(people) or people > _PEOPLE:
+            return "has an entry 'FederatedDataModule.speakers' that is no number of people"
+        evaluated = content["callbacks"].get("RunRecord", {}).get("evaluated", {})
+        for name, entry in evaluated.items() if isinstance(evaluated, dict) else ():
+            if not _is_evaluated(entry):
                 return f"has an entry 'callbacks.RunRecord.evaluated.{name}' that is no scores"
     return wrong
 
@@ -172,7 +176,7 @@ _ENTRIES: Mapping[str, Any] = {
     "global_step": _whole,
     "pytorch-lightning_version": _text,
     "state_dict": _tensors,
-    "loops": _mappings,
+    "loops": {"fit_loop": {"epoch_progress": {}}},
     "callbacks": _mappings,
     "optimizer_states": _list,
     "lr_schedulers": _list,
