@@ -16,13 +16,13 @@ from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
-from fedmer.errors import InputError
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.losses.distillation import inverse_frequencies
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.schedules import Schedule
 from fedmer.spool import Spool
-from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights
+from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights, not_finite, tensors_in
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class LocalTrainer:
             network's own, good until the next client trains; who wants them longer copies them.
 
         Raises:
-            InputError: The loss is not finite.
+            NotFiniteError: As :meth:`report`.
         """
         summary, update, memory = self.work(client, received, self.memory.get(client, {}))
         if memory:
@@ -143,12 +143,17 @@ class LocalTrainer:
         """The same as :meth:`fit`, with what the client remembers handed in and out.
 
         Raises:
-            InputError: The loss is not finite.
+            NotFiniteError: As :meth:`report`.
         """
         self.prepare(received, memory)
-        own = ClientRound(self.client, received, dict(memory.get("rule", {})))
+        own = self.begin(received, memory)
         loss, optimizer = self._train(client, own, memory.get("optimizer"))
         return self.report(client, own, loss, optimizer)
+
+    def begin(self, received: Broadcast, memory: Mapping[str, Any]) -> ClientRound:
+        """What the rule's client half sees of a round; ``memory`` stays as it is."""
+        # A copy, since the rule may change it in place in a round that then comes to nothing.
+        return ClientRound(self.client, received, _detached(memory.get("rule", {})))
 
     def report(
         self, client: int, own: ClientRound, loss: float, optimizer: dict[str, Any] | None = None
@@ -156,22 +161,23 @@ class LocalTrainer:
         """What a client whose trained weights are in the resident network sends and remembers.
 
         Raises:
-            InputError: The loss is not finite.
+            NotFiniteError: Something of it is NaN or infinite. Nobody else may see such numbers,
+                and what the client remembers from earlier rounds is better.
         """
         if not math.isfinite(loss):
-            raise InputError(
-                f"round {own.received.round}: the loss of client {client} "
-                f"('{self.data[client].name}') is {loss}; lower the learning rate, or look "
-                "at its features with 'fedmer data describe'."
-            )
+            raise NotFiniteError(f"its loss is {loss}")
+        _check_finite("weights", self.own)
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
             scalars={"train_loss": loss, "steps": own.steps},
             tensors=self._summarize(client, own),
         )
+        _check_finite("summary", summary.tensors)
         attached = self.aggregator.attach(own) if self.aggregator.averages else {}
+        _check_finite("attached tensors", attached)
         kept = {"rule": own.memory, "optimizer": optimizer}
+        _check_finite("memory", tensors_in(kept))
         memory = {name: value for name, value in kept.items() if value}
         if self.aggregator.averages:
             weights = FlatWeights.of({**self.own, **attached}) if attached else self.own
@@ -309,6 +315,12 @@ class LocalTrainer:
     def _random_devices(self) -> list[int]:
         device = self.fabric.device
         return [device.index or 0] if device.type == "cuda" else []
+
+
+def _check_finite(what: str, named: Mapping[str, Tensor]) -> None:
+    name = not_finite(named)
+    if name:
+        raise NotFiniteError(f"its {what} hold NaN or infinity, first in '{name}'")
 
 
 def _detached(state: Any) -> Any:

@@ -16,6 +16,10 @@ from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
 from fedmer.running_mean import ClientWeight
+from fedmer.weights import not_finite, tensors_in
+
+_SHOWN = 3
+"""How many failures a sentence names."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class FederatedLoop:
         trainer: The client side.
         seed: Where the selector's choice comes from.
         rounds: How many there will be, or None if that is open.
+
+    Raises:
+        InputError: The server's learning rate is no number in single precision.
     """
 
     def __init__(
@@ -86,6 +93,9 @@ class FederatedLoop:
         self.trainer = trainer
         self.seed = seed
         self.optimizer: Optimizer = aggregator.server_optimizer(network.parameters())
+        for group in self.optimizer.param_groups:
+            if not group["lr"] <= torch.finfo(torch.float32).max:
+                raise InputError(f"aggregator.lr is {group['lr']}; expected less than 3.4e38.")
         executor.bind(trainer, self.state)
 
     def run_round(self, round: int) -> RoundReport:
@@ -124,6 +134,10 @@ class FederatedLoop:
         Args:
             server_step: Steps the server optimizer; by default ``self.optimizer.step``. Lightning
                 passes its own wrapper, which counts the step.
+
+        Raises:
+            InputError: No client has a part in the result, or the result is not finite. What was
+                saved after earlier rounds is then the last of this run.
         """
         summaries = sorted(self._summaries, key=lambda summary: summary.client)
         weights, classes = self._weigh(summaries)
@@ -134,12 +148,16 @@ class FederatedLoop:
         if failures.keys() & weights.keys():
             # Lost after they were weighed, so that the others weigh more.
             summaries = [summary for summary in summaries if summary.client not in failures]
+        if not summaries:
+            raise InputError(self._nobody(failures))
         total = sum(weights[summary.client] for summary in summaries)
         weights = {s.client: weights[s.client] / total for s in summaries}
         classes = _shares(classes, list(weights))
+        self._check_finite("the mean of the clients' weights", mean or {})
         self.optimizer.zero_grad()
         self.aggregator.step(self.state, summaries, weights, mean)
         (server_step or self.optimizer.step)()
+        self._check_finite("the server's result", self._kept())
         return RoundReport(
             round=self.state.round,
             summaries=summaries,
@@ -161,6 +179,29 @@ class FederatedLoop:
     def knowledge(self) -> Broadcast:
         """What a client would receive now, for evaluation between rounds."""
         return self.aggregator.broadcast(self.state)
+
+    def _kept(self) -> dict[str, Tensor]:
+        """All that the server takes from a round into the next."""
+        steps = tensors_in(list(self.optimizer.state.values()), "optimizer")
+        return {**self.state.network.state_dict(), **self.state.tensors, **steps}
+
+    def _check_finite(self, what: str, named: Mapping[str, Tensor]) -> None:
+        name = not_finite(named)
+        if name:
+            raise InputError(
+                f"Round {self.state.round + 1}: {what} holds NaN or infinity, first in '{name}', "
+                "though what every client sent is finite; lower the learning rate of the clients, "
+                "or that of the server where the rule has one."
+            )
+
+    def _nobody(self, failures: Mapping[int, str]) -> str:
+        shown = "; ".join(list(failures.values())[:_SHOWN])
+        more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
+        return (
+            f"Round {self.state.round + 1}: no client has a part in the result ({shown}{more}). "
+            "If numbers are not finite, lower the learning rate, or look at the features with "
+            "'fedmer data describe'."
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the global network and the server optimizer, which Lightning saves."""

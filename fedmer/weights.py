@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +83,50 @@ class FlatWeights(Weights):
         """Has it the same names, shapes and types in the same order?"""
         layout = Layout.of(other)
         return layout is self.layout or layout == self.layout
+
+
+def not_finite(named: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor that holds NaN or infinity; empty if there is none.
+
+    It asks a device once, and looks for the name only where there is one to find.
+
+    >>> not_finite({"count": torch.tensor(3), "w": torch.tensor([1.0, torch.inf])})
+    'w'
+    """
+    if isinstance(named, FlatWeights):
+        vectors = [v for v in named.vectors.values() if v.is_floating_point() and v.numel()]
+    else:
+        pieces: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
+        for tensor in named.values():
+            if tensor.is_floating_point() and tensor.numel():
+                pieces.setdefault((tensor.device, tensor.dtype), []).append(tensor.flatten())
+        vectors = [torch.cat(own) for own in pieces.values()]
+    # Both ends in one pass and without a copy, as isfinite is not; NaN is both ends of its vector.
+    if all(bool(torch.stack(vector.aminmax()).isfinite().all()) for vector in vectors):
+        return ""
+    return next(name for name, tensor in named.items() if not tensor.isfinite().all())
+
+
+def tensors_in(nested: Any, name: str = "") -> dict[str, Tensor]:
+    """Name -> tensor, of all in nested dictionaries and lists, such as an optimizer's state.
+
+    What holds itself is looked at once.
+
+    >>> tensors_in({"state": {0: {"step": torch.tensor(2.0)}}, "lr": 0.1})
+    {'state.0.step': tensor(2.)}
+    """
+    found: dict[str, Tensor] = {}
+    waiting, seen = [(name, nested)], set()
+    while waiting:
+        where, value = waiting.pop()
+        if isinstance(value, Tensor):
+            found[where] = value
+        elif isinstance(value, Mapping | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            inner = [(f"{where}.{key}" if where else str(key), part) for key, part in parts]
+            waiting += reversed(inner)
+    return found
 
 
 @torch.no_grad()

@@ -25,7 +25,11 @@ class ClientSide(Protocol):
     memory: Spool
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
-        """One client's part of a round; the update is good until the next client trains."""
+        """One client's part of a round; the update is good until the next client trains.
+
+        Raises:
+            NotFiniteError: Something of it is NaN or infinite; nothing that it kept has changed.
+        """
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""

@@ -94,9 +94,21 @@ class Executor(ABC):
     def train(self, client: int) -> Summary | None:
         """See that the cohort's next client is trained, and :meth:`collect` what it sends.
 
+        A client whose training ends with :class:`~fedmer.errors.NotFiniteError` is left out.
+
         Returns:
             Its summary; None if it stands in ``failures`` now.
         """
+
+    def leave_out(self, client: int, why: str) -> None:
+        """End a client's part in this round without a result; what it kept before stays.
+
+        Args:
+            client: Its id.
+            why: What follows its name in a sentence.
+        """
+        self.collector.leave_out(client)
+        self.failures[client] = f"{self.trainer.data[client].name} {why}"
 
     def collect(self, summary: Summary, update: Update | None) -> None:
         """Keep or add up what one client sends."""

@@ -37,7 +37,7 @@ def fit(
     """Train; returns the answer, and what the client remembers.
 
     Raises:
-        InputError: The letter does not fit the network, or the loss is not finite.
+        InputError: The letter does not fit the network, or what comes of training is not finite.
     """
     head: Any = content["round"]
     device = trainer.fabric.device

@@ -7,6 +7,7 @@ import torch
 from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.messages import Broadcast
 from fedmer.weights import Layout
@@ -36,7 +37,13 @@ class Rehearsal:
         """Of a summary's tensors, and of an update if the rule wants one."""
         known = Layout.of(received.tensors)
         if known not in self._found:
-            summary, update, _ = self._trainer.work(0, received, {})
+            try:
+                summary, update, _ = self._trainer.work(0, received, {})
+            except NotFiniteError as error:
+                raise InputError(
+                    f"Round {received.round + 1}: of a client that trains one step on made-up "
+                    f"features, {error}; lower the learning rate."
+                ) from error
             sent = None if update is None else Layout.of(update.weights)
             self._found[known] = Layout.of(summary.tensors), sent
         return self._found[known]

@@ -232,10 +232,8 @@ class FlowerRound:
         return turns, trainer.training.epochs * max(turns, len(own.train))
 
     def _fail(self, client: int, why: str) -> None:
-        executor = self.executor
-        executor.collector.leave_out(client)
-        executor.failures[client] = f"{self._name(client)} {why}"
-        executor.absent.add(client)
+        self.executor.leave_out(client, why)
+        self.executor.absent.add(client)
 
     def _name(self, client: int) -> str:
         return self.executor.trainer.data[client].name

@@ -12,6 +12,7 @@ from fedmer.errors import InputError
 from fedmer.files import explained, make_private, replacing
 from fedmer.report.checkpoint_entries import check_archive, wrong_entry
 from fedmer.runs import CHECKPOINTS
+from fedmer.weights import not_finite, tensors_in
 
 MONITOR = "val_weighted_f1"
 """Rounds are selected by weighted F1 on validation; the test part is never looked at."""
@@ -104,7 +105,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     """Open a checkpoint without executing anything in it, and see that it is one of ours.
 
     Raises:
-        InputError: It is missing, damaged, or of another program.
+        InputError: It is missing, damaged, of another program, or not finite.
     """
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}; look in the run's checkpoints folder.")
@@ -119,5 +120,12 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
     wrong = wrong_entry(content, path.stat().st_size)
     if wrong is not None:
         raise InputError(f"{path} {wrong}; give one that 'fedmer fit' wrote.")
+    for name, tensor in tensors_in({k: content[k] for k in ("state_dict", "fedmer")}).items():
+        if not_finite({name: tensor}):
+            raise InputError(
+                f"{path} holds NaN or infinity, first in '{name}', so that nothing can be made of "
+                "it; use another one, such as best.ckpt beside it, or train again with a lower "
+                "learning rate."
+            )
     own: dict[str, Any] = content
     return own

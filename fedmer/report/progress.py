@@ -75,9 +75,7 @@ class RoundProgress(ProgressBar):
             )
 
         for sentence in pl_module.report.failures.values() if self._enabled else ():
-            self._console.print(
-                f"round {done}: without {sentence}", highlight=False, soft_wrap=True
-            )
+            self._console.print(f"round {done}: {sentence}", highlight=False, soft_wrap=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._bar.stop()

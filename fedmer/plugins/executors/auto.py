@@ -58,8 +58,8 @@ class Auto(Executor):
             self._compare(cohort)
 
     def train(self, client: int) -> Summary | None:
-        if client in self._first:
-            return self._first[client]
+        if client in self._first or client in self.failures:
+            return self._first.get(client)
         return (self.chosen or self.candidates[0]).train(client)
 
     def close(self) -> None:
@@ -70,6 +70,7 @@ class Auto(Executor):
         executor.open(self.received, cohort)
         # All add up here, in the order of the whole cohort.
         executor.collector, executor.traffic = self.collector, self.traffic
+        executor.failures = self.failures
 
     def _compare(self, cohort: Sequence[int]) -> None:
         seconds: dict[str, float] = {}
@@ -80,7 +81,7 @@ class Auto(Executor):
             self._begin(executor, share)
             summaries = {client: executor.train(client) for client in share}
             self._first |= {client: own for client, own in summaries.items() if own is not None}
-            turns = sum(self._first[client].examples for client in share)
+            turns = sum(self.trainer.data[client].examples for client in share)
             seconds[type(executor).__name__] = (time.perf_counter() - began) / turns
         name = min(seconds, key=lambda name: seconds[name])
         for executor in self.candidates:

@@ -5,7 +5,7 @@ import torch
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
-from fedmer.errors import InputError
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.messages import Summary
 
 
@@ -32,7 +32,11 @@ class Inline(Executor):
         super().bind(trainer, state)
         torch.set_num_threads(self.threads)
 
-    def train(self, client: int) -> Summary:
-        summary, update = self.trainer.fit(client, self.received)
+    def train(self, client: int) -> Summary | None:
+        try:
+            summary, update = self.trainer.fit(client, self.received)
+        except NotFiniteError as error:
+            self.leave_out(client, f"was left out: {error}")
+            return None
         self.collect(summary, update)
         return summary

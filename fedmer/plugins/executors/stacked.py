@@ -9,12 +9,12 @@ from torch.func import functional_call, vmap
 from torch.optim import Optimizer
 
 from fedmer.client import fuse
-from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
 from fedmer.data.batch import Batch, EpochOrder, collate
 from fedmer.data.corpus import UNLABELLED
-from fedmer.errors import InputError
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.networks._layers import Dropout
@@ -94,9 +94,9 @@ class Stacked(Executor):
     def open(self, received: Broadcast, cohort: Sequence[int]) -> None:
         super().open(received, cohort)
         self._queue = list(cohort)
-        self._done: dict[int, Summary] = {}
+        self._done: dict[int, Summary | None] = {}
 
-    def train(self, client: int) -> Summary:
+    def train(self, client: int) -> Summary | None:
         if client not in self._done:
             chosen, self._queue = self._queue[: self.clients], self._queue[self.clients :]
             self._train_together(chosen)
@@ -114,9 +114,15 @@ class Stacked(Executor):
         for client in clients:
             weights, losses = found[client]
             copy_weights(self.trainer.own, {**self.trainer.own, **weights})
-            own = ClientRound(self.trainer.client, self.received, steps=len(losses))
+            own = self.trainer.begin(self.received, self.trainer.memory.get(client, {}))
+            own.steps = len(losses)
             loss = float(torch.stack(losses).mean())
-            summary, update, memory = self.trainer.report(client, own, loss)
+            try:
+                summary, update, memory = self.trainer.report(client, own, loss)
+            except NotFiniteError as error:
+                self.leave_out(client, f"was left out: {error}")
+                self._done[client] = None
+                continue
             if memory:
                 self.trainer.memory[client] = memory
             self.collect(summary, update)

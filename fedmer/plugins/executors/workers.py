@@ -13,7 +13,7 @@ import torch.multiprocessing
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
-from fedmer.errors import InputError
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.plugins.executors._worker import Job, Worker
@@ -75,11 +75,11 @@ class Workers(Executor):
         self._message = message
         self._queue = deque(cohort)
         self._tries = dict.fromkeys(cohort, 0)
-        self._done: dict[int, Summary] = {}
+        self._done: dict[int, Summary | None] = {}
         for worker in self._workers:
             self._next_job(worker)
 
-    def train(self, client: int) -> Summary:
+    def train(self, client: int) -> Summary | None:
         while client not in self._done:
             busy: dict[Any, Worker] = {}
             for worker in self._workers:
@@ -107,14 +107,17 @@ class Workers(Executor):
         if answer is None:
             self._replace(worker, job)
             return
-        if answer.failure is not None:
+        if isinstance(answer.failure, NotFiniteError):
+            self.leave_out(job.client, f"was left out: {answer.failure}")
+        elif answer.failure is not None:
             self.close()
             raise answer.failure
-        if answer.memory:
-            self.trainer.memory[job.client] = answer.memory
-        update = None if answer.weights is None else Update(job.client, answer.weights)
-        assert answer.summary is not None
-        self.collect(answer.summary, update)
+        else:
+            if answer.memory:
+                self.trainer.memory[job.client] = answer.memory
+            update = None if answer.weights is None else Update(job.client, answer.weights)
+            assert answer.summary is not None
+            self.collect(answer.summary, update)
         self._next_job(worker)
         self._done[job.client] = answer.summary
 
