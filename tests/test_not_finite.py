@@ -36,6 +36,8 @@ CORPUS = small_corpus()
 CLIENTS = clients_of(CORPUS, VirtualSpeaker(8))
 BAD = 2
 """The client that goes wrong in every round but the first."""
+HUGE = {"lr": 3e38, "weight_decay": 100.0}
+"""With which one step makes infinite weights, and a finite loss before it."""
 
 
 class Without:
@@ -95,13 +97,13 @@ def poison(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def loop_over(
-    executor: Executor, rule: Aggregator, left_out: int | None = None, lr: float = 0.1
+    executor: Executor, rule: Aggregator, left_out: int | None = None, **rates: float
 ) -> FederatedLoop:
     def network() -> EarlyFusion:
         torch.manual_seed(0)
         return EarlyFusion(CORPUS.shape, hidden=8, dropout=0.0)
 
-    optimizer = partial(torch.optim.SGD, lr=lr)
+    optimizer = partial(torch.optim.SGD, **{"lr": 0.1, **rates})
     client = EmotionClient(network(), SelfDistillation(), optimizer)
     trainer = LocalTrainer(client, CLIENTS, rule, LocalTraining(batch_size=32))
     selector: Any = Without(left_out)
@@ -153,17 +155,17 @@ def test_a_round_goes_on_without_a_client_whose_result_is_not_finite(
 
 
 @pytest.mark.parametrize(
-    ("rule", "lr", "sentence"),
+    ("rule", "rates", "sentence"),
     [
-        (FedAvg(), 1e39, r"Round 1: no client has a part in the result \([^;]+ was left out: its "
+        (FedAvg(), HUGE, r"Round 1: no client has a part in the result \([^;]+ was left out: its "
          r"weights hold NaN or infinity, first in '[\w.]+'; .*; and 5 more\)"),
-        (FedAvgM(lr=3e38), 100.0, "Round 1: the server's result holds NaN or inf"),
+        (FedAvgM(lr=3e38), {"lr": 100.0}, "Round 1: the server's result holds NaN or inf"),
     ],
 )  # fmt: skip
 def test_a_round_without_a_finite_result_ends_the_run(
-    rule: Aggregator, lr: float, sentence: str
+    rule: Aggregator, rates: dict[str, float], sentence: str
 ) -> None:
-    loop = loop_over(Inline(), rule, lr=lr)
+    loop = loop_over(Inline(), rule, **rates)
     with pytest.raises(InputError, match=sentence):
         loop.run_round(0)
 
@@ -228,7 +230,8 @@ def test_a_run_leaves_out_one_client_and_ends_when_it_has_none(
 
     last = here / "runs/run/checkpoints/last.ckpt"
     before = last.read_bytes()
-    again = ["--ckpt_path", str(last), "--trainer.max_epochs", "3", "--optimizer.lr", "1e39"]
+    again = ["--ckpt_path", str(last), "--trainer.max_epochs", "3"]
+    again += [word for name, value in HUGE.items() for word in (f"--optimizer.{name}", str(value))]
     assert fit(corpus_file, *again) == 2
     told = capsys.readouterr().err
     assert "Round 3: no client has a part in the result (" in told
