@@ -4,14 +4,19 @@ Flower starts a process for every message, so this one imports next to nothing.
 """
 
 import os
+import time
+from logging import INFO, WARNING
+from typing import Any
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 
-from fedmer.flower.records import put_failure
+from fedmer.flower.records import put_failure, take_failure
 from fedmer.flower.resident import work
+from fedmer.printable import printable
 
 app = ClientApp()
 
@@ -39,7 +44,20 @@ def mask(message: Message, context: Context) -> Message:
     """Take part in one stage of a masked sum."""
     from fedmer.flower import masking
 
-    return masking.mask(message, context)
+    began = time.monotonic()
+    what = f"round {message.metadata.group_id}: masked sum, stage {_stage(message)}"
+    answer = masking.mask(message, context)
+    refused = take_failure(answer.content) if answer.has_content() else None
+    if refused is None:
+        log(INFO, "%s done in %.1f s", what, time.monotonic() - began)
+    else:
+        log(WARNING, "%s refused: %s", what, printable(refused))
+    return answer
+
+
+def _stage(message: Message) -> str:
+    head: Any = message.content.get("secaggplus_configs", {})
+    return printable(str(head.get("stage", "unknown")))[:40]
 
 
 def _answered(kind: str, message: Message, context: Context) -> Message:

@@ -1,6 +1,7 @@
 """``fedmer deploy init|server|node``: bring up a server and nodes on Flower, with TLS and keys."""
 
 import json
+import logging
 import math
 import os
 import shutil
@@ -16,6 +17,7 @@ from fedmer.arguments import Parser, to_path
 from fedmer.errors import InputError
 from fedmer.files import TemporaryFolder
 from fedmer.flower.folder import Federation, Node, is_host, write_private
+from fedmer.flower.logs import stamped
 from fedmer.flower.processes import (
     Kept,
     Stopped,
@@ -36,6 +38,8 @@ _PAUSE_IF_REFUSED = 5.0
 _CONNECTED = "SuperNode ID: "
 _REFUSED = "[code: 2004]"
 _LONGEST_PAUSE = 10.0
+_LOOK = 10.0
+"""Seconds between two looks at who is there."""
 # Clocks of other machines may be behind.
 _BACKDATED = timedelta(hours=1)
 _MOST_DAYS = 3650
@@ -222,10 +226,80 @@ def _serve(found: Federation, superlink: Kept) -> int:
         keys = {name: found.public_key(name).read_bytes() for name in found.nodes}
         found.write_node_ids(register(found.loopback, found.authority, keys))
         count = f"{len(keys)} node{'s' * (len(keys) > 1)}"
-        print(f"Server is ready at {found.address} for {count}; Ctrl-C ends it", flush=True)
+        _tell(f"Server is ready at {found.address} for {count}; Ctrl-C ends it")
+    watched = _Nodes(found)
     while superlink.exit_code is None:
         time.sleep(_TICK)
+        watched.look()
     return _died("The SuperLink has ended", superlink, found.log)
+
+
+class _Nodes:
+    """Tells who comes and who goes.
+
+    Args:
+        found: Whose nodes.
+    """
+
+    def __init__(self, found: Federation) -> None:
+        self._found = found
+        self._online: set[str] = set()
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, if it is time to."""
+        from fedmer.flower.superlink import nodes_online
+
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LOOK
+        try:
+            online = nodes_online(self._found.loopback, self._found.authority)
+        except OSError:
+            # Busy, or about to end, which is told where it is seen.
+            return
+        names = {name for name, number in self._found.node_ids().items() if number in online}
+        for name in sorted(names - self._online):
+            _tell(f"{name} is connected")
+        for name in sorted(self._online - names):
+            _tell(f"{name} is not connected any more; it may be off or cut off", logging.WARNING)
+        self._online = names
+
+
+class _Server:
+    """Tells when the server of a node cannot be reached, and when it can again.
+
+    Args:
+        node: Whose server.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._reached = True
+        self._next = time.monotonic() + _LOOK
+
+    def look(self) -> None:
+        """Look, if it is time to."""
+        from fedmer.flower.certificates import answers
+
+        if time.monotonic() < self._next:
+            return
+        node = self._node
+        why = ""
+        try:
+            reached = answers(node.host, node.port, node.authority)
+        except InputError as error:
+            reached, why = False, f" ({error})"
+        if self._reached and not reached:
+            _tell(
+                f"{node.name} does not reach the server at {node.address}{why}; it tries again by "
+                "itself",
+                logging.WARNING,
+            )
+        elif reached and not self._reached:
+            _tell(f"{node.name} reaches the server at {node.address} again")
+        self._reached = reached
+        self._next = time.monotonic() + _LOOK
 
 
 def _node(node: Node, data: Path) -> int:
@@ -277,7 +351,7 @@ def _attend(
     node: Node, start_supernode: Callable[[], Kept], start_worker: Callable[[], Kept]
 ) -> int:
     connected = False
-    known = node.log.exists() and _CONNECTED in node.log.read_text(errors="replace")
+    known = any(_CONNECTED in log.read_text(errors="replace") for log in _logs(node))
     supernode, worker = start_supernode(), start_worker()
     patience = _SECONDS_TO_BE_MISSED if known else _SECONDS_TO_BE_KNOWN
     begun = time.monotonic()
@@ -290,17 +364,24 @@ def _attend(
                 break
             if not told:
                 told = True
-                print(
-                    f"{node.name} is not let in, and tries again for {patience:.0f} s", flush=True
+                _tell(
+                    f"{node.name} is not let in, and tries again for {patience:.0f} s",
+                    logging.WARNING,
                 )
             time.sleep(_PAUSE_IF_REFUSED)
             supernode = start_supernode()
         if worker.exit_code is not None and time.monotonic() > begun + _PAUSE_IF_REFUSED:
             # It ends itself when its time is up; the next message finds another.
+            _tell(f"The worker of {node.name} has ended; another is started", logging.WARNING)
             worker, begun = start_worker(), time.monotonic()
         if not connected and _CONNECTED in supernode.output():
             connected = True
-            print(f"{node.name} is connected to {node.address}; Ctrl-C ends it", flush=True)
+            _tell(f"{node.name} is connected to {node.address}; Ctrl-C ends it")
+            server = _Server(node)
+        if connected:
+            server.look()
+        for line in worker.news():
+            print(line, flush=True)
         time.sleep(_TICK)
     if refused:
         raise InputError(
@@ -316,9 +397,17 @@ def _wait_for_server(node: Node) -> None:
     pause = _TICK
     while not answers(node.host, node.port, node.authority):
         if pause == _TICK:
-            print(f"{node.name} is waiting for the server at {node.address}", flush=True)
+            _tell(f"{node.name} is waiting for the server at {node.address}")
         time.sleep(pause)
         pause = min(1.5 * pause, _LONGEST_PAUSE)
+
+
+def _logs(node: Node) -> list[Path]:
+    return sorted(node.folder.glob(f"{node.log.name}*"))
+
+
+def _tell(message: str, level: int = logging.INFO) -> None:
+    print(stamped(message, level), flush=True)
 
 
 def _died(what: str, process: Kept, log: Path) -> int:

@@ -7,12 +7,12 @@ behind, and when it is asked to, or when our process is gone (however it went), 
 import contextlib
 import ctypes
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +20,7 @@ from types import FrameType, TracebackType
 
 from fedmer.errors import InputError
 from fedmer.files import FolderLock
+from fedmer.flower.logs import write_log
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -27,7 +28,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 _GRACE = 4.0
 _TICK = 0.1
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Stopped(BaseException):
@@ -129,23 +129,23 @@ class Kept:
     Args:
         words: The command.
         environment: All its variables.
-        log: Where its output goes, after what is there.
+        log: Where its output goes, after what is there; see :mod:`fedmer.flower.logs`.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self._log = log
         with log.open("ab") as file:
-            self._start = file.tell()
-            self._keeper = subprocess.Popen(
-                # -P keeps what lies in the current folder from being imported as a module.
-                [sys.executable, "-P", "-m", __name__, str(os.getpid()), *words],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=dict(environment),
-                # A Ctrl-C in the terminal is for us; we end them in order.
-                start_new_session=True,
-            )
+            self._start = self._told = file.tell()
+        self._keeper = subprocess.Popen(
+            # -P keeps what lies in the current folder from being imported as a module.
+            [sys.executable, "-P", "-m", __name__, str(os.getpid()), str(log), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=dict(environment),
+            # A Ctrl-C in the terminal is for us; we end them in order.
+            start_new_session=True,
+        )
 
     def __enter__(self) -> "Kept":
         return self
@@ -170,10 +170,22 @@ class Kept:
         self._keeper.wait()
 
     def output(self) -> str:
-        """What it has said so far, without colours."""
+        """What it has said so far; of much, the end."""
         with self._log.open("rb") as file:
-            file.seek(self._start)
-            return _COLOUR.sub("", file.read().decode(errors="replace"))
+            if os.fstat(file.fileno()).st_size >= self._start:
+                # Else it is a new one, since the old one was long.
+                file.seek(self._start)
+            return file.read().decode(errors="replace")
+
+    def news(self) -> list[str]:
+        """The whole lines that it has said since this was last called."""
+        with self._log.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < self._told:
+                self._told = 0
+            file.seek(self._told)
+            whole = file.read().rpartition(b"\n")[0]
+        self._told += len(whole) + bool(whole)
+        return whole.decode(errors="replace").splitlines()
 
     def last_lines(self, count: int = 12) -> str:
         """The end of what it said, for a message."""
@@ -181,7 +193,7 @@ class Kept:
         return "\n".join(f"  {line}" for line in lines[-count:])
 
 
-def _keep(parent: int, words: Sequence[str]) -> int:
+def _keep(parent: int, log: Path, words: Sequence[str]) -> int:
     """Be the keeper: run the command until it ends, is to end, or the parent is gone."""
     asked = False
 
@@ -193,12 +205,18 @@ def _keep(parent: int, words: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Orphans come to us instead of to process 1, so that none is lost and none stays a zombie.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    child = subprocess.Popen(words, preexec_fn=_die_with_keeper)
+    child = subprocess.Popen(
+        words, preexec_fn=_die_with_keeper, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert child.stdout is not None
+    writer = threading.Thread(target=write_log, args=(log, child.stdout), daemon=True)
+    writer.start()
     code: int | None = None
     while code is None and not asked and os.getppid() == parent:
         time.sleep(_TICK)
         code = _reap(child.pid)
     ended = _end_all(child.pid)
+    writer.join(_GRACE)
     return next((known for known in (code, ended) if known is not None), 128 + signal.SIGTERM)
 
 
@@ -263,4 +281,4 @@ def _prctl(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(_keep(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(_keep(int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]))

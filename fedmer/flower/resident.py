@@ -5,16 +5,22 @@ imports first; so it passes the message on to this one, over a local socket that
 user can reach.
 """
 
+import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import ceil
 from multiprocessing.connection import Client, Connection, Listener
 from typing import Any
 
 from flwr.app import RecordDict
 
-from fedmer.flower.records import portable
+from fedmer.flower.records import portable, take_failure
+from fedmer.printable import printable
+
+log = logging.getLogger(__name__)
 
 SOCKET = "FEDMER_WORKER"
 """The environment variable that says where the worker of this node listens."""
@@ -69,16 +75,46 @@ def main(address: str) -> None:
     """Answer messages, one after the other, for as long as the process lives."""
     from fedmer.flower.node_work import answer
 
+    logging.basicConfig(format="%(levelname)s : %(message)s", level=logging.INFO)
     with Listener(address, family="AF_UNIX") as listener:
         while True:
             try:
                 with listener.accept() as pipe:
                     kind, content, own, state = pipe.recv()
-                    answered = answer(kind, content, own, state)
+                    answering = partial(answer, kind, content, own, state)
+                    answered = _told(kind, content, answering)
                     pipe.send((portable(answered), portable(state)))
             except (EOFError, ConnectionError):
                 # Whoever asked is gone; the next one may still come.
                 continue
+
+
+def _told(kind: str, content: RecordDict, answer: Callable[[], RecordDict]) -> RecordDict:
+    """Answer a message, and tell the node's log of it."""
+    # A score is of the network as it is before the round that the message counts.
+    what = f"{_of_round(content, 0 if kind == 'score' else 1)}{kind}"
+    log.info("%s begins, %d kB came", what, _kilobytes(content))
+    began = time.monotonic()
+    answered = answer()
+    seconds = time.monotonic() - began
+    refused = take_failure(answered)
+    if refused is None:
+        log.info("%s done in %.1f s, %d kB go back", what, seconds, _kilobytes(answered))
+    else:
+        log.warning("%s refused after %.1f s: %s", what, seconds, printable(refused))
+    return answered
+
+
+def _of_round(content: RecordDict, first: int) -> str:
+    """What is in a message has not been checked yet."""
+    head: Any = content.get("round", {})
+    number = head.get("round")
+    return f"round {number + first}: " if isinstance(number, int) else ""
+
+
+def _kilobytes(content: RecordDict) -> int:
+    """Of the arrays, which are nearly all of it."""
+    return ceil(sum(r.count_bytes() for r in content.array_records.values()) / 1000)
 
 
 if __name__ == "__main__":

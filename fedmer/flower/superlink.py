@@ -9,18 +9,24 @@ the options of ``flower-superlink``.
 """
 
 import http.client
+import logging
 import ssl
 import sys
 from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedmer.errors import InputError
 from fedmer.flower.guard import HEALTH, Application, BoundedProtocol, Guard
 
+if TYPE_CHECKING:
+    from flwr.supercore.control import ControlHttpClient
+
 _CONTROL = "/v1/control/list-nodes"
+
+_ASKED = "ControlServicer.ListNodes"
 
 # On Linux all of 127.0.0.0/8 is this machine, so this address can ask what a stranger would.
 _STRANGER = "127.0.0.2"
@@ -52,6 +58,9 @@ def put_guard(entry: ModuleType, keys: Collection[bytes] = ()) -> None:
         # request would grow by the second. Flower uses no WebSockets.
         own = {"proxy_headers": False, "access_log": False, "http": BoundedProtocol, "ws": "none"}
         run(Guard(app, keys), **options | own)
+
+    # We ask that every few seconds.
+    logging.getLogger("flwr").addFilter(lambda said: said.getMessage() != _ASKED)
 
     # Only `run`: any other way of serving has to fail, as it would be unguarded.
     entry.uvicorn = SimpleNamespace(run=guarded)  # type: ignore[attr-defined]
@@ -87,16 +96,9 @@ def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[s
         InputError: A key cannot be read, or the SuperLink refuses it.
     """
     from flwr.proto.control_pb2 import ListNodesRequest, RegisterNodeRequest
-    from flwr.supercore.control import ControlHttpClient
-    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
     from httpx import HTTPError
 
-    client = ControlHttpClient.from_server_address(
-        address,
-        insecure=False,
-        root_certificates=authority.read_bytes(),
-        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
-    )
+    client = _control(address, authority)
     numbers: dict[str, int] = {}
     try:
         known = {
@@ -115,6 +117,37 @@ def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[s
     finally:
         client.close()
     return numbers
+
+
+def nodes_online(address: str, authority: Path) -> set[int]:
+    """Flower's numbers of the nodes that are connected.
+
+    Raises:
+        OSError: The SuperLink does not answer.
+    """
+    from flwr.proto.control_pb2 import ListNodesRequest
+    from httpx import HTTPError
+
+    client = _control(address, authority)
+    try:
+        found = client.ListNodes(ListNodesRequest()).nodes_info
+    except HTTPError as error:
+        raise OSError(str(error)) from error
+    finally:
+        client.close()
+    return {node.node_id for node in found if node.status == "online"}
+
+
+def _control(address: str, authority: Path) -> "ControlHttpClient":
+    from flwr.supercore.control import ControlHttpClient
+    from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+
+    return ControlHttpClient.from_server_address(
+        address,
+        insecure=False,
+        root_certificates=authority.read_bytes(),
+        interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+    )
 
 
 def key_of(name: str, text: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import re
 import signal
 import socket
 import ssl
@@ -135,7 +136,7 @@ def test_end_of_a_child_is_told_and_ends_what_it_left(tmp_path):
     with Kept([sys.executable, "-c", script], environment, tmp_path / "log") as kept:
         until(lambda: kept.exit_code is not None, "does not end", 20)
         assert kept.exit_code == 7
-        assert kept.last_lines() == "  x"
+        assert re.fullmatch(r"  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z INFO x", kept.last_lines())
     assert not belonging_to(tmp_path)
     with Kept([sys.executable, "-c", "import os; os.abort()"], environment, tmp_path / "log") as it:
         until(lambda: it.exit_code is not None, "does not end", 20)
