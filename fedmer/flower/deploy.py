@@ -393,6 +393,7 @@ def _attend(
 
 def _wait_for_server(node: Node) -> None:
     from fedmer.flower.certificates import answers
+    from fedmer.flower.clock import wrong_clock
 
     pause = _TICK
     while not answers(node.host, node.port, node.authority):
@@ -400,6 +401,13 @@ def _wait_for_server(node: Node) -> None:
             _tell(f"{node.name} is waiting for the server at {node.address}")
         time.sleep(pause)
         pause = min(1.5 * pause, _LONGEST_PAUSE)
+    told = ""
+    while wrong := wrong_clock(node.host, node.port, node.authority):
+        # A clock that the network sets may be wrong for a while after the machine has started.
+        if not told:
+            told = wrong
+            _tell(f"{node.name} waits. {wrong}", logging.WARNING)
+        time.sleep(_LOOK)
 
 
 def _logs(node: Node) -> list[Path]:
