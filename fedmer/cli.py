@@ -27,6 +27,7 @@ from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.files import DISK, unwritable
+from fedmer.foreign import ForeignError, foreign, missing_package
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.report.checkpoint_entries import restored
@@ -104,6 +105,13 @@ class CLI(LightningCLI):
             nargs="?",
             default=False,
             help="Replace a run folder of this name.",
+        )
+        parser.add_argument(
+            "--traceback",
+            action=ActionYesNo,
+            nargs="?",
+            default=False,
+            help="Show where an exception in code that is not fedmer's came from.",
         )
         parser.set_defaults({key: DEFAULTS[key] for key in ("loss", "local")})
         for key in ("network", "optimizer", "lr_scheduler"):
@@ -184,7 +192,10 @@ class CLI(LightningCLI):
                 "--trainer.accelerator cpu."
             ) from error
         except ValueError as error:
-            raise InputError(cause(error)) from error
+            # A parser makes its own error of whatever a class raises that it makes.
+            raised = error.__cause__ or error.__context__ or error
+            own = None if isinstance(raised, ValueError | ImportError) else foreign(raised)
+            raise own or InputError(cause(error)) from error
         self.model.executor.configure(settings)
         self.datamodule.room = self.room
 
@@ -240,7 +251,7 @@ class CLI(LightningCLI):
         """The configuration without what names this one run."""
         whole = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
         own = whole[self.subcommand]
-        own |= {"name": None, "overwrite": False, "ckpt_path": None}
+        own |= {"name": None, "overwrite": False, "ckpt_path": None, "traceback": False}
         text: str = yaml.safe_dump(own, sort_keys=False)
         return text
 
@@ -253,8 +264,20 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
         command_line: What parses and runs them.
 
     Raises:
-        InputError: Something given cannot be used.
+        InputError: Something given cannot be used, or code that is not fedmer's raised something.
     """
+    try:
+        return _run(arguments, command_line)
+    except Exception as error:  # any, of anybody's code
+        found = _sentence_of(error)
+        if isinstance(found, ForeignError) and "--traceback" in arguments:
+            sys.stderr.write(found.trace)
+        if found is None or found is error:
+            raise
+        raise found from error
+
+
+def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
     filter_noise()
     for kind in registry.KINDS:
         registry.load(kind)
@@ -302,6 +325,14 @@ def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
                 raise
             raise unwritable(Path(error.filename or "A file of the run"), error) from error
     return 0
+
+
+def _sentence_of(error: Exception) -> InputError | None:
+    """What a person is told of an exception; None for a mistake of fedmer's."""
+    if isinstance(error, InputError):
+        return error
+    found = missing_package(error) if isinstance(error, ImportError) else None
+    return found or foreign(error)
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ import torch.multiprocessing
 from torch import Tensor
 
 from fedmer.errors import InputError
+from fedmer.foreign import foreign
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.weights import FlatWeights, copy_weights
@@ -154,9 +155,10 @@ def _answer(
         summary, update, memory = trainer.work(job.client, received, job.memory)
     except InputError as error:
         return None, {}, {}, False, error
-    except Exception:  # noqa: BLE001 - raised again on the other side
+    except Exception as error:  # noqa: BLE001 - raised again on the other side
         text = traceback.format_exc()
-        return None, {}, {}, False, RuntimeError(f"client {job.client} failed:\n{text}")
+        failure = foreign(error) or RuntimeError(f"client {job.client} failed:\n{text}")
+        return None, {}, {}, False, failure
     attached: dict[str, Tensor] = {}
     if update is not None:
         attached = {name: value for name, value in update.weights.items() if name not in up}
