@@ -1,5 +1,6 @@
 """The command line over Lightning: ``fedmer fit|validate|test|predict``."""
 
+import errno
 import itertools
 import json
 import signal
@@ -320,6 +321,9 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
                 "changed, or is of another version. Use another one, such as best.ckpt beside it."
             ) from error
         except OSError as error:
+            if hung_up and error.errno == errno.EIO:
+                # A line was on its way to the terminal when that went.
+                return 128 + signal.SIGHUP
             # A full disk can meet whatever writes, such as a logger of Lightning's.
             if error.errno not in DISK:
                 raise

@@ -1,15 +1,21 @@
 """One process at a time records a run, and a dead one is in nobody's way."""
 
 import os
+import pty
+import select
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
 from fedmer.__main__ import main
+from fedmer.loop import FederatedLoop
 from fedmer.report.record import read_rows
 from tests.test_resume import SMALL
 
@@ -78,12 +84,39 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in found]
 
 
-def test_a_hang_up_ends_a_run_as_sigterm_does(here: Path, corpus_file: Path) -> None:
-    process = start(words(corpus_file, "--trainer.max_epochs", "500"))
+def test_a_terminal_that_hangs_up_ends_a_run_as_sigterm_does(here: Path, corpus_file: Path) -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        # More rounds than there is time for; the terminal takes its output.
+        command = [sys.executable, "-m", "fedmer", *words(corpus_file)]
+        os.execv(sys.executable, [*command, "--trainer.max_epochs", "5000"])
     rows = here / "runs" / "x" / "metrics.csv"
-    wait_for_rounds(process, rows, 1)
-    process.send_signal(signal.SIGHUP)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGHUP
-    assert b"Go on with\n  fedmer fit --config runs/x/config.yaml" in said
-    assert b"Traceback" not in said
+    said = b""
+    while not (rows.exists() and len(read_rows(rows)) >= 1):
+        assert select.select([terminal], [], [], 120)[0], said
+        said += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    done = len(read_rows(rows))
+    last = "runs/x/checkpoints/last.ckpt"
+    assert not list((here / "runs").rglob(".*"))
+    more = ("--trainer.max_epochs", str(done + 1), "--ckpt_path", last)
+    assert main(words(corpus_file, *more)) == 0
+
+
+def test_a_run_whose_folder_is_deleted_says_so(
+    here: Path, corpus_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finish = FederatedLoop.finish
+
+    def deleting(loop: FederatedLoop, *more: Any) -> Any:
+        report = finish(loop, *more)
+        if report.round == 1:
+            shutil.rmtree("runs")
+        return report
+
+    with mock.patch.object(FederatedLoop, "finish", deleting):
+        assert main(words(corpus_file, "--trainer.max_epochs", "3")) == 2
+    said = capsys.readouterr().err
+    assert "metrics.csv cannot be written: No such file or directory; see that its folder" in said
+    assert "Traceback" not in said
