@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from fedmer.contracts.partitioner import Partitioner
@@ -26,6 +27,7 @@ from fedmer.data.standardise import Standardise, Statistics, federated_statistic
 from fedmer.data.standardise import statistics as combine
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
+from fedmer.printable import printable
 
 HOLDOUTS = "holdouts"
 """What the validation loader gives instead of a batch where clients score their own holdouts."""
@@ -136,7 +138,34 @@ class FederatedDataModule(pl.LightningDataModule):
                 "kept back (a client needs at least five). No round can be selected.",
                 stacklevel=2,
             )
+        if stage == "fit":
+            self._warn_of_classes(self._class_counts())
         self.statistics = federated_statistics(corpus, self.shares)
+
+    def _class_counts(self) -> Tensor:
+        """``(C,)``, how often clients learn each class."""
+        total = torch.zeros(self.shape.classes, dtype=torch.int64)
+        for share in (share for client in self.shares for share in client.shares):
+            labels = self.corpus.conversations[share.dialogue].labels[share.labelled]
+            total += torch.from_numpy(labels).bincount(minlength=len(total))
+        return total
+
+    def _warn_of_classes(self, counts: Tensor) -> None:
+        names = [printable(name) for name in self.corpus.label_names]
+        missing = [name for name, count in zip(names, counts.tolist(), strict=True) if not count]
+        if len(missing) == len(names) - 1:
+            (only,) = set(names) - set(missing)
+            warnings.warn(
+                f"{self.corpus.name}: every labelled turn to learn from is '{only}', so that a "
+                "network can learn to say nothing else; see that the labels were read as meant.",
+                stacklevel=3,
+            )
+        elif missing:
+            warnings.warn(
+                f"{self.corpus.name}: no client has a turn of {', '.join(missing)} to learn from, "
+                "so that no network learns to name it.",
+                stacklevel=3,
+            )
 
     def _meet(self) -> bool:
         """Ask the executor for clients whose data is elsewhere; are there any?"""
@@ -152,6 +181,7 @@ class FederatedDataModule(pl.LightningDataModule):
             return False
         self.remote = remote
         self._corpus = remote.corpus(public, "federation")
+        self._warn_of_classes(torch.stack([own.counts for own in remote.known.values()]).sum(0))
         self.shares, self.held = [], []
         if self.mode == "federated":
             self.statistics = combine(own.moments for own in remote.known.values())

@@ -36,8 +36,9 @@ turns, over all seeds together.
 CLIENTS = """
 Weighted F1, in points, of the network that a client would use, on the dialogues that this client
 kept back, after the last round. The table has means over seeds: of the mean over clients, of the
-worst and the best client, and of the standard deviation between clients. In the figure a dot is a
-client under one seed and a bar the mean. Holdouts are small, so part of the spread is chance.
+worst and the best client, and of the standard deviation between clients. The last three leave out
+clients whose holdout has fewer than ten labelled turns, so that its score is mostly chance; the
+last column counts them. In the figure a dot is a client under one seed and a bar the mean.
 """
 
 NO_CLIENTS = "No client kept dialogues back to be scored on; --data.holdout 0.2 keeps some."

@@ -62,8 +62,9 @@ class RoundProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         done = trainer.current_epoch + 1
-        score = trainer.callback_metrics.get("val_weighted_f1")
-        shown = "-" if score is None else f"{100 * float(score):.1f}"
+        # Not Lightning's own metrics, which stay as they were in a round that is not validated.
+        scores = pl_module.scores.get("val")
+        shown = "-" if scores is None else f"{100 * scores.weighted_f1:.1f}"
         seconds = time.perf_counter() - self._began
         rounds = trainer.max_epochs or 0
         left = _clock(seconds / (done - self._first) * max(rounds - done, 0))

@@ -173,7 +173,13 @@ class RunRecord(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, FederatedDataModule)
         rows = read_rows(self.folder.path / "metrics.csv")
+        if not pl_module.client_scores and any(map(len, data.held)):
+            _tell(trainer, "scoring every client's own holdout")
+        pl_module.client_scores = pl_module.client_scores or pl_module.score_clients()
+        if not data.remote:
+            _tell(trainer, "training a linear probe on all turns, to compare with")
         result = self._result(pl_module, data, rows)
+        _tell(trainer, "writing votes and plots")
         path = self.folder.path
         if self.votes:
             counts = {name: votes.numpy() for name, votes in self.votes.items()}
@@ -232,7 +238,7 @@ class RunRecord(pl.Callback):
         rows: Sequence[Mapping[str, str]],
     ) -> dict[str, Any]:
         names = [client.name for client in module.loop.trainer.data.values()]
-        own = module.client_scores or module.score_clients()
+        own = module.client_scores
         # Both are trained on all data pooled, which nobody has where clients are elsewhere.
         found = None if data.remote else baselines(data.corpus, data.shares, data.views("val"))
         return {
@@ -285,6 +291,12 @@ def _has_stopped(callback: pl.Callback, rounds: int) -> bool:
         return False
     reason = callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
     return reason and callback.stopped_epoch + 1 == rounds
+
+
+def _tell(trainer: pl.Trainer, work: str) -> None:
+    """Say what a person still waits for, unless they want to see no progress."""
+    if trainer.progress_bar_callback is not None:
+        print(f"after the last round: {work}", flush=True)
 
 
 def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:

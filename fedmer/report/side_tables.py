@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, pstdev
+from statistics import fmean
 from typing import Any
 
 from fedmer.report.collect import Run
 from fedmer.report.differences import Difference, Interval
 from fedmer.report.grid import Cell, Grid
 from fedmer.report.grouping import Row
+from fedmer.report.holdouts import FEWEST, Holdouts
 
 CLEAR = " *"
 """Marks a difference whose interval excludes zero."""
@@ -73,25 +74,30 @@ def client_table(rows: Sequence[Row]) -> SideTable:
                 values = [f"{100 * scores[key]:.4f}" for key in ("accuracy", "weighted_f1")]
                 written.append([row.name, run.seed, name, scores["examples"], *values])
         if not own:
-            shown.append([Cell(row.name), Cell("0"), *[Cell("")] * 5])
+            shown.append([Cell(row.name), Cell("0"), *[Cell("")] * 6])
             continue
-        each = [_holdouts(run) for run in own]
-        worst = min(each[0], key=lambda name: each[0][name])
-        numbers = [
-            fmean(fmean(scores.values()) for scores in each),
-            fmean(min(scores.values()) for scores in each),
-            fmean(max(scores.values()) for scores in each),
-            fmean(pstdev(scores.values()) for scores in each),
-        ]
+        each = [Holdouts.of(run.result["holdouts"]) for run in own]
+        spreads = [one.spread for one in each if one.spread is not None]
+        numbers = [fmean(one.mean for one in each)]
+        if spreads:
+            numbers += [
+                fmean(one.low for one in spreads),
+                fmean(one.high for one in spreads),
+                fmean(one.deviation for one in spreads),
+            ]
+        first = each[0].spread
         shown.append(
             [
-                *(Cell(row.name), Cell(str(len(each[0])))),
-                *(Cell(f"{number:.1f}") for number in numbers),
-                Cell(worst),
+                *(Cell(row.name), Cell(str(each[0].clients))),
+                *(Cell(f"{100 * number:.1f}") for number in numbers),
+                *[Cell("")] * (4 - len(numbers)),
+                Cell("" if first is None else f"{first.worst} ({first.turns} turns)"),
+                Cell(str(each[0].small) if each[0].small else ""),
             ]
         )
-    seed = "worst in the first seed"
-    grid = Grid(["", "clients", "mean", "worst", "best", "spread (sd)", seed], shown, text=(6,))
+    seed, small = "worst in the first seed", f"under {FEWEST} turns"
+    heads = ["", "clients", "mean", "worst", "best", "spread (sd)", seed, small]
+    grid = Grid(heads, shown, text=(6,))
     columns = ["row", "seed", "client", "examples", "accuracy", "weighted_f1"]
     return SideTable(grid, columns, written)
 
@@ -144,11 +150,6 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} TB"
-
-
-def _holdouts(run: Run) -> dict[str, float]:
-    """Client -> weighted F1 in points."""
-    return {name: 100 * scores["weighted_f1"] for name, scores in run.result["holdouts"].items()}
 
 
 def _interval_cells(interval: Interval | None) -> list[Cell]:

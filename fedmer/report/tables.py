@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import pstdev
 from typing import Any
 
 from rich.table import Table
@@ -11,6 +10,7 @@ from rich.table import Table
 from fedmer.console import Console
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.metrics import TOTALS, Scores
+from fedmer.report.holdouts import FEWEST, Holdouts
 
 _HEADINGS = {"accuracy": "accuracy", "weighted_f1": "wF1", "macro_f1": "macro F1", "uar": "UAR"}
 
@@ -77,15 +77,19 @@ def class_table(title: str, scores: Mapping[str, Any], labels: Sequence[str]) ->
 
 
 def _clients_line(result: Mapping[str, Any]) -> str:
-    own = {name: scores["weighted_f1"] for name, scores in result["holdouts"].items()}
-    if not own:
+    if not result["holdouts"]:
         return "Own holdouts of clients: none (--data.holdout 0.1 keeps some back)."
-    worst = min(own, key=lambda name: own[name])
-    mean = sum(own.values()) / len(own)
-    return (
-        f"Own holdouts of {len(own)} clients, wF1: mean {100 * mean:.1f}, "
-        f"worst {100 * own[worst]:.1f} ({worst}), spread {100 * pstdev(own.values()):.1f} (sd)"
+    own = Holdouts.of(result["holdouts"])
+    line = f"Own holdouts of {own.clients} clients, wF1: mean {100 * own.mean:.1f}"
+    if own.spread is None:
+        return f"{line}; each has fewer than {FEWEST} turns, too few to tell a worst and a spread"
+    line += (
+        f", worst {100 * own.spread.low:.1f} ({own.spread.worst}, {own.spread.turns} turns), "
+        f"spread {100 * own.spread.deviation:.1f} (sd)"
     )
+    if own.small:
+        line += f"; worst and spread leave out {own.small} holdouts of fewer than {FEWEST} turns"
+    return line
 
 
 def _points(scores: Mapping[str, float]) -> list[str]:

@@ -83,7 +83,7 @@ def make_run(
         "last": entry,
         "selected": entry if selected else None,
         "baselines": {"majority": vars(majority), "probe": vars(majority)},
-        "holdouts": {f"client {i}": {**scores.totals, "examples": 9} for i in range(clients)},
+        "holdouts": {f"client {i}": {**scores.totals, "examples": 19} for i in range(clients)},
         "bytes_down": 2000,
         "bytes_up": 1000,
         "seconds": 1.0,
