@@ -197,10 +197,10 @@ class FederatedModule(pl.LightningModule):
         Raises:
             InputError: The rule has no global network.
         """
-        if not self.aggregator.averages:
+        if self.loop.trainer.personal:
             raise InputError(
                 f"{type(self.aggregator).__name__} keeps a personal network on every client and "
-                "no global one; 'fedmer predict' needs a rule that averages weights."
+                "no global one; 'fedmer predict' needs a rule that exchanges all of them."
             )
         assert self.network is not None
         output = self.network(batch)
@@ -280,7 +280,7 @@ class FederatedModule(pl.LightningModule):
             raise InputError(str(error)) from error
 
     def _count(self, part: str, batch: Batch) -> None:
-        if self._data.remote is not None and not self.aggregator.averages:
+        if self._data.remote is not None and self.loop.trainer.personal:
             return  # every network is on a machine of its own, and none here
         knowledge = self.loop.knowledge()
         metrics: Any = self.metrics[part]
@@ -309,12 +309,12 @@ class FederatedModule(pl.LightningModule):
         at random.
         """
         trainer = self.loop.trainer
-        if self.aggregator.averages or not trainer.personal:
+        if not trainer.trained:
             assert self.network is not None
             yield self.network
             return
         trainer.client.network.eval()
-        for client in trainer.personal:
+        for client in trainer.trained:
             trainer.load(client, knowledge)
             yield trainer.client.network
 

@@ -100,8 +100,13 @@ class LocalTrainer:
         class_counts: Tensor | None = None,
     ) -> None:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
+        names = client.network.state_dict()
+        self.exchanged = [name for name in names if aggregator.exchanges(name)]
+        """Names of the weights that travel."""
+        self.personal = [name for name in names if not aggregator.exchanges(name)]
+        """Names of those that every client keeps to itself."""
         if client.loss.teacher == "global":
-            if not aggregator.averages:
+            if self.personal:
                 raise InputError(
                     f"loss.teacher is 'global', but {type(aggregator).__name__} keeps a personal "
                     "network on every client and has no global one; use 'fused'."
@@ -126,8 +131,8 @@ class LocalTrainer:
         """One client's part of a round.
 
         Returns:
-            Its summary, and its weights where the rule averages them. These are the resident
-            network's own, good until the next client trains; who wants them longer copies them.
+            Its summary, and those of its weights that travel. They may be the resident network's
+            own, good until the next client trains; who wants them longer copies them.
 
         Raises:
             NotFiniteError: As :meth:`report`.
@@ -174,15 +179,24 @@ class LocalTrainer:
             tensors=self._summarize(client, own),
         )
         _check_finite("summary", summary.tensors)
-        attached = self.aggregator.attach(own) if self.aggregator.averages else {}
+        attached = self.aggregator.attach(own) if self.exchanged else {}
         _check_finite("attached tensors", attached)
         kept = {"rule": own.memory, "optimizer": optimizer}
         _check_finite("memory", tensors_in(kept))
         memory = {name: value for name, value in kept.items() if value}
-        if self.aggregator.averages:
-            weights = FlatWeights.of({**self.own, **attached}) if attached else self.own
-            return summary, Update(client, weights), memory
-        return summary, None, memory | {"weights": dict(self.own.clone())}
+        if self.personal:
+            memory["weights"] = {name: self.own[name].clone() for name in self.personal}
+        if not self.exchanged:
+            return summary, None, memory
+        sent = self.sent(self.own)
+        weights = FlatWeights.of({**sent, **attached}) if attached else sent
+        return summary, Update(client, weights), memory
+
+    def sent(self, weights: FlatWeights) -> FlatWeights:
+        """Those that travel, of all weights of a network; a copy unless that is all of them."""
+        if not self.personal:
+            return weights
+        return FlatWeights.of({name: weights[name] for name in self.exchanged})
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""
@@ -194,12 +208,15 @@ class LocalTrainer:
 
     def start(self, received: Broadcast, memory: Mapping[str, Any]) -> Weights:
         """The weights that a client begins with: received, its own, or those of the first day."""
-        return received.weights or memory.get("weights") or self._initial
+        if received.weights is not None and not self.personal:
+            return received.weights
+        kept = memory.get("weights") or self._initial
+        return {**{name: kept[name] for name in self.personal}, **(received.weights or {})}
 
     @property
-    def personal(self) -> list[int]:
-        """Ids of the clients that keep a network of their own."""
-        return [] if self.aggregator.averages else list(self.memory)
+    def trained(self) -> list[int]:
+        """Ids of the clients that keep weights of their own by now."""
+        return list(self.memory) if self.personal else []
 
     @torch.no_grad()
     def evaluate(self, excerpts: Sequence[Excerpt], received: Broadcast) -> Scores | None:

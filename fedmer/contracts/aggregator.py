@@ -12,6 +12,7 @@ from fedmer.cohort_updates import CohortUpdates
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.weights import load_weights
 
 
 @dataclass
@@ -31,6 +32,14 @@ class ServerState:
     rounds: int | None = None
     sizes: Sequence[int] = ()
     tensors: dict[str, Tensor] = field(default_factory=dict)
+
+    def load(self, weights: Weights) -> None:
+        """Put what clients exchange into the global network; the rest of it stays.
+
+        Raises:
+            ValueError: A name or a shape is not the network's; the sentence says which.
+        """
+        load_weights(self.network, {**self.network.state_dict(), **weights})
 
 
 class Client(Protocol):
@@ -79,10 +88,6 @@ class Aggregator:
     checkpoint.
     """
 
-    averages: bool = True
-    """Do clients receive and send weights? If not, each keeps a personal network between rounds,
-    and evaluation is over these."""
-
     streams: bool = True
     """Does a client's own summary fix its weight, up to a factor common to all? Then :meth:`weigh`
     is asked for each client by itself, updates are added up as they come, and no more than one is
@@ -92,10 +97,18 @@ class Aggregator:
     """Does the server have to see every update, and not only their mean? Then :meth:`combine` joins
     them, and a mechanism that hides them is refused."""
 
+    def exchanges(self, name: str) -> bool:
+        """Does a parameter or buffer of this name travel? By default all do.
+
+        What does not is a client's own: it keeps it between the rounds in which it takes part, and
+        evaluation is over the clients' networks.
+        """
+        return True
+
     def broadcast(self, state: ServerState) -> Broadcast:
         """What clients of the cohort may know this round. Server side."""
-        weights = dict(state.network.state_dict()) if self.averages else None
-        return Broadcast(state.round, weights, dict(state.tensors))
+        weights = {n: v for n, v in state.network.state_dict().items() if self.exchanges(n)}
+        return Broadcast(state.round, weights or None, dict(state.tensors))
 
     def client_loss(
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
@@ -123,7 +136,7 @@ class Aggregator:
         return {}
 
     def attach(self, context: ClientRound) -> Weights:
-        """Large tensors to send up beside the weights, if ``averages``. Client side.
+        """Large tensors to send up beside the weights, if any travel. Client side.
 
         They are averaged like the weights and by the same weights; :meth:`step` finds their mean
         in ``mean``, under names that no parameter has.
@@ -177,8 +190,8 @@ class Aggregator:
             state: Changed in place.
             summaries: The cohort's, by client id.
             weights: From :meth:`weigh`, divided by their sum.
-            mean: The weighted mean of the cohort's weights and of what they attached, or None if
-                ``averages`` is False.
+            mean: The weighted mean of what the cohort exchanges and attached, or None if that is
+                nothing.
         """
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:

@@ -18,11 +18,13 @@ class ClientSide(Protocol):
         aggregator: Its client half is called while a client trains.
         data: One entry a client, by id.
         memory: What clients keep between rounds, by id.
+        personal: Names of the weights that every client keeps to itself.
     """
 
     aggregator: Aggregator
     data: dict[int, ClientData]
     memory: Spool
+    personal: list[str]
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
         """One client's part of a round; the update is good until the next client trains.

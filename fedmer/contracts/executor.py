@@ -151,7 +151,7 @@ class Executor(ABC):
             knowledge: What a client would receive now.
         """
         trainer = self.trainer
-        shared = trainer.aggregator.averages
+        shared = not trainer.personal
         if shared:
             trainer.load(0, knowledge)
         found = {}

@@ -13,6 +13,7 @@ from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import put_answer, take_broadcast
 from fedmer.local import LocalTrainer
 from fedmer.messages import Update
+from fedmer.weights import Layout
 
 FIT = "train.fit"
 SCORE = "evaluate"
@@ -41,7 +42,7 @@ def fit(
     """
     head: Any = content["round"]
     device = trainer.fabric.device
-    received = take_broadcast(content, head["round"], trainer.own.layout, device)
+    received = take_broadcast(content, head["round"], Layout.of(trainer.sent(trainer.own)), device)
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
         assert received.weights is not None

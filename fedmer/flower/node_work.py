@@ -35,6 +35,7 @@ from fedmer.flower.wire import difference, layout_of, put
 from fedmer.local import LocalTrainer
 from fedmer.parts import build_trainer
 from fedmer.plugins import registry
+from fedmer.weights import Layout
 
 
 def answer(kind: str, content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
@@ -110,7 +111,7 @@ def _fit(
     head: Any = content["round"]
     trainer = _trainer(content, own, policy)
     masked = head["keep"] is True
-    if trainer.aggregator.averages:
+    if trainer.exchanged:
         policy.check_update(masked)
     if masked:
         # If the order of batches and dropout could be had again, the sums of two runs with and
@@ -164,12 +165,13 @@ def _check_network(trainer: LocalTrainer, content: RecordDict, name: str) -> Non
     if "weights" not in content:
         return
     theirs = layout_of(content, "weights")
-    if theirs != trainer.own.layout:
+    ours = Layout.of(trainer.sent(trainer.own))
+    if theirs != ours:
         own = type(trainer.client.network).__name__
         size = sum(p.numel() for p in trainer.client.network.parameters())
         raise InputError(
             f"its network {own} has {size} parameters, and the server's {name} "
-            f"{difference(theirs, trainer.own.layout)}; install the same plugins"
+            f"{difference(theirs, ours)}; install the same plugins"
         )
 
 

@@ -248,7 +248,7 @@ class RunRecord(pl.Callback):
             "versions": {name: version(name) for name in _PACKAGES},
             "machine": {"python": platform.python_version(), "processor": platform.machine()},
             "aggregator": type(module.aggregator).__name__,
-            "personal": not module.aggregator.averages,
+            "personal": bool(module.loop.trainer.personal),
             "network": type(module.network).__name__,
             "parameters": sum(p.numel() for p in module.parameters()),
             "partitioner": "nodes" if data.remote else type(data.partitioner).__name__,

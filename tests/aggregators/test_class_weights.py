@@ -120,7 +120,7 @@ def test_waiting_updates_and_workers_give_the_same_bits() -> None:
 
 
 def test_clients_csv_has_a_number_a_class(here: Path, corpus_file: Path) -> None:
-    (here / "rules.py").write_text(
+    (here / "even_classes.py").write_text(
         "import torch\n"
         "from fedmer import FedAvg\n"
         "class Even(FedAvg):\n"
@@ -128,7 +128,7 @@ def test_clients_csv_has_a_number_a_class(here: Path, corpus_file: Path) -> None
         "        return {s.client: torch.ones(6) for s in summaries}\n"
     )
     more = ["--trainer.max_epochs", "1", "--partitioner.clients", "4", "--name", "a"]
-    words = ["fit", "--data.path", str(corpus_file), "--aggregator", "rules.Even", *more]
+    words = ["fit", "--data.path", str(corpus_file), "--aggregator", "even_classes.Even", *more]
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(here))
         assert main(words) == 0

@@ -255,7 +255,7 @@ def test_what_travels_is_what_was_chosen(exchange: Any) -> None:
     assert (sent.weights is not None) is (exchange != "prototypes")
     assert bool(sent.tensors) is (exchange != "parameters")
     assert "prototypes.fused" in report.summaries[0].tensors
-    assert len(loop.trainer.personal) == (8 if exchange == "prototypes" else 0)
+    assert len(loop.trainer.trained) == (8 if exchange == "prototypes" else 0)
     weights = sum(v.numel() * v.element_size() for v in loop.state.network.state_dict().values())
     assert (report.bytes_up > 8 * weights) is (exchange != "prototypes")
 

@@ -27,4 +27,4 @@ def test_local_sends_nothing_and_changes_nothing() -> None:
     after = own.network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert state.tensors == {}
-    assert not rule.averages
+    assert not rule.exchanges("teacher.weight")

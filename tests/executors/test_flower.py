@@ -174,7 +174,7 @@ def test_an_executor_of_one_process_hides_nothing(executor: type[Executor]) -> N
 def test_a_rule_that_sends_no_weights_has_nothing_to_sum(rule: type[Aggregator]) -> None:
     executor = Flower()
     executor.protect(SecureSum())
-    said = f"clients of {rule.__name__} send none; use a rule that averages weights"
+    said = f"clients of {rule.__name__} send none; use a rule that exchanges weights"
     with pytest.raises(InputError, match=said):
         federation(rule(), CORPUS, CLIENTS, executor=executor)
 

@@ -111,7 +111,7 @@ class Crossing:
             numbers[f"{name}.deviation"] = torch.from_numpy(found.deviation)
         data = {0: NodeData.read(path, self.request).client(None)}
         self.trainer = build_trainer(settings, self.corpus.shape, data)
-        weights = dict(self.trainer.own.clone()) if self.trainer.aggregator.averages else None
+        weights = dict(self.trainer.own.clone()) if self.trainer.exchanged else None
         tensors: dict[str, torch.Tensor] = {}
         for round in (0, 1):
             letter = RecordDict({"run": run, "round": header(round, 0)})

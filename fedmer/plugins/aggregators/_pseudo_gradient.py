@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from fedmer.contracts.aggregator import ServerState
 from fedmer.messages import Weights
-from fedmer.weights import load_weights
 
 
 @torch.no_grad()
-def leave_pseudo_gradient(network: nn.Module, mean: Weights) -> None:
+def leave_pseudo_gradient(state: ServerState, mean: Weights) -> None:
     """Give every parameter the gradient ``parameter - mean``; buffers take the mean.
 
     Raises:
         ValueError: A name or a shape differs; the sentence says which.
     """
-    start = {name: value.detach().clone() for name, value in network.named_parameters()}
-    load_weights(network, mean)
-    for name, parameter in network.named_parameters():
+    start = {name: value.detach().clone() for name, value in state.network.named_parameters()}
+    state.load(mean)
+    for name, parameter in state.network.named_parameters():
         parameter.grad = start[name] - parameter
         parameter.copy_(start[name])
 

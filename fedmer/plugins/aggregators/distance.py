@@ -25,7 +25,6 @@ from fedmer.plugins.aggregators._prototypes import (
     local_prototypes,
 )
 from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
-from fedmer.weights import load_weights
 
 
 class Distance(Aggregator):
@@ -169,7 +168,9 @@ class Distance(Aggregator):
         self.weights = DistanceWeights(weighting, radius, epsilon, gamma, tau, distance)
         self.exchange = exchange
         self.inference = inference
-        self.averages = exchange != "prototypes"
+
+    def exchanges(self, name: str) -> bool:
+        return self.exchange != "prototypes"
 
     def broadcast(self, state: ServerState) -> Broadcast:
         sent = super().broadcast(state)
@@ -226,7 +227,7 @@ class Distance(Aggregator):
             new[site] = old.get(site, nothing).joined_by(fresh, held)
         state.tensors |= PrototypeSet(new).pack()
         if mean is not None:
-            load_weights(state.network, mean)
+            state.load(mean)
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         known = PrototypeSet.unpack(received.tensors).get("fused")

@@ -76,7 +76,7 @@ class FedAdam(FedAvg):
         mean: Weights | None,
     ) -> None:
         assert mean is not None
-        leave_pseudo_gradient(state.network, mean)
+        leave_pseudo_gradient(state, mean)
 
 
 class _Adam(Adaptive):

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 
 from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.messages import Summary, Weights
-from fedmer.weights import load_weights
 
 
 class FedAvg(Aggregator):
@@ -32,4 +31,4 @@ class FedAvg(Aggregator):
         mean: Weights | None,
     ) -> None:
         assert mean is not None
-        load_weights(state.network, mean)
+        state.load(mean)

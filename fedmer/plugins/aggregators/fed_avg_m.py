@@ -65,4 +65,4 @@ class FedAvgM(FedAvg):
             # In floating point x - (x - mean) is not always the mean.
             super().step(state, summaries, weights, mean)
         else:
-            leave_pseudo_gradient(state.network, mean)
+            leave_pseudo_gradient(state, mean)

@@ -7,7 +7,6 @@ import torch
 from fedmer.contracts.aggregator import ServerState
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.weights import load_weights
 
 
 class FedNova(FedAvg):
@@ -58,7 +57,7 @@ class FedNova(FedAvg):
         effective = sum(s.examples * s.scalars["steps"] for s in summaries) / total
         stretch = effective * sum(self.weigh(summaries, state).values()) / total
         start = {name: value.detach().clone() for name, value in state.network.named_parameters()}
-        load_weights(state.network, mean)
+        state.load(mean)
         for name, parameter in state.network.named_parameters():
             # At 1 lerp gives its end bit for bit.
             parameter.copy_(start[name].lerp(parameter, stretch))

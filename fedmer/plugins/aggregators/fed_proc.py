@@ -15,7 +15,6 @@ from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._prototypes import embedding_at
 from fedmer.plugins.aggregators.fed_proto import SITE, FedProto
 from fedmer.prototypes import Prototypes, PrototypeSet
-from fedmer.weights import load_weights
 
 
 class FedProc(FedProto):
@@ -50,8 +49,6 @@ class FedProc(FedProto):
     0.75
     """
 
-    averages = True
-
     def __init__(self, rounds: int | None = None, temperature: float = 1.0) -> None:
         super().__init__(inference="head")
         if rounds is not None and rounds < 1:
@@ -60,6 +57,9 @@ class FedProc(FedProto):
             raise InputError(f"temperature is {temperature}; expected a number above 0.")
         self.rounds = rounds
         self.temperature = temperature
+
+    def exchanges(self, name: str) -> bool:
+        return True
 
     def broadcast(self, state: ServerState) -> Broadcast:
         rounds = self.rounds or state.rounds
@@ -94,7 +94,7 @@ class FedProc(FedProto):
     ) -> None:
         assert mean is not None
         super().step(state, summaries, weights, mean)
-        load_weights(state.network, mean)
+        state.load(mean)
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         return output.logits

@@ -50,8 +50,6 @@ class FedProto(Aggregator):
     [[2.0], [5.0]]
     """
 
-    averages = False
-
     def __init__(
         self, strength: float = 1.0, inference: Literal["prototype", "head"] = "prototype"
     ) -> None:
@@ -59,6 +57,9 @@ class FedProto(Aggregator):
             raise InputError(f"strength is {strength}; expected 0 or more.")
         self.strength = strength
         self.inference = inference
+
+    def exchanges(self, name: str) -> bool:
+        return False
 
     def client_loss(
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound

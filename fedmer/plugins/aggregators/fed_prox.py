@@ -42,6 +42,6 @@ class FedProx(FedAvg):
         if self.mu == 0 or context.received.weights is None:
             return
         for name, parameter in context.client.network.named_parameters():
-            if parameter.grad is not None:
+            if parameter.grad is not None and name in context.received.weights:
                 start = context.received.weights[name].to(parameter.device)
                 parameter.grad.add_(parameter.detach() - start, alpha=self.mu)

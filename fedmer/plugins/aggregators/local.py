@@ -15,4 +15,5 @@ class Local(Aggregator):
     True
     """
 
-    averages = False
+    def exchanges(self, name: str) -> bool:
+        return False

@@ -43,7 +43,7 @@ class Answer:
     Args:
         summary: The client's, unless it failed.
         memory: What the client keeps.
-        weights: Its weights, where the rule averages them; good until the worker's next job.
+        weights: Those of its weights that travel; good until the worker's next job.
         failure: What went wrong.
     """
 
@@ -64,8 +64,9 @@ class Worker:
     def __init__(self, trainer: LocalTrainer, place: int) -> None:
         self.place = place
         self.job: Job | None = None
-        self._down = _shared(trainer.own)
-        self._up = _shared(trainer.own)
+        sent = trainer.sent(trainer.own)
+        self._down = _shared(sent)
+        self._up = _shared(sent)
         context = torch.multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(

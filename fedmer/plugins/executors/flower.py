@@ -186,10 +186,10 @@ def _need_flower() -> None:
 
 
 def _check_summable(trainer: LocalTrainer) -> None:
-    if not trainer.aggregator.averages:
+    if not trainer.exchanged:
         raise InputError(
             f"--privacy SecureSum sums weights, and clients of {type(trainer.aggregator).__name__} "
-            "send none; use a rule that averages weights, such as FedAvg."
+            "send none; use a rule that exchanges weights, such as FedAvg."
         )
     if trainer.aggregator.sees_updates:
         raise InputError(
