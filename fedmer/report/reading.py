@@ -52,10 +52,14 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number")
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, cut: bool = False) -> list[dict[str, str]]:
     """The rows of a CSV file such as ``metrics.csv``, as text by column.
 
     A row that was cut short lacks columns, as :class:`csv.DictReader` has it.
+
+    Args:
+        path: The file.
+        cut: May it end anywhere, within a letter even, because whoever wrote it was killed?
 
     Raises:
         InputError: It cannot be read, is not CSV in UTF-8, has a column twice, a row longer than
@@ -64,8 +68,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; {REMEDY}.")
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(bounded(csv.DictReader(file, strict=True)))
+        errors = "replace" if cut else "strict"
+        with path.open(newline="", encoding="utf-8", errors=errors) as file:
+            return list(bounded(csv.DictReader(file)))
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except (ValueError, csv.Error) as error:

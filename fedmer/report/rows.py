@@ -29,7 +29,7 @@ def restart_rows(path: Path, columns: Sequence[str], done: int) -> None:
     """
     kept = [
         {name: row.get(name, "") for name in columns}
-        for row in (read_rows(path) if path.exists() else [])
+        for row in (read_rows(path, cut=True) if path.exists() else [])
         if None not in row.values() and _round(row) <= done
     ]
     write_atomically(path, as_csv(columns, kept))

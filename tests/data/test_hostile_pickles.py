@@ -206,6 +206,13 @@ def test_speakers_of_iemocap_may_be_vectors_of_two(
     assert read_corpus(dumped(tmp_path, tuple(parts))).fingerprint == letters
 
 
+def test_speakers_of_meld_are_somebody(tmp_path: Path) -> None:
+    parts = published(13, False)
+    odd(1, np.ones((2, 0)))(parts)
+    with pytest.raises(InputError, match="speakers that are vectors of no numbers"):
+        read_corpus(dumped(tmp_path, tuple(parts)))
+
+
 def test_letters_in_meld_are_a_sentence(tmp_path: Path) -> None:
     parts = published(13, False)
     odd(1, ["M", "F"])(parts)

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from fedmer.__main__ import main
+from fedmer.report.rows import as_csv, restart_rows
 from tests.report.made import make_run
 
+COLUMNS = ("round", "name", "weight")
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
@@ -178,3 +182,19 @@ def test_an_odd_table_is_a_sentence(
     (tmp_path / "table.csv").write_text(TABLES[name])
     assert main(["report", "--audit", str(tmp_path / "table.csv")]) == 2
     assert "table.csv" in capsys.readouterr().err
+
+
+@given(st.data())
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+def test_a_row_cut_anywhere_is_forgotten_when_a_run_goes_on(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """A kill can end a file within a quoted name, or within one of its letters."""
+    path = tmp_path_factory.mktemp("cut") / "clients.csv"
+    rows = [{"round": n, "name": 'Zoë, "the second"', "weight": 0.5} for n in (1, 2, 3)]
+    path.write_text(as_csv(COLUMNS, rows), encoding="utf-8")
+    whole = path.read_bytes()
+    second = whole.index(b"\n3,") + 1
+    path.write_bytes(whole[: data.draw(st.integers(second, len(whole) - 1))])
+    restart_rows(path, COLUMNS, 2)
+    assert path.read_text(encoding="utf-8") == as_csv(COLUMNS, rows[:2])

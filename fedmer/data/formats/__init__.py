@@ -49,12 +49,16 @@ def read_corpus(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     """
     path = Path(path)
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise InputError(f"{path} is not a file; name one: {UNDERSTOOD}.")
         with path.open("rb") as file:
             start = file.read(512)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the path.") from None
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; name a file in it: {UNDERSTOOD}.") from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{path} cannot be read: {why}; check the path.") from None

@@ -246,7 +246,10 @@ def _speakers(
                 f"{where} has speakers {_some(listed)}; expected MELD's, a vector for each turn "
                 "with a one in it."
             )
-        places = _matrix(names, f"{where}: speakers", room).argmax(axis=1)
+        vectors = _matrix(names, f"{where}: speakers", room)
+        if not vectors.size:
+            raise InputError(f"{where} has speakers that are vectors of no numbers.")
+        places = vectors.argmax(axis=1)
         return np.array([f"{talk}/speaker{place}" for place in places], dtype=np.str_), ""
     session = re.match(r"Ses\d\d", str(talk))
     if letters and not set(listed) <= set("MF"):
