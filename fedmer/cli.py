@@ -282,10 +282,7 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
     filter_noise()
     for kind in registry.KINDS:
         registry.load(kind)
-    chosen, *given = arguments
-    for option, value in itertools.pairwise([word for g in given for word in g.split("=", 1)]):
-        if option == "--lr_scheduler":
-            check_name(value.rpartition(".")[2])
+    chosen = arguments[0]
 
     class One(command_line):  # type: ignore[misc, valid-type]
         """The same with one subcommand, since a parser of each takes a quarter of a second."""
@@ -343,8 +340,14 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     """The words for the parser: with fedmer's own parts first, and recipes as their files.
 
     Whoever asks the parser of :func:`run` about a command line asks with these, as ``run`` does.
+
+    Raises:
+        InputError: A recipe or a scheduler is unknown.
     """
     chosen, *given = arguments
+    for option, value in itertools.pairwise([word for g in given for word in g.split("=", 1)]):
+        if option == "--lr_scheduler":
+            check_name(value.rpartition(".")[2])
     return [chosen, *default_parts(), *recipes.as_files(given)]
 
 

@@ -15,8 +15,6 @@ from fedmer.errors import InputError
 from fedmer.sweep.parameters import Parameter
 from fedmer.sweep.trials import Trial
 
-_Parse = Callable[[Sequence[str]], Any]
-
 _UNKNOWN = re.compile(r"unrecognized arguments|has an option|unknown option")
 
 
@@ -64,11 +62,29 @@ def representative(parameters: Sequence[Parameter], trials: Sequence[Trial]) -> 
 
 
 def answer(questions: Sequence[Question], reply: Connection) -> None:
-    """Send the first sentence that says what is wrong, or None; runs in a process of its own."""
+    """Send what :func:`problem` says; runs in a process of its own."""
+    reply.send(problem(fit_parser(), questions))
+
+
+@dataclass(frozen=True)
+class FitParser:
+    """What ``fedmer fit`` parses with.
+
+    Args:
+        parse: From all words of a command behind ``fedmer`` to its configuration.
+        options: The parser of what follows ``fit``.
+    """
+
+    parse: Callable[[Sequence[str]], Any]
+    options: Any
+
+
+def fit_parser() -> FitParser:
+    """Make the command line of ``fedmer fit`` up to where it would parse."""
     from fedmer import cli
 
     class Found(BaseException):
-        """Carries the parser out of where a trial would have gone on."""
+        """Carries the parser out of where a run would have gone on."""
 
     class OnlyParser(cli.CLI):
         def parse_arguments(self, parser: Any, args: Any) -> None:
@@ -82,11 +98,17 @@ def answer(questions: Sequence[Question], reply: Connection) -> None:
     def parse(words: Sequence[str]) -> Any:
         return parser.parse_args(cli.prepared(words))
 
-    problems = (_problem(parse, options, question) for question in questions)
-    reply.send(next((problem for problem in problems if problem), None))
+    return FitParser(parse, options)
 
 
-def _problem(parse: _Parse, options: Any, question: Question) -> str | None:
+def problem(parser: FitParser, questions: Sequence[Question]) -> str | None:
+    """The first sentence that says what is wrong with a question's arguments, or None."""
+    found = (_problem(parser, question) for question in questions)
+    return next((sentence for sentence in found if sentence), None)
+
+
+def _problem(parser: FitParser, question: Question) -> str | None:
+    parse, options = parser.parse, parser.options
     if _refused(parse, question.words) is None:
         return None
     words = list(question.before)
@@ -104,7 +126,7 @@ def _problem(parse: _Parse, options: Any, question: Question) -> str | None:
     return f"the options after --: {_refused(parse, question.words)}"
 
 
-def _refused(parse: _Parse, words: Sequence[str]) -> str | None:
+def _refused(parse: Callable[[Sequence[str]], Any], words: Sequence[str]) -> str | None:
     """What the parser says against the words, or None."""
     said = io.StringIO()
     try:

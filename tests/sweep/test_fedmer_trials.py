@@ -17,6 +17,7 @@ from fedmer.report.record import read_rows
 from fedmer.sweep.file import read
 from fedmer.sweep.processes import ask, start_server
 from fedmer.sweep.run import Sweep
+from tests.documented import SWEEPS
 
 pytestmark = pytest.mark.slow
 
@@ -202,7 +203,7 @@ def test_wandb_runs_are_offline_and_in_the_sweeps_folder(here: Path, corpus_file
     assert not (here / "wandb").exists()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments/sweeps").glob("*.yaml")), ids=str)
+@pytest.mark.parametrize("path", SWEEPS, ids=str)
 def test_fit_takes_the_arguments_of_shipped_sweeps(
     monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
