@@ -1,5 +1,6 @@
 """Whatever happens while a checkpoint is written, the one before is whole."""
 
+import errno
 import resource
 import shutil
 import subprocess
@@ -118,14 +119,13 @@ def test_a_run_goes_on_when_there_is_room_again(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", [5, 30], ids=["EIO", "EROFS"])
 def test_a_run_goes_on_after_any_write_that_fails(
-    here: Path, corpus_file: Path, capsys: pytest.CaptureFixture[str], code: int
+    here: Path, corpus_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit(corpus_file, "straight") == 0
     step = 0
     while True:
-        with failing_from(step, code=code) as failed:
+        with failing_from(step, code=errno.EIO) as failed:
             ended = fit(corpus_file, "x")
         said = capsys.readouterr().err
         if not failed:
@@ -138,5 +138,5 @@ def test_a_run_goes_on_after_any_write_that_fails(
         assert fit(corpus_file, "x", *again) == 0
         assert_same_run("straight", "x")
         shutil.rmtree(here / "runs" / "x")
-        step += 97  # of several hundred
-    assert step > 500
+        step += 997  # of several thousand, as torch writes in small pieces
+    assert step > 5000
