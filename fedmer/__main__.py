@@ -5,9 +5,11 @@ import select
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fedmer import __version__
 from fedmer.errors import InputError
+from fedmer.files import DISK, unwritable
 from fedmer.plugins import registry
 from fedmer.printable import printable
 
@@ -48,6 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What is still buffered would be written once more when Python ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), _OUT)
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        # A full disk can meet whatever writes, such as a log, or a logger of Lightning's.
+        if error.errno not in DISK:
+            raise
+        said = unwritable(Path(error.filename or "A file"), error)
+        print(f"fedmer: error: {printable(str(said))}", file=sys.stderr)
+        return 2
 
 
 def _reader_has_left() -> bool:

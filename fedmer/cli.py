@@ -27,7 +27,6 @@ from fedmer.contracts.selector import Selector
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
-from fedmer.files import DISK, unwritable
 from fedmer.foreign import ForeignError, foreign, missing_package
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
@@ -318,13 +317,10 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
                 "changed, or is of another version. Use another one, such as best.ckpt beside it."
             ) from error
         except OSError as error:
-            if hung_up and error.errno == errno.EIO:
-                # A line was on its way to the terminal when that went.
-                return 128 + signal.SIGHUP
-            # A full disk can meet whatever writes, such as a logger of Lightning's.
-            if error.errno not in DISK:
+            if not hung_up or error.errno != errno.EIO:
                 raise
-            raise unwritable(Path(error.filename or "A file of the run"), error) from error
+            # A line was on its way to the terminal when that went.
+            return 128 + signal.SIGHUP
     return 0
 
 

@@ -1,5 +1,6 @@
 """Files are the old ones or the new ones, and one process at a time may write."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedmer.__main__ import main
 from fedmer.errors import InputError
 from fedmer.files import (
     SHARED,
@@ -88,6 +90,18 @@ def test_a_failed_append_adds_nothing(tmp_path: Path) -> None:
         assert path.read_text() == "one\n"
     append(path, "two\n")
     assert path.read_text() == "one\ntwo\n"
+
+
+def test_a_full_disk_is_a_sentence_whatever_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(kind: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/x/events")
+
+    monkeypatch.setattr("fedmer.plugins.registry.plugins", full)
+    assert main(["plugins"]) == 2
+    said = "fedmer: error: runs/x/events cannot be written: No space left on device; make room"
+    assert said in capsys.readouterr().err
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
