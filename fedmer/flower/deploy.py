@@ -196,8 +196,8 @@ def _server(found: Federation, listen: str | None) -> int:
             raise InputError(f"{path} is missing; restore it, or make a federation anew.")
     check_server(found.certificate, found.key)
     listen = listen or _LISTEN[0 if found.host in LOOPBACK else 1]
-    check_port(listen, found.port)
     with only_one(found.server):
+        check_port(listen, found.port)
         found.write_flower_files()
         environment = flower_environment(found.home, found.host)
         # The Flower client in this process reads them, too.

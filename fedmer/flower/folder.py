@@ -126,7 +126,10 @@ class Federation:
         """
         folder = folder.absolute()
         path = folder / "federation.json"
-        values = _read(path, "make a federation with 'fedmer deploy init' first")
+        advice = "make a federation with 'fedmer deploy init' first"
+        if (folder / "node.json").exists():
+            advice = "this is a node's folder, name the server's"
+        values = _read(path, advice)
         nodes = values.get("nodes")
         if not isinstance(nodes, list) or not nodes or not all(map(_is_name, nodes)):
             raise InputError(f"{path}: 'nodes' is not a list of names; restore the file.")

@@ -144,6 +144,12 @@ def test_damaged_node_file_is_refused(tmp_path, content, said):
         Node.read(tmp_path)
 
 
+def test_folder_of_a_node_is_not_taken_for_a_servers(tmp_path):
+    node = made(tmp_path / "federation").node("node-0")
+    with pytest.raises(InputError, match="this is a node's folder, name the server's"):
+        Federation.read(node.folder)
+
+
 def test_key_of_another_kind_is_refused(tmp_path):
     found = made(tmp_path / "federation")
     check_node_key(found.node("node-0").key)

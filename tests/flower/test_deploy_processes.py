@@ -20,7 +20,7 @@ pytest.importorskip("flwr")
 
 from fedmer.flower.deploy import init
 from fedmer.flower.folder import Federation
-from fedmer.flower.processes import Kept, flower_environment, free_port
+from fedmer.flower.processes import Kept, flower_environment, free_port, only_one
 from fedmer.flower.superlink import register
 from tests.flower.deployed import belonging_to
 
@@ -158,6 +158,10 @@ def test_server_that_cannot_start_says_why(tmp_path, start):
         busy = start("server", found.folder)
         assert busy.ends() == 2
     assert f"Port {found.port} cannot be used" in busy.said()
+    with only_one(found.server):
+        second = start("server", found.folder)
+        assert second.ends() == 2
+    assert f"{found.server} is in use by process {os.getpid()}" in second.said()
     past = federation(tmp_path / "past", begin=-2 * DAY, end=-DAY)
     missing = federation(tmp_path / "missing")
     missing.authority.unlink()

@@ -103,6 +103,8 @@ def test_round_goes_on_without_whoever_fails(federation: Deployed) -> None:
         assert sentence.startswith(f"node-{number} ")
         assert "Traceback" not in sentence
 
+    assert [f"round 4: node-{number} is back" in fit.said() for number in range(3)] == [True] * 3
+
     # What a node sends is measured before it is used.
     assert why[1, 0] == "node-0 was refused: its update hold NaN or infinity"
     shapes = "'teacher.weight' of shape (8, 6), expected (6, 8)"
