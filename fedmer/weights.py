@@ -1,5 +1,6 @@
 """Weights of a network as views of one vector, so that moving them is one copy."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,7 +103,8 @@ def not_finite(named: Mapping[str, Tensor]) -> str:
                 pieces.setdefault((tensor.device, tensor.dtype), []).append(tensor.flatten())
         vectors = [torch.cat(own) for own in pieces.values()]
     # Both ends in one pass and without a copy, as isfinite is not; NaN is both ends of its vector.
-    if all(bool(torch.stack(vector.aminmax()).isfinite().all()) for vector in vectors):
+    ends = [end for vector in vectors for end in torch.stack(vector.aminmax()).tolist()]
+    if all(map(math.isfinite, ends)):
         return ""
     return next(name for name, tensor in named.items() if not tensor.isfinite().all())
 

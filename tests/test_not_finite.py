@@ -13,11 +13,11 @@ from fedmer.__main__ import main
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.contracts.executor import Executor
-from fedmer.errors import InputError
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
-from fedmer.messages import Weights
+from fedmer.messages import Broadcast, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_avg_m import FedAvgM
 from fedmer.plugins.aggregators.fed_proto import FedProto
@@ -248,3 +248,24 @@ def test_a_run_leaves_out_one_client_and_ends_when_it_has_none(
     assert main(["test", *chosen]) == 2
     told = capsys.readouterr().err
     assert f"bad.ckpt holds NaN or infinity, first in 'state_dict.{name}'" in told
+
+
+def test_a_node_keeps_nothing_for_a_masked_sum_and_sends_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("flwr")
+    from flwr.app import RecordDict
+
+    from fedmer.flower.client_half import fit, header
+    from fedmer.flower.wire import put_broadcast
+
+    loop = loop_over(Inline(), FedAvg())
+    letter, state = RecordDict({"round": header(1, BAD, keep=True)}), RecordDict()
+    put_broadcast(letter, Broadcast(1, weights_of(loop)))
+    fit(loop.trainer, letter, state, {})
+    assert state
+    state = RecordDict()
+    poison("weights", monkeypatch)
+    with pytest.raises(NotFiniteError, match="its weights hold NaN or infinity"):
+        fit(loop.trainer, letter, state, {})
+    assert not state
