@@ -48,6 +48,7 @@ class Difference:
 
     Args:
         row: Its name.
+        baseline: Name of the row that it is compared with; empty if there is none.
         seeds: The seeds that both have; the difference is over these.
         accuracy: None without a seed in common.
         weighted_f1: None likewise.
@@ -55,21 +56,42 @@ class Difference:
     """
 
     row: str
+    baseline: str
     seeds: Sequence[int]
     accuracy: Interval | None
     weighted_f1: Interval | None
     note: str = ""
 
 
-def differences(rows: Sequence[Row], baseline: Row) -> list[Difference]:
-    """The difference of every other row to the baseline."""
-    return [_difference(row, baseline) for row in rows if row is not baseline]
+def differences(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Difference]:
+    """The difference of every other row to its baseline.
+
+    Args:
+        rows: All of them.
+        baselines: Some of these. Of several, each is that of the rows with its network and split.
+    """
+    found = []
+    for row in rows:
+        if row in baselines:
+            continue
+        own = [b for b in baselines if len(baselines) == 1 or _alike(row) == _alike(b)]
+        if own:
+            found.append(_difference(row, own[0]))
+        else:
+            note = "no baseline with this network and split"
+            found.append(Difference(row.name, "", [], None, None, note))
+    return found
+
+
+def _alike(row: Row) -> tuple[str, str]:
+    result = row.runs[0].result
+    return result["network"], result["partitioner"]
 
 
 def _difference(row: Row, baseline: Row) -> Difference:
     seeds = [seed for seed in row.seeds if seed in baseline.seeds]
     if not seeds:
-        return Difference(row.name, [], None, None, "no seed in common")
+        return Difference(row.name, baseline.name, [], None, None, "no seed in common")
     pairs: dict[int, Paired] = {}
     for seed in seeds:
         ours, theirs = row.of(seed).votes, baseline.of(seed).votes
@@ -82,7 +104,7 @@ def _difference(row: Row, baseline: Row) -> Difference:
             return _bare(row, baseline, seeds, f"seed {seed}: scored on different turns")
         pairs[seed] = ours.by_dialogue()[1], theirs.by_dialogue()[1]
     accuracy, weighted = paired_bootstrap(list(pairs.values()))
-    return Difference(row.name, seeds, accuracy, weighted)
+    return Difference(row.name, baseline.name, seeds, accuracy, weighted)
 
 
 def _bare(row: Row, baseline: Row, seeds: Sequence[int], note: str) -> Difference:
@@ -92,7 +114,7 @@ def _bare(row: Row, baseline: Row, seeds: Sequence[int], note: str) -> Differenc
         for seed in seeds
     ]
     accuracy, weighted = (Interval(float(value)) for value in np.mean(moved, axis=0))
-    return Difference(row.name, seeds, accuracy, weighted, note)
+    return Difference(row.name, baseline.name, seeds, accuracy, weighted, note)
 
 
 def _same_turns(one: Votes, other: Votes) -> bool:

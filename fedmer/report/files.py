@@ -40,7 +40,7 @@ def write_report(report: Report, folder: Path) -> None:
     """
     labels = report.labels
     sides = {
-        "differences": difference_table(report.differences, report.baseline.name),
+        "differences": difference_table(report.differences),
         "clients": client_table(report.rows),
         "bytes": byte_table(report.rows),
     }

@@ -62,7 +62,7 @@ def _summary(report: Report) -> str:
     clear = [d.row for d in known if d.weighted_f1 is not None and d.weighted_f1.clear]
     if known:
         named = "; ".join(clear) if clear else "none"
-        sentences.append(f"Clearly apart from {report.baseline.name} in weighted F1: {named}.")
+        sentences.append(f"Clearly apart from {report.baseline} in weighted F1: {named}.")
     out = f"<p>{escape(' '.join(sentences))}</p>"
     if report.notes:
         items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)

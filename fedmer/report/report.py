@@ -20,15 +20,15 @@ class Report:
     Args:
         rows: In the order in which they were given.
         lines: Of the main table: a line a row, then the baselines.
-        baseline: The row that others are compared with.
-        differences: Of every other row to it.
+        baseline: What others are compared with, in words: a row, or the rows of a rule.
+        differences: Of every other row to its baseline.
         constants: Rule, network and split, where all rows have the same.
         notes: Sentences on what is missing.
     """
 
     rows: Sequence[Row]
     lines: Sequence[Line]
-    baseline: Row
+    baseline: str
     differences: Sequence[Difference]
     constants: dict[str, str]
     notes: Sequence[str]
@@ -47,24 +47,29 @@ def make_report(found: Collection, baseline: str | None) -> Report:
 
     Args:
         found: The runs.
-        baseline: The name of a row; by default that of FedAvg if there is one, else the first.
+        baseline: The name of a row, or a rule, whose rows are each the baseline of the rows with
+            their network and split; by default FedAvg if there is one, else the first row.
 
     Raises:
         InputError: There is no such row.
     """
     rows, repeated = rows_of(found.runs)
-    chosen = _baseline(rows, baseline)
+    chosen = _baselines(rows, baseline)
     notes = [*found.notes, *repeated]
-    return Report(
-        rows, lines_of(rows), chosen, differences(rows, chosen), constant_parts(rows), notes
-    )
+    rule = chosen[0].runs[0].result["aggregator"]
+    said = chosen[0].name if len(chosen) == 1 else f"{rule} with the same network and split"
+    compared = differences(rows, chosen)
+    return Report(rows, lines_of(rows), said, compared, constant_parts(rows), notes)
 
 
-def _baseline(rows: Sequence[Row], name: str | None) -> Row:
-    by_name = {row.name: row for row in rows}
-    if name is None:
-        averaged = [r for r in rows if r.runs[0].result["aggregator"] == DEFAULT_BASELINE]
-        return by_name.get(DEFAULT_BASELINE) or [*averaged, rows[0]][0]
-    if name not in by_name:
-        raise InputError(unknown("row", name, by_name))
-    return by_name[name]
+def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
+    """The row of this name, or all rows of the rule of this name."""
+    wanted = name or DEFAULT_BASELINE
+    exact = [row for row in rows if row.name == wanted]
+    of_rule = [row for row in rows if row.runs[0].result["aggregator"] == wanted]
+    if exact or of_rule or name is None:
+        return exact or of_rule or [rows[0]]
+    names = [row.name for row in rows]
+    hint = unknown("row", name, names).partition(" Known: ")[0]
+    # Names of rows have commas in them.
+    raise InputError(f"{hint} Known: {'; '.join(names)}")

@@ -58,12 +58,12 @@ def _scores(report: Report) -> Section:
 
 
 def _differences(report: Report) -> Section:
-    name = report.baseline.name
+    name = report.baseline
     title = f"Differences to {name}"
     if not report.differences:
         return Section("differences", title, _caption(captions.NO_DIFFERENCES))
     seeds = max(len(one.seeds) for one in report.differences)
-    table = difference_table(report.differences, name).grid.html()
+    table = difference_table(report.differences).grid.html()
     return Section("differences", title, _caption(captions.differences_to(name, seeds)) + table)
 
 

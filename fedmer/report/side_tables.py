@@ -30,7 +30,7 @@ class SideTable:
     rows: Sequence[Sequence[Any]]
 
 
-def difference_table(found: Sequence[Difference], baseline: str) -> SideTable:
+def difference_table(found: Sequence[Difference]) -> SideTable:
     """Differences to the baseline row in points, with their intervals."""
     shown, written = [], []
     for one in found:
@@ -46,7 +46,7 @@ def difference_table(found: Sequence[Difference], baseline: str) -> SideTable:
         )
         written.append(
             [
-                *(one.row, baseline, seeds.replace(",", "")),
+                *(one.row, one.baseline, seeds.replace(",", "")),
                 *_interval_numbers(one.accuracy),
                 *_interval_numbers(one.weighted_f1),
                 one.note,

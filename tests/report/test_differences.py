@@ -1,5 +1,6 @@
 """Intervals of differences: what they must be, and how often they are right."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from fedmer.errors import InputError
 from fedmer.report.collect import collect
 from fedmer.report.confusion import totals
 from fedmer.report.differences import Paired, differences, paired_bootstrap
 from fedmer.report.grouping import rows_of
+from fedmer.report.report import make_report
 from tests.report.made import guesses, make_run
 
 
@@ -115,7 +118,7 @@ def test_a_planted_difference_is_found_between_runs(tmp_path: Path) -> None:
         make_run(tmp_path / f"d{seed}", seed, "Mute", votes=False)
     make_run(tmp_path / "e7", 7, "Stranger")
     rows, _ = rows_of(collect([tmp_path]).runs)
-    found = {one.row: one for one in differences(rows, rows[0])}
+    found = {one.row: one for one in differences(rows, [rows[0]])}
     assert list(found) == ["FedProx", "Twin", "Mute", "Stranger"]
     for interval in (found["FedProx"].accuracy, found["FedProx"].weighted_f1):
         assert interval is not None
@@ -129,3 +132,20 @@ def test_a_planted_difference_is_found_between_runs(tmp_path: Path) -> None:
     assert mute.accuracy is not None
     assert mute.accuracy.low is None
     assert found["Stranger"].note == "no seed in common"
+
+
+def test_a_rule_is_the_baseline_of_each_split(tmp_path: Path) -> None:
+    for split in ("Speaker", "Dialogue"):
+        for rule in ("FedAvg", "FedProx"):
+            folder = make_run(tmp_path / f"{rule}-{split}", aggregator=rule)
+            result = json.loads((folder / "result.json").read_text())
+            (folder / "result.json").write_text(json.dumps(result | {"partitioner": split}))
+    found = collect([tmp_path], "selected")
+    report = make_report(found, "FedAvg")
+    assert report.baseline == "FedAvg with the same network and split"
+    assert {(one.row, one.baseline) for one in report.differences} == {
+        (f"FedProx, {split}", f"FedAvg, {split}") for split in ("Speaker", "Dialogue")
+    }
+    assert make_report(found, "FedAvg, Speaker").baseline == "FedAvg, Speaker"
+    with pytest.raises(InputError, match=r"did you mean 'FedAvg, Speaker'.* Known: .*; Fed"):
+        make_report(found, "FedAvg, Speakr")
