@@ -26,7 +26,7 @@ from fedmer.report.plots import save_confusion, save_curves
 from fedmer.report.probe import baselines
 from fedmer.report.prototypes import FILE as PROTOTYPES
 from fedmer.report.prototypes import PrototypeRecord
-from fedmer.report.reading import read_rows
+from fedmer.report.reading import check_rows, read_json, read_rows
 from fedmer.report.rows import append_rows, restart_rows
 from fedmer.report.tables import print_result
 from fedmer.report.votes import FILE as VOTES
@@ -43,6 +43,7 @@ METRICS = (
     "bytes_up",
     "seconds",
 )
+_CURVES = ("train_loss", "val_weighted_f1", "test_weighted_f1")
 FAILURES = ("round", "client", "why")
 CLIENTS = (
     *("round", "client", "name", "examples", "train_loss", "weight"),
@@ -146,6 +147,9 @@ class RunRecord(pl.Callback):
         write_atomically(self.folder.path / "config.yaml", self.config)
         for name, columns in _ROWS.items():
             restart_rows(self.folder.path / name, columns, done)
+        rows = read_rows(self.folder.path / "metrics.csv")
+        whole = ("round", "bytes_down", "bytes_up")
+        check_rows(rows, self.folder.path / "metrics.csv", whole, ("seconds",), _CURVES)
         self.prototypes.restart(done)
 
     def _is_complete(self, done: int) -> bool:
@@ -157,7 +161,11 @@ class RunRecord(pl.Callback):
         wanted += [self.folder.path / VOTES] if self.votes else []
         if not all(path.exists() for path in wanted):
             return False
-        if json.loads(result.read_text(encoding="utf-8")).get("rounds") != done:
+        try:
+            kept = read_json(result)
+        except InputError:
+            return False  # what is damaged is made anew
+        if not isinstance(kept, dict) or kept.get("rounds") != done:
             return False
         self.ended = True
         print(
