@@ -27,7 +27,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
-from fedmer.foreign import ForeignError, foreign, missing_package
+from fedmer.foreign import ForeignError, foreign, of_lightning
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.report.checkpoint_entries import restored
@@ -127,6 +127,9 @@ class CLI(LightningCLI):
         super().parse_arguments(parser, args)
         self.room = 0
         subcommand = self.config["subcommand"]
+        seed = self.config[subcommand].seed_everything
+        if not 0 <= seed < 2**32:
+            raise InputError(f"--seed_everything is {seed}; expected a number from 0 to 2**32 - 1.")
         checkpoint = self.config[subcommand].ckpt_path
         if checkpoint:
             run = Path(checkpoint).resolve().parent.parent
@@ -328,8 +331,7 @@ def _sentence_of(error: Exception) -> InputError | None:
     """What a person is told of an exception; None for a mistake of fedmer's."""
     if isinstance(error, InputError):
         return error
-    found = missing_package(error) if isinstance(error, ImportError) else None
-    return found or foreign(error)
+    return of_lightning(error) or foreign(error)
 
 
 def prepared(arguments: Sequence[str]) -> list[str]:

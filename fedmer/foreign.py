@@ -59,13 +59,17 @@ def foreign(error: BaseException) -> ForeignError | None:
     )
 
 
-def missing_package(error: ImportError) -> InputError | None:
-    """A package that Lightning wants for what was asked of it, as a sentence."""
-    frames = list(traceback.extract_tb(error.__traceback__))
+def of_lightning(error: Exception) -> InputError | None:
+    """What Lightning says against what was asked of it, as a sentence.
+
+    A package that it wants, or a callback or logger that cannot do what it was told.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
     parts = Path(frames[-1].filename).parts if frames else ()
-    if "pytorch_lightning" not in parts and "lightning_fabric" not in parts:
-        return None
-    return InputError(" ".join(str(error).split()))
+    inside = "pytorch_lightning" in parts or "lightning_fabric" in parts
+    if inside and (isinstance(error, ImportError) or {"callbacks", "loggers"} & set(parts)):
+        return InputError(" ".join(str(error).split()))
+    return None
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[CodeType, int]]:

@@ -1,6 +1,7 @@
 """The learning rate of a client over rounds: torch's schedulers, stepped once a round."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
@@ -120,6 +121,7 @@ class Schedule:
             raise InputError(f"--lr_scheduler cannot be used: {_words(error)}") from error
         if _required(self._stepped.step):
             raise InputError(_waits(type(self._stepped).__name__))
+        self._look()
 
     def _at(self, round: int) -> list[dict[str, Any]]:
         if self._stepped is None:
@@ -143,6 +145,15 @@ class Schedule:
                 f"{self._round + 2}: {_words(error)}"
             ) from error
         self._round += 1
+        self._look()
+
+    def _look(self) -> None:
+        for group in self._stand_in.param_groups:
+            if not 0 <= group["lr"] < math.inf:
+                raise InputError(
+                    f"--lr_scheduler {type(self._stepped).__name__} gives round {self._round + 1} "
+                    f"the learning rate {float(group['lr'])}; expected 0 or more."
+                )
 
     def _new_optimizer(self) -> Optimizer:
         try:

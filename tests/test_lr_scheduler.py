@@ -209,6 +209,11 @@ def test_a_resumed_run_has_the_rates_of_an_unbroken_one(here: Path, corpus_file:
         (partial(Warmup, rounds=0), 1, "lr_scheduler.rounds is 0; expected at least 1"),
         (partial(Warmup, rounds=2, start=0), 1, "lr_scheduler.start is 0; expected a number in"),
         (partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=4), 9, "OneCycleLR cannot go on"),
+        (
+            partial(lr_scheduler.ExponentialLR, gamma=-1.0),
+            2,
+            "gives round 2 the learning rate -1",
+        ),
         (partial(lr_scheduler.StepLR, step_size=0), 3, "StepLR cannot go on to round 2"),
         (partial(lr_scheduler.LinearLR, start_factor=-1), 1, "cannot be used: Starting multipl"),
     ],

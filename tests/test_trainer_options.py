@@ -113,6 +113,7 @@ def test_so_is_one_that_extends_it() -> None:
         (("--trainer.devices", "2"), "--trainer.devices 2 cannot be used: the server is one"),
         (("--trainer.gradient_clip_val", "-1"), "gradient_clip_val is -1.0; expected a norm"),
         (("--trainer.callbacks", "Timer"), "add --trainer.callbacks.interval epoch"),
+        (("--seed_everything", "-1"), "--seed_everything is -1; expected a number from 0"),
         (("--trainer.max_time", "00:00:00:00"), "max_time was over before a first round"),
     ],
 )
@@ -224,6 +225,16 @@ def test_callbacks_of_lightning_work_round_by_round(
     assert len(read_rows(here / "runs" / "run" / "metrics.csv")) == 2
     kept = {path.name for path in (here / "runs" / "run" / "checkpoints").iterdir()}
     assert kept == {"last.ckpt", "epoch=0.ckpt", "epoch=1.ckpt"}
+
+
+def test_a_callback_that_looks_for_another_score_is_a_sentence(
+    here: Path, corpus_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stop = ("--trainer.callbacks", "EarlyStopping", "--trainer.callbacks.monitor", "nonsense")
+    assert fit(corpus_file, *stop) == 2
+    error = capsys.readouterr().err
+    assert "Early stopping conditioned on metric `nonsense` which is not available" in error
+    assert "Traceback" not in error
 
 
 def test_a_run_ends_after_the_round_in_which_its_time_is_over(
