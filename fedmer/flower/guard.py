@@ -211,8 +211,10 @@ class BoundedProtocol(H11Protocol):
             self._wait_for_headers()
 
     def on_response_complete(self) -> None:
+        # Asked first, as another request may begin in there.
+        unread = self.conn.their_state is h11.SEND_BODY
         super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:
+        if unread:
             # Answered in the middle of its body; a closed transport would read on and on.
             self.loop.call_later(_SECONDS_TO_READ_ANSWER, self.transport.abort)
 
