@@ -1,5 +1,6 @@
 """``fedmer data describe|convert|split|synth``: look at, convert, split and make corpora."""
 
+import shlex
 from collections.abc import Callable
 from importlib import import_module
 from itertools import pairwise
@@ -150,7 +151,7 @@ def _add_partitioner(
 
 def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
     from fedmer.console import Console
-    from fedmer.data.describe import describe
+    from fedmer.data.describe import describe, suggested_recipe
 
     if options.save and not options.get("partitioner"):
         raise InputError(
@@ -163,6 +164,10 @@ def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
     )
     console = Console()
     console.print(describe(corpus))
+    recipe = suggested_recipe(corpus) if options.path else None
+    if recipe is not None:
+        words = shlex.join(["fedmer", "fit", "--config", recipe, "--data.path", str(options.path)])
+        console.print(f"A recipe for such a corpus: {words}", highlight=False, soft_wrap=True)
     if not options.get("partitioner"):
         return
 

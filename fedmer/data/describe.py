@@ -67,6 +67,22 @@ def describe(corpus: ConversationCorpus) -> "Group":
     )
 
 
+def suggested_recipe(corpus: ConversationCorpus) -> str | None:
+    """The name of a recipe that was made for corpora like this one, or None.
+
+    >>> from fedmer.data.synthetic import synthetic_corpus
+    >>> suggested_recipe(synthetic_corpus(dialogues=5))
+    'iemocap_speakers'
+    """
+    labels = {name.lower() for name in corpus.label_names}
+    people = max(len(set(talk.people)) for talk in corpus.conversations)
+    if labels == {"happy", "sad", "neutral", "angry", "excited", "frustrated"} and people <= 2:
+        return "iemocap_speakers"
+    if labels == {"neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"}:
+        return "meld_text" if len(corpus.shape.features) == 1 else "meld"
+    return "mosi" if "mosi" in corpus.name.lower() else None
+
+
 def _parts(corpus: ConversationCorpus) -> dict[str, list[int]]:
     parts = {split: corpus.part(split) for split in SPLITS}
     return {split: rows for split, rows in parts.items() if rows}

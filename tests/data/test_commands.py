@@ -24,7 +24,9 @@ def test_synth_convert_describe(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["synth", pickled, "--dialogues", "10", "--format", "sdt-pickle"]) == 0
     assert main(["convert", pickled, target]) == 0
     assert main(["describe", target]) == 0
-    assert "frustrated" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "frustrated" in said
+    assert f"fedmer fit --config iemocap_speakers --data.path {target}" in said
     assert sorted(files(tmp_path)) == ["made.npz", "made.pkl"]
     drawn = synthetic_corpus(dialogues=10)
     assert [t.labels.tolist() for t in read_corpus(target).conversations] == [
