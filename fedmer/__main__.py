@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     It is 2 for input that cannot be used, and 141 if whoever reads the output wants no more of it.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
         try:
             return _dispatch(given)
@@ -64,6 +64,14 @@ def _reader_has_left() -> bool:
     poll = select.poll()
     poll.register(_OUT, select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _at_home(word: str) -> str:
+    """The word with ``~/`` expanded, which a shell leaves alone within quotes and behind ``=``."""
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--") and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
 
 
 def _dispatch(given: list[str]) -> int:

@@ -1,8 +1,6 @@
 """The command line over Lightning: ``fedmer fit|validate|test|predict``."""
 
 import errno
-import itertools
-import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,7 +16,6 @@ from pytorch_lightning.callbacks.timer import Interval
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from fedmer import recipes
 from fedmer.console import Console
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
@@ -30,6 +27,7 @@ from fedmer.federated import FederatedModule
 from fedmer.foreign import ForeignError, foreign, of_lightning
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
+from fedmer.prepare import prepared
 from fedmer.report.checkpoint_entries import restored
 from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
 from fedmer.report.noise import filter_noise
@@ -38,7 +36,6 @@ from fedmer.report.progress import RoundProgress
 from fedmer.report.record import RunRecord, is_rehearsal
 from fedmer.report.tables import part_table
 from fedmer.runs import RunFolder, default_name, recover
-from fedmer.schedules import check_name
 from fedmer.sentences import cause, sentence
 from fedmer.signals import hang_up_terminates
 from fedmer.trainer_options import check_options, has_progress_bar
@@ -75,14 +72,20 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_checkpointing": True,
     "enable_model_summary": False,
 }
-DESCRIPTION = "Federated multimodal emotion recognition in conversations."
+PARSER: dict[str, Any] = {
+    "prog": "fedmer",
+    "description": "Federated multimodal emotion recognition in conversations.",
+    "allow_abbrev": False,
+}
 
 
 class Parser(LightningArgumentParser):
     """A parser whose errors are one sentence."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        sys.stderr.write(f"fedmer: error: {sentence(message)}\n")
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        known = [flag for flag in flags if flag.startswith("--")]
+        sys.stderr.write(f"fedmer: error: {sentence(message, known)}\n")
         sys.exit(2)
 
 
@@ -284,7 +287,7 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
     filter_noise()
     for kind in registry.KINDS:
         registry.load(kind)
-    chosen = arguments[0]
+    chosen, *given = arguments
 
     class One(command_line):  # type: ignore[misc, valid-type]
         """The same with one subcommand, since a parser of each takes a quarter of a second."""
@@ -295,18 +298,19 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
 
     with hang_up_terminates() as hung_up:
         try:
-            One(
-                FederatedModule,
-                FederatedDataModule,
-                save_config_callback=None,
-                seed_everything_default=0,
-                parser_class=Parser,
-                parser_kwargs={"prog": "fedmer", "description": DESCRIPTION},
-                trainer_defaults=dict(TRAINER_DEFAULTS),
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-                args=prepared(arguments),
-            )
+            with prepared(given, DEFAULTS) as words:
+                One(
+                    FederatedModule,
+                    FederatedDataModule,
+                    save_config_callback=None,
+                    seed_everything_default=0,
+                    parser_class=Parser,
+                    parser_kwargs=dict(PARSER),
+                    trainer_defaults=dict(TRAINER_DEFAULTS),
+                    auto_configure_optimizers=False,
+                    load_from_checkpoint_support=False,
+                    args=[chosen, *words],
+                )
         except MisconfigurationException as error:
             raise InputError(str(error)) from error
         except SIGTERMException:
@@ -334,30 +338,5 @@ def _sentence_of(error: Exception) -> InputError | None:
     return of_lightning(error) or foreign(error)
 
 
-def prepared(arguments: Sequence[str]) -> list[str]:
-    """The words for the parser: with fedmer's own parts first, and recipes as their files.
-
-    Whoever asks the parser of :func:`run` about a command line asks with these, as ``run`` does.
-
-    Raises:
-        InputError: A recipe or a scheduler is unknown.
-    """
-    chosen, *given = arguments
-    for option, value in itertools.pairwise([word for g in given for word in g.split("=", 1)]):
-        if option == "--lr_scheduler":
-            check_name(value.rpartition(".")[2])
-    return [chosen, *default_parts(), *recipes.as_files(given)]
-
-
 def _is_over(callback: pl.Callback) -> bool:
     return isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0
-
-
-def default_parts() -> list[str]:
-    """The parts of a run that nobody has chosen, as options before those that are given.
-
-    Not as a parser's defaults: those bring every option of their class with them, and another class
-    chosen by its name would take over the options of the same name.
-    """
-    parts = {key: part for key, part in DEFAULTS.items() if "class_path" in (part or {})}
-    return [word for key, part in parts.items() for word in (f"--{key}", json.dumps(part))]

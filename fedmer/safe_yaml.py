@@ -6,7 +6,6 @@ of a text are counted, aliases as what they stand for, before anything is built.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,8 +13,8 @@ import yaml
 
 from fedmer.errors import InputError
 
-MAX_BYTES = 262_144
-"""A configuration of fedmer has three thousand."""
+MAX_LENGTH = 262_144
+"""In characters. A configuration of fedmer has three thousand."""
 MAX_DEPTH = 64
 MAX_VALUES = 50_000
 """Keys, values, lists and mappings, after aliases are replaced by what they stand for."""
@@ -23,8 +22,25 @@ MAX_VALUES = 50_000
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc]
-    """Reads ``1e-3`` as a number, and dates and ``12:30:00`` as texts."""
+class BeyondBounds(yaml.MarkedYAMLError):
+    """A text is YAML, but tagged, or nested too deep, or stands for too much."""
+
+
+class Loader(_Base):  # type: ignore[misc]
+    """A loader of PyYAML's that checks the bounds of this module before it builds anything.
+
+    It reads ``1e-3`` as a number, and dates and ``12:30:00`` as texts.
+
+    Args:
+        text: What is to be read.
+
+    Raises:
+        BeyondBounds: The text is.
+    """
+
+    def __init__(self, text: str) -> None:
+        _check(text)
+        super().__init__(text)
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, form) for tag, form in known if re.search("(null|bool|merge)$", tag)]
@@ -32,12 +48,12 @@ class _Loader(_Base):  # type: ignore[misc]
     }
 
 
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:int",
     re.compile(r"[-+]?(0b[01_]+|0x[\da-fA-F_]+|0[0-7_]*|[1-9][\d_]*)$"),
     list("-+0123456789"),
 )
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
         r"[-+]?((\d[\d_]*\.[\d_]*|\.\d[\d_]*)([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|"
@@ -66,7 +82,7 @@ def read(path: Path, *, pipe: bool = False) -> Any:
         raise InputError(f"{path} is not a file; expected a YAML file.")
     try:
         with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
+            content = file.read(4 * MAX_LENGTH + 1)  # a character has up to four bytes
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
     return parse(content, str(path))
@@ -89,8 +105,6 @@ def parse(content: bytes | str, name: str) -> Any:
     fedmer.errors.InputError: x.yaml, line 1: the tag !!python/name:os.system is not allowed; \
 expected plain values.
     """
-    if len(content) > MAX_BYTES:
-        raise InputError(f"{name} has more than {MAX_BYTES} bytes; expected a short YAML file.")
     try:
         # Not left to the YAML parser, which would take UTF-16 for what it was not meant to be.
         text = content.decode() if isinstance(content, bytes) else content
@@ -101,65 +115,81 @@ expected plain values.
             f"{name} is not UTF-8 text; it goes wrong at byte {error.start}. Save it as UTF-8."
         ) from error
     try:
-        if re.search("^%TAG", text, re.MULTILINE):
-            raise InputError(f"{name} declares tags with %TAG; expected plain values.")
-        _check(yaml.parse(text, Loader=_Loader), name)
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise InputError(f"{name}{line} is not YAML: {error.problem}.") from error
+        wrong = "" if isinstance(error, BeyondBounds) else " is not YAML"
+        raise InputError(f"{name}{line}{wrong}: {error.problem}.") from error
     except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         # A number of thousands of digits, or a character that YAML has no place for.
         raise InputError(f"{name} cannot be read: {' '.join(str(error).split())[:200]}.") from error
 
 
-def _check(events: Iterator[Any], name: str) -> None:
+def dump(value: Any) -> str:
+    """A text that :func:`parse` reads as this value again, keys in their order.
+
+    >>> dump({"name": "1e3", "rate": 1e-3})
+    "name: '1e3'\\nrate: 0.001\\n"
+    """
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes the texts that :class:`Loader` would take for numbers; writes nothing as an alias."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _check(text: str) -> None:
     """Refuse what is tagged, too deep or too much, from the stream of a parser's events."""
+    if len(text) > MAX_LENGTH:
+        raise BeyondBounds(problem=f"more than {MAX_LENGTH} characters; expected a short text")
+    if re.search("^%TAG", text, re.MULTILINE):
+        raise BeyondBounds(problem="tags are declared with %TAG; expected plain values")
     anchored: dict[str | None, tuple[int, int]] = {}
     """Name of an anchor -> values and depth of what it stands for."""
     open_: list[_Collection] = [_Collection(None)]
     documents = 0
-    for event in events:
+    for event in yaml.parse(text, Loader=_Base):
         values = depth = 1
-        where = f"{name}, line {event.start_mark.line + 1}"
+        anchor = getattr(event, "anchor", None)
+        mark: Any = event.start_mark
         tag = getattr(event, "tag", None)
+        problem = ""
         if tag is not None:
             shown = tag.replace("tag:yaml.org,2002:", "!!")[:100]
-            raise InputError(f"{where}: the tag {shown} is not allowed; expected plain values.")
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_.append(_Collection(event.anchor))
-            if len(open_) > MAX_DEPTH:
-                raise InputError(f"{where}: nested deeper than {MAX_DEPTH}.")
-            continue
-        if isinstance(event, yaml.CollectionEndEvent):
+            problem = f"the tag {shown} is not allowed; expected plain values"
+        elif isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            problem = "a second document begins; expected one" if documents > 1 else ""
+        elif isinstance(event, yaml.CollectionStartEvent):
+            open_.append(_Collection(anchor))
+        elif isinstance(event, yaml.CollectionEndEvent):
             done = open_.pop()
-            values, depth = done.values, done.depth + 1
-            anchor = done.anchor
+            values, depth, anchor = done.values, done.depth + 1, done.anchor
         elif isinstance(event, yaml.AliasEvent):
-            if event.anchor in (collection.anchor for collection in open_):
-                raise InputError(f"{where}: *{event.anchor} stands in what it stands for.")
-            # The parser itself says so of an anchor that is not there.
-            values, depth = anchored.get(event.anchor, (1, 1))
-            anchor = None
-        elif isinstance(event, yaml.ScalarEvent):
-            anchor = event.anchor
-        else:
-            documents += isinstance(event, yaml.DocumentStartEvent)
-            if documents > 1:
-                raise InputError(f"{where}: a second document begins; expected one.")
-            continue
-        if anchor is not None:
+            if anchor in (collection.anchor for collection in open_):
+                problem = f"*{anchor} stands in what it stands for"
+            # The loader itself complains of an anchor that is not there.
+            values, depth = anchored.get(anchor, (1, 1))
+        if isinstance(event, yaml.ScalarEvent | yaml.CollectionEndEvent | yaml.AliasEvent):
             anchored[anchor] = values, depth
-        around = open_[-1]
-        around.values += values
-        around.depth = max(around.depth, depth)
-        if len(open_) + depth > MAX_DEPTH:
-            raise InputError(f"{where}: nested deeper than {MAX_DEPTH}.")
-        if around.values > MAX_VALUES:
-            raise InputError(f"{where}: stands for more than {MAX_VALUES} values.")
+            around = open_[-1]
+            around.values += values
+            around.depth = max(around.depth, depth)
+            if around.values > MAX_VALUES:
+                problem = f"it stands for more than {MAX_VALUES} values"
+        else:
+            depth = 0
+        if len(open_) + depth > MAX_DEPTH + 1:
+            problem = f"nested deeper than {MAX_DEPTH}"
+        if problem:
+            raise BeyondBounds(problem=problem, problem_mark=mark)
 
 
 class _Collection:

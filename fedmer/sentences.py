@@ -1,10 +1,13 @@
 """What a parser says against an argument, as one sentence that a person understands."""
 
 import re
+from collections.abc import Iterable
 from difflib import get_close_matches
 
+from fedmer.choice import PARTS, classes, options
 from fedmer.errors import InputError
 from fedmer.plugins import registry
+from fedmer.trust import REFUSED
 
 
 def cause(error: BaseException) -> str:
@@ -18,48 +21,96 @@ def cause(error: BaseException) -> str:
     return inner[0] if inner else str(error)
 
 
-def _foreign(option: str) -> str:
+def sentence(message: str, flags: Iterable[str] = ()) -> str:
+    r"""What a parser's message says, as one sentence.
+
+    Args:
+        message: The parser's own.
+        flags: Options that the parser has, to suggest one of them.
+
+    >>> sentence("Parser key \"mu\": Expected a <class 'float'>. Got value: x")
+    "mu is 'x'; expected float."
+    >>> sentence("unrecognized arguments: --max_epochs 3", ["--trainer.max_epochs"])
+    "unknown option --max_epochs; did you mean --trainer.max_epochs? 'fedmer fit --help' shows all."
+    """
+    flat = " ".join(message.split())
+    stray = re.search(r"unrecognized arguments: (\S+)", flat)
+    if stray is not None:
+        return _stray(stray[1].partition("=")[0], flags)
+    denied = re.search(r"Importing '(\S+)' is not allowed", flat)
+    if denied is not None:
+        return f"the configuration names {denied[1]}, {REFUSED}"
+    option = re.search(r"Option '([\w.]+)' is not accepted", flat)
+    if option is not None:
+        return _foreign(option[1], flags)
+    keys = [key for key in re.findall(r'Parser key "([\w.]+)"', flat) if key != "config"]
+    if not keys:
+        return flat
+    problem = re.search(
+        r"Problem with given class_path '(\S+)': (.*?)(?= - Expected| Given|$)", flat
+    )
+    if problem is not None:
+        return f"{keys[-1]} is '{problem[1]}', which cannot be used: {problem[2].strip()}"
+    return _wrong_value(keys[-1], flat)
+
+
+def _wrong_value(key: str, flat: str) -> str:
+    """The sentence for a value that is of none of the types that an option has."""
+    types = re.findall(r"(?<!- )Expected a <class '(\w+)'>|- Expected a <class '([\w.]+)'>", flat)
+    words = {"NoneType": "null", "collections.abc.Iterable": "list"}
+    expected = [words.get(one + other, one + other) for one, other in types]
+    expected += [f"one of {listed}" for listed in re.findall(r"typing\.Literal(\[.*?\])\.", flat)]
+    name = re.search(r"Expected a dot import path string: (\S+)", flat)
+    if name is not None:
+        what = key.rpartition(".")[2]
+        if what in PARTS:
+            return registry.unknown(what, name[1], classes(what))
+        # Numbers that may be tensors too are meant to be numbers.
+        among = re.search(r"Subtypes: \[(.*?)\] Errors", flat)
+        bases = re.findall(r"<class '[\w.]+\.(\w+)'>", among[1]) if among else []
+        wanted = " or ".join(base for base in bases if base != "Tensor")
+        if wanted or not expected:
+            expected.insert(0, f"the name of a class{f' ({wanted})' if wanted else ''}")
+    value = re.search(r"(?:Got|Given) value: (.*)$", flat)
+    if value is None or not expected:
+        return flat
+    return f"{key} is '{value[1]}'; expected {' or '.join(expected)}."
+
+
+def _foreign(option: str, flags: Iterable[str]) -> str:
     """The sentence for an option that no chosen part has.
 
-    >>> _foreign("mu")
+    >>> _foreign("mu", [])
     "nothing that was chosen has an option 'mu'; it belongs to FedProx."
-    >>> _foreign("beta")
-    "unknown option 'beta'; did you mean 'beta1' or 'beta2'?"
+    >>> _foreign("dropot", []), _foreign("agregator", ["--aggregator"])
+    ("unknown option 'dropot'; did you mean 'dropout'?", "unknown option 'agregator'; did you mean \
+'aggregator'?")
     """
-    known = registry.options()
     name = option.rpartition(".")[2]
-    if name in known:
-        owners = ", ".join(known[name])
-        return f"nothing that was chosen has an option '{name}'; it belongs to {owners}."
+    owners = sorted({owner for part in PARTS for owner in options(part).get(name, ())})
+    if owners:
+        few = ", ".join(owners[:12])
+        return f"nothing that was chosen has an option '{name}'; it belongs to {few}."
+    known = {flag.lstrip("-").rpartition(".")[2] for flag in flags}
+    known.update(*(options(part) for part in PARTS))
     close = " or ".join(f"'{other}'" for other in sorted(get_close_matches(name, known, n=2)))
     hint = f"did you mean {close}?" if close else "'fedmer fit --help' shows all."
     return f"unknown option '{name}'; {hint}"
 
 
-def sentence(message: str) -> str:
-    r"""What a parser's message says, as one sentence.
-
-    >>> sentence("Parser key \"mu\": Expected a <class 'float'>. Got value: x")
-    "mu is 'x'; expected float."
-    """
-    flat = " ".join(message.split())
-    option = re.search(r"Option '([\w.]+)' is not accepted", flat)
-    if option is not None:
-        return _foreign(option[1])
-    key = re.search(r'Parser key "([\w.]+)"', flat)
-    if key is None:
-        return flat
-    name = re.search(r"Expected a dot import path string: (\S+)", flat)
-    if name is not None:
-        what = key[1].rpartition(".")[2]
-        kinds = {registry.singular(kind): kind for kind in registry.KINDS}
-        if what in kinds:
-            known = [plugin.name for plugin in registry.plugins(kinds[what])]
-            return registry.unknown(what, name[1], known)
-        return f"unknown {what} '{name[1]}'; expected a class name or a dotted path to one."
-    value = re.search(r"(?:Got|Given) value: (.*)$", flat)
-    types = re.findall(r"Expected a (?:<class '(\w+)'>|typing\.Literal(\[.*?\]))", flat)
-    if value is None or not types:
-        return flat
-    expected = " or ".join("null" if t == "NoneType" else t or f"one of {c}" for t, c in types)
-    return f"{key[1]} is '{value[1]}'; expected {expected}."
+def _stray(flag: str, flags: Iterable[str]) -> str:
+    """The sentence for an option that is nobody's."""
+    if not flag.startswith("-"):
+        return f"'{flag}' belongs to no option; expected --OPTION VALUE."
+    known = {*flags, *(f"--{part}.{option}" for part in PARTS for option in options(part))}
+    last = flag.lstrip("-").rpartition(".")[2]
+    tails = {name: name.lstrip("-").rpartition(".")[2] for name in sorted(known)}
+    close = (
+        [name for name in tails if tails[name] == last]
+        or [name for name in tails if name.startswith(flag)]
+        or get_close_matches(flag, tails, n=1, cutoff=0.75)
+        or [name for name in tails if tails[name].startswith(last)]
+        or [name for name in tails if get_close_matches(last, [tails[name]], cutoff=0.8)]
+    )
+    hint = f"did you mean {' or '.join(close[:3])}? " if close else ""
+    return f"unknown option {flag}; {hint}'fedmer fit --help' shows all."

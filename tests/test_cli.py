@@ -42,7 +42,7 @@ def fit(corpus: Path, *more: str) -> int:
         (["--partitioner", "speaker"], "did you mean 'Speaker'?"),
         (["--aggregator", "FedProx", "--aggregator.mu", "-1"], "mu is -1.0; expected 0 or more."),
         (["--aggregator", "FedProx", "--aggregator.mu", "x"], "mu is 'x'; expected float."),
-        (["--aggregator.beta", "1"], "unknown option 'beta'; did you mean 'beta1' or 'beta2'?"),
+        (["--aggregator.beta", "1"], "unknown option 'beta'; did you mean 'beta2' or 'betas'?"),
         (["--partitioner.clients", "0"], "clients is 0; expected at least 1."),
         (
             ["--partitioner", "Dialogue", "--partitioner.clients", "500"],
@@ -61,7 +61,7 @@ def fit(corpus: Path, *more: str) -> int:
         (["--name", "a/b"], "--name is 'a/b'; expected a plain folder name"),
         (["--runs", "/dev/null/runs"], "cannot be written: /dev/null is a file"),
         (["--ckpt_path", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt"),
-        (["--nonsense", "1"], "unrecognized arguments: --nonsense 1"),
+        (["--nonsense", "1"], "unknown option --nonsense; 'fedmer fit --help' shows all."),
     ],
 )
 def test_bad_values_are_sentences(

@@ -59,7 +59,7 @@ def bomb(kind: str) -> str:
         ("a: &a [*a]", "*a stands in what it stands for"),
         ("a: 1\nb: !!python/object/apply:os.system [x]", "line 2: the tag !!python/object/apply"),
         ("a: !own b", "line 1: the tag !own is not allowed"),
-        ("%TAG !a! tag:yaml.org,2002:python/\n---\na: 1", "declares tags"),
+        ("%TAG !a! tag:yaml.org,2002:python/\n---\na: 1", "tags are declared"),
         ("a: 1\n---\nb: 1", "line 2: a second document begins"),
         ("a: 1\nb: ]", "line 2 is not YAML"),
         ("? [a]\n: b", "line 1 is not YAML: found unhashable key"),
@@ -68,7 +68,7 @@ def bomb(kind: str) -> str:
         (b"a: \xff", "is not UTF-8 text; it goes wrong at byte 3"),
         ("a: b".encode("utf-16"), "is not UTF-8 text"),
         (b"a: \x00", "cannot be read"),
-        (b" " * (safe_yaml.MAX_BYTES + 1), "has more than 262144 bytes"),
+        (b" " * (safe_yaml.MAX_LENGTH + 1), "more than 262144 characters"),
     ],
 )
 def test_what_is_beyond_the_bounds_is_refused_at_once(text: bytes | str, said: str) -> None:

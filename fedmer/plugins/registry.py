@@ -12,10 +12,11 @@ before torch could have been imported.
 
 import ast
 import difflib
+import functools
 import importlib
 import importlib.util
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -120,32 +121,13 @@ def unknown(what: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {what} '{name}'{hint} Known: {', '.join(names)}"
 
 
-def options() -> dict[str, list[str]]:
-    """Option name -> the built-in plugins whose constructors name it.
-
-    >>> options()["mu"]
-    ['FedProx']
-    """
-    found: dict[str, list[str]] = {}
-    for kind in KINDS:
-        for plugin in _built_in(kind):
-            for name in _arguments(plugin):
-                found.setdefault(name, []).append(plugin.name)
-    return found
+def _built_in(kind: str) -> tuple[Plugin, ...]:
+    return _described(kind, Path(__file__).parent / kind)
 
 
-def _arguments(plugin: Plugin) -> list[str]:
-    """The arguments of a built-in's own constructor, read from its source."""
-    *_, kind, stem, name = plugin.path.split(".")
-    tree = ast.parse((Path(__file__).parent / kind / f"{stem}.py").read_text(encoding="utf-8"))
-    (node,) = (n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name)
-    makers = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
-    return [a.arg for maker in makers for a in maker.args.args if a.arg not in ("self", "shape")]
-
-
-def _built_in(kind: str) -> Iterator[Plugin]:
+@functools.cache
+def _described(kind: str, folder: Path) -> tuple[Plugin, ...]:
     """Public classes that descend, by the names in the source, from the kind's contract."""
-    folder = Path(__file__).parent / kind
     classes: dict[str, tuple[str, ast.ClassDef]] = {}
     for file in sorted(folder.glob("[a-z]*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
@@ -156,10 +138,11 @@ def _built_in(kind: str) -> Iterator[Plugin]:
         parents = [base.id for base in node.bases if isinstance(base, ast.Name)]
         return any(p == KINDS[kind] or (p in classes and descends(classes[p][1])) for p in parents)
 
-    for name, (stem, node) in classes.items():
-        if not name.startswith("_") and descends(node):
-            path = f"fedmer.plugins.{kind}.{stem}.{name}"
-            yield Plugin(name, path, "fedmer", _doc_line(node))
+    return tuple(
+        Plugin(name, f"fedmer.plugins.{kind}.{stem}.{name}", "fedmer", _doc_line(node))
+        for name, (stem, node) in classes.items()
+        if not name.startswith("_") and descends(node)
+    )
 
 
 def _third_party(kind: str) -> list[EntryPoint]:

@@ -82,6 +82,7 @@ class FitParser:
 def fit_parser() -> FitParser:
     """Make the command line of ``fedmer fit`` up to where it would parse."""
     from fedmer import cli
+    from fedmer.prepare import prepared
 
     class Found(BaseException):
         """Carries the parser out of where a run would have gone on."""
@@ -96,7 +97,9 @@ def fit_parser() -> FitParser:
         parser, options = found.args
 
     def parse(words: Sequence[str]) -> Any:
-        return parser.parse_args(cli.prepared(words))
+        subcommand, *given = words
+        with prepared(given, cli.DEFAULTS) as ready:
+            return parser.parse_args([subcommand, *ready])
 
     return FitParser(parse, options)
 

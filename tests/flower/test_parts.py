@@ -20,11 +20,12 @@ from fedmer.data.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.messages import Broadcast
-from fedmer.parts import CLIENT_PARTS, build_trainer, check_classes
+from fedmer.parts import CLIENT_PARTS, build_trainer
 from fedmer.plugins import registry
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
+from fedmer.trust import check_classes
 from tests.federations import same_bits, small_corpus
 
 CORPUS = small_corpus()
