@@ -62,7 +62,14 @@ def assert_same_run(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", ["FedAvg", "FedProto", "Local", "FedAdam", "FedTGP", "SCAFFOLD", "FedProc"]
+    "rule",
+    [
+        *("FedAvg", "FedProto", "SCAFFOLD"),
+        *(
+            pytest.param(r, marks=pytest.mark.slow)
+            for r in ("Local", "FedAdam", "FedTGP", "FedProc")
+        ),
+    ],
 )
 def test_resumed_run_is_the_unbroken_run(here: Path, corpus_file: Path, rule: str) -> None:
     more = ("--aggregator", rule)
