@@ -146,6 +146,9 @@ class CLI(LightningCLI):
                 "--ckpt_path runs/NAME/checkpoints/last.ckpt."
             )
 
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint, as Lightning would: it may come from anybody."""
+
     def before_instantiate_classes(self) -> None:
         """Settle the run folder, writing nothing yet, and add what every run has."""
         config = self.config[self.subcommand]
