@@ -22,12 +22,14 @@ from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.privacy import Privacy
 from fedmer.contracts.selector import Selector
 from fedmer.data.datamodule import FederatedDataModule
+from fedmer.data.describe import suggested_recipe
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.foreign import ForeignError, foreign, of_lightning
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.prepare import prepared
+from fedmer.printable import printable
 from fedmer.report.checkpoint_entries import restored
 from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
 from fedmer.report.noise import filter_noise
@@ -85,7 +87,7 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]
         known = [flag for flag in flags if flag.startswith("--")]
-        sys.stderr.write(f"fedmer: error: {sentence(message, known)}\n")
+        sys.stderr.write(f"fedmer: error: {printable(sentence(message, known))}\n")
         sys.exit(2)
 
 
@@ -213,8 +215,24 @@ class CLI(LightningCLI):
         if is_rehearsal(self.trainer):
             self.trainer.fit(**arguments)
             return
+        self._suggest_recipe()
         with self.record.folder:
             self.trainer.fit(**arguments)
+
+    def _suggest_recipe(self) -> None:
+        """Tell who trains the embedded corpus's small network on a real one of a better start."""
+        chosen, small = self.config["fit"].network, DEFAULTS["network"]
+        options = chosen.get("init_args") or {}
+        same = all(options.get(name) == value for name, value in small["init_args"].items())
+        if not self.datamodule.path or chosen.class_path != small["class_path"] or not same:
+            return
+        recipe = suggested_recipe(self.datamodule.corpus)
+        if recipe is not None:
+            print(
+                "fedmer: this is the small network of the embedded corpus; a recipe was made for "
+                f"corpora like this one: --config {recipe}",
+                file=sys.stderr,
+            )
 
     def after_fit(self) -> None:
         if not self.record.ended:

@@ -19,6 +19,15 @@ def printable(text: str) -> str:
     return "".join(_visible(letter) for letter in text)
 
 
+def drawable(text: str) -> str:
+    r"""The same for a picture of matplotlib, which reads what stands between two $ as mathematics.
+
+    >>> print(drawable("$happy$"))
+    \$happy\$
+    """
+    return printable(text).replace("$", r"\$")
+
+
 def _visible(letter: str) -> str:
     steers = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
     if not steers or letter in _JOINERS:

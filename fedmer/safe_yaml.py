@@ -63,11 +63,18 @@ Loader.add_implicit_resolver(
 )
 
 
-def read(path: Path, *, pipe: bool = False) -> Any:
+class PlainLoader(Loader):
+    """The same, which takes for numbers what PyYAML itself does: ``1e-3`` is a text."""
+
+    yaml_implicit_resolvers: ClassVar = dict(yaml.SafeLoader.yaml_implicit_resolvers)
+
+
+def read(path: Path, *, pipe: bool = False, loader: type[Loader] = Loader) -> Any:
     """What a YAML file says, as plain dictionaries, lists, texts, numbers, booleans and None.
 
     Args:
         path: The file.
+        loader: What takes a word for what.
         pipe: Take a named pipe too, such as ``<(...)`` of a shell; reading one waits for whoever
             writes it.
 
@@ -85,14 +92,15 @@ def read(path: Path, *, pipe: bool = False) -> Any:
             content = file.read(4 * MAX_LENGTH + 1)  # a character has up to four bytes
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    return parse(content, str(path))
+    return parse(content, str(path), loader)
 
 
-def parse(content: bytes | str, name: str) -> Any:
+def parse(content: bytes | str, name: str, loader: type[Loader] = Loader) -> Any:
     """What a YAML text says; see :func:`read`.
 
     Args:
         content: The text, or its bytes in UTF-8.
+        loader: What takes a word for what.
         name: What the text is called in a sentence, such as the file's path.
 
     Raises:
@@ -115,7 +123,7 @@ expected plain values.
             f"{name} is not UTF-8 text; it goes wrong at byte {error.start}. Save it as UTF-8."
         ) from error
     try:
-        return yaml.load(text, Loader=Loader)
+        return yaml.load(text, Loader=loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""

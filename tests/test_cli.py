@@ -1,5 +1,6 @@
 """What the command line answers, and that it changes nothing when it refuses."""
 
+import dataclasses
 import importlib
 import inspect
 import json
@@ -147,6 +148,24 @@ def test_a_speaker_in_train_and_test_is_a_warning_that_names_them(
     write(ConversationCorpus("shared", talks, corpus.label_names), here / "shared.npz")
     with pytest.warns(UserWarning, match=f"in both train and test: {known}"):
         assert fit(here / "shared.npz", "--name", "shared") == 0
+
+
+def test_whoever_trains_the_small_network_on_a_real_corpus_is_told_of_a_recipe(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, and not where the network was chosen; names with a $ are no mathematics in plots."""
+    corpus = synthetic_corpus(dialogues=20, features={"text": 4})
+    labels = ["Happy", "Sad", "Neutral", "Angry", "Excited", "Frustrated"]
+    write(dataclasses.replace(corpus, label_names=labels), here / "mine.npz")
+    names = ["$\\frac$", "$x_y$", "a$b", "c", "d", "e"]
+    write(dataclasses.replace(corpus, label_names=names), here / "m$^$.npz")
+    more = ["--partitioner.clients", "2", "--trainer.max_epochs", "1"]
+    assert main(["fit", "--data.path", "mine.npz", "--name", "a", *more]) == 0
+    assert capsys.readouterr().err.count("--config iemocap_speakers") == 1
+    small = ["--network.hidden", "8", "--network.heads", "2"]
+    assert main(["fit", "--data.path", "m$^$.npz", "--name", "a$b", *small, *more]) == 0
+    assert "--config" not in capsys.readouterr().err
+    assert (here / "runs/a$b/confusion.png").exists()
 
 
 def test_a_run_folder_named_by_hand_is_not_replaced_unasked(

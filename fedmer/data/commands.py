@@ -14,6 +14,7 @@ from fedmer.data.formats import native, read_corpus, sdt_pickle
 from fedmer.data.formats.room import MAX_GB
 from fedmer.data.synthetic import DIALOGUES, PRESETS, synthetic_corpus
 from fedmer.errors import InputError
+from fedmer.printable import printable
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -211,7 +212,7 @@ def _split(options: "Namespace", parser: "ArgumentParser") -> None:
     Console().print(partition_table(corpus, clients))
     public = len(corpus) - len(corpus.part("train"))
     rest = f", and {public} dialogues of no client in public.npz" if public else ""
-    print(f"Wrote {folder}: {len(clients)} clients{rest}.")
+    print(printable(f"Wrote {folder}: {len(clients)} clients{rest}."))
 
 
 def _synth(options: "Namespace", parser: "ArgumentParser") -> None:
@@ -231,4 +232,5 @@ def _free(path: Path, overwrite: bool) -> Path:
 
 def _wrote(corpus: ConversationCorpus, target: Path) -> None:
     turns = sum(len(talk) for talk in corpus.conversations)
-    print(f"Wrote {target}: {len(corpus)} dialogues, {turns} turns ({corpus.fingerprint}).")
+    said = f"Wrote {target}: {len(corpus)} dialogues, {turns} turns ({corpus.fingerprint})."
+    print(printable(said))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedmer.arguments import Parser, to_path
 from fedmer.errors import InputError
+from fedmer.printable import printable
 
 USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--out FOLDER]
        fedmer report --audit TABLE.csv"""
@@ -73,9 +74,9 @@ def _audit(path: Path) -> int:
 
     audit = audit_file(path)
     for finding in audit.findings:
-        print(finding)
+        print(printable(str(finding)))
     if audit.unchecked:
-        print(f"Not checked, for want of supports: {', '.join(audit.unchecked)}.")
+        print(printable(f"Not checked, for want of supports: {', '.join(audit.unchecked)}."))
     wrong = sum(not finding.consistent for finding in audit.findings)
     print(f"{len(audit.findings)} sums checked, {wrong} inconsistent.")
     return 0 if audit.consistent else 1
@@ -92,8 +93,9 @@ def _report(options: argparse.Namespace) -> int:
     report = make_report(found, options.baseline)
     write_report(report, target)
     for note in report.notes:
-        print(f"fedmer: note: {note}")
-    print(f"{len(found.runs)} runs in {len(report.rows)} rows: {target / 'index.html'}")
+        print(printable(f"fedmer: note: {note}"))
+    said = f"{len(found.runs)} runs in {len(report.rows)} rows: {target / 'index.html'}"
+    print(printable(said))
     return 0
 
 

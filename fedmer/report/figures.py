@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fedmer.printable import drawable
 from fedmer.report.collect import Run
 from fedmer.report.grouping import Row
 from fedmer.report.side_tables import size
@@ -26,7 +27,7 @@ def curves(rows: Sequence[Row]) -> str:
         for axes, (title, read) in zip(figure.subplots(1, 3), panels, strict=True):
             for number, row in enumerate(rows):
                 _band(axes, [read(run) for run in row.runs], number)
-            axes.set_title(title, loc="left", fontsize=10)
+            axes.set_title(drawable(title), loc="left", fontsize=10)
             axes.set_xlabel("round")
             _whole(axes.xaxis)
         return svg_of(figure, "curves", "Convergence over rounds")
@@ -75,7 +76,7 @@ def holdouts(rows: Sequence[Row]) -> str:
             axes.plot(values, places, "o", color=colour(number), alpha=0.55, markersize=4)
             if values:
                 axes.plot([fmean(values)] * 2, [number - 0.36, number + 0.36], color=colour(number))
-        axes.set_yticks(range(len(rows)), [row.name for row in rows])
+        axes.set_yticks(range(len(rows)), [drawable(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel("weighted F1 on the client's own holdout (points)")
         return svg_of(figure, "holdouts", "Clients on their own holdouts")
@@ -96,7 +97,7 @@ def concentration(rows: Sequence[Row]) -> str:
             for number, row in enumerate(rows):
                 series = [{r: measure(own) for r, own in _weights(run).items()} for run in row.runs]
                 _band(axes, series, number)
-            axes.set_title(title, loc="left", fontsize=10)
+            axes.set_title(drawable(title), loc="left", fontsize=10)
             axes.set_xlabel("round")
             axes.set_ylim(0, 1.08 * axes.dataLim.ymax)
             _whole(axes.xaxis)

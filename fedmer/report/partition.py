@@ -11,6 +11,7 @@ from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import ClientShares
 from fedmer.errors import InputError
 from fedmer.files import replacing
+from fedmer.printable import drawable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -95,10 +96,11 @@ def save_partition_picture(
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     image = axes.imshow(counts, cmap="Blues", aspect="auto", vmin=0, interpolation="nearest")
-    axes.set_xticks(range(columns), corpus.label_names)
-    axes.set_title(f"{corpus.name}: labelled turns of {rows} clients", loc="left", fontsize=11)
+    axes.set_xticks(range(columns), [drawable(name) for name in corpus.label_names])
+    title = f"{drawable(corpus.name)}: labelled turns of {rows} clients"
+    axes.set_title(title, loc="left", fontsize=11)
     if rows <= CELLS_WITH_NUMBERS:
-        axes.set_yticks(range(rows), [client.name for client in clients])
+        axes.set_yticks(range(rows), [drawable(client.name) for client in clients])
         middle = 0.6 * counts.max()
         for row, column in np.ndindex(rows, columns):
             axes.text(

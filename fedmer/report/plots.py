@@ -12,6 +12,7 @@ from matplotlib import pyplot as plt
 
 from fedmer.files import replacing
 from fedmer.metrics import Scores
+from fedmer.printable import drawable
 
 
 def save_curves(
@@ -42,6 +43,7 @@ def save_confusion(scores: Scores, labels: Sequence[str], path: Path) -> None:
     """The confusion matrix on test: counts, shaded by the share of the true class."""
     counts = np.array(scores.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    labels = [drawable(name) for name in labels]
     size = 2.2 + 0.75 * len(labels)
     figure, axes = plt.subplots(figsize=(size, size * 0.9), layout="constrained")
     image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.printable import drawable
 from fedmer.report.svg import INK, colour, drawing, svg_of
 
 
@@ -95,7 +96,9 @@ def prototype_figure(
             axes.scatter(path[:, 0], path[:, 1], s=sizes, color=colour(number), linewidths=0)
         axes.margins(0.14)
         for label, end, place in _apart(labels, places, known):
-            axes.annotate(label, tuple(end), tuple(place), color=INK, fontsize=8.5, va="center")
+            axes.annotate(
+                drawable(label), tuple(end), tuple(place), color=INK, fontsize=8.5, va="center"
+            )
         axes.set(xlabel="first principal component", ylabel="second")
         axes.set_title(f"rounds {rounds[0]} to {rounds[-1]}", loc="left", fontsize=9)
         return svg_of(figure, name, "Prototypes in two dimensions"), share

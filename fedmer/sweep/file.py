@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from fedmer import safe_yaml
 from fedmer.errors import InputError
 from fedmer.plugins.registry import unknown
 from fedmer.sweep import command
@@ -73,19 +72,13 @@ def read(path: Path) -> SweepFile:
     try:
         return _checked(path, _load(path))
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        said = str(error)
+        raise InputError(said if said.startswith(str(path)) else f"{path}: {said}") from error
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror}); give a sweep file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        why = getattr(error, "problem", None) or "it is not text"
-        raise InputError(f"is not readable as YAML{where}: {why}.") from error
+    # W&B's own reading of numbers, so that a file means here what it means there.
+    content = safe_yaml.read(path, loader=safe_yaml.PlainLoader)
     if not isinstance(content, dict):
         raise InputError("holds no sweep; expected the keys method, parameters and command.")
     return content

@@ -98,8 +98,10 @@ def test_what_cannot_run_is_a_sentence_that_names_the_file(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"method: [grid", "is not readable as YAML in line 1"),
-        (b"\xff\xfe\xfa", "is not readable as YAML"),
+        (b"method: [grid", "bad.yaml, line . is not YAML"),
+        (b"\xff\xfe\xfa", "bad.yaml is not UTF-8 text"),
+        (b"a: !!python/name:os.system", "the tag !!python/name:os.system is not allowed"),
+        (b"a: &a [1, 2]\nb: &b [*a, *a]\n" + b"c: [" + b"*b, " * 20_000 + b"]", "more than"),
         (b"- grid", "holds no sweep"),
         (b"", "holds no sweep"),
     ],
@@ -115,7 +117,7 @@ def test_what_is_no_sweep_is_a_sentence(here: Path, content: bytes, said: str) -
     [
         (["mine.yaml", "--jobs", "0"], "--jobs is 0; expected at least 1."),
         (["mine.yaml", "--jobs", "two"], "--jobs is 'two'; expected a whole number."),
-        (["nowhere.yaml"], "nowhere.yaml: cannot be read (No such file or directory)"),
+        (["nowhere.yaml"], "nowhere.yaml does not exist; expected a YAML file."),
         (["mine.yaml", "--data.path", "x"], "options of the trials stand behind --."),
         ([], "FILE is missing; see 'fedmer sweep --help'."),
     ],
