@@ -3,6 +3,7 @@
 import os
 import re
 import runpy
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -161,9 +162,12 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "row,accuracy,weighted_f1,support_a,accuracy_a,f1_a\nx,1,1,3,1,1\n"
     )
     (folder / "TABLE.csv").write_bytes((folder / "table.csv").read_bytes())
-    for seed, name in enumerate(("a", "b", "c")):
-        words = ["--name", name, "--seed_everything", str(seed), "--data.path", "corpus.npz"]
-        assert main(["fit", *words, *SMALL]) == 0
+    native.write(corpus, folder / "small.npz")
+    for seed, name in enumerate(("a", "b", "c", "long")):
+        words = ["--name", name, "--seed_everything", str(seed), "--data.path", "small.npz"]
+        # Two clients are large enough to keep dialogues back, so that a round is selected.
+        assert main(["fit", *words, *SMALL, "--partitioner.clients", "2"]) == 0
+        shutil.copytree(folder / "runs" / name, folder / "runs" / "ablation" / name)
     yield folder
     patch.undo()
     os.chdir(before)
@@ -179,19 +183,24 @@ def test_a_command_runs(command: Command, workplace: Path) -> None:
     subcommand, *more = command.words
     if subcommand == "fit":
         more += SMALL
+        if "--name" in more:
+            more += ["--overwrite"]
         if "--ckpt_path" in more:
             more += ["--trainer.max_epochs=2"]
         if "--data.path" not in more:
-            more += ["--data.path=corpus.npz"]
-    if subcommand in ("data", "deploy") and more[0] in ("synth", "convert"):
+            # Not corpus.npz, which commands write.
+            more += ["--data.path=small.npz"]
+    if subcommand == "data" and more[0] in ("synth", "convert"):
         more += ["--overwrite"]
+    if subcommand == "data" and more[0] == "split":
+        shutil.rmtree(workplace / more[2], ignore_errors=True)  # where two pages write
     assert run([subcommand, *more]) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda f: str(f.relative_to(ROOT)))
 def test_a_trial_of_a_sweep_runs(file: Path, workplace: Path) -> None:
-    sweep = Sweep(read(file.relative_to(ROOT)), Path("runs"), ["--data.path=corpus.npz", *SMALL])
+    sweep = Sweep(read(file.relative_to(ROOT)), Path("runs"), ["--data.path=small.npz", *SMALL])
     sweep.settle()
     words = of_fedmer(sweep.words(sweep.trials[0]))
     assert words is not None
