@@ -23,10 +23,11 @@ test: $(READY) ## Run the quick tests
 test-slow: $(READY) ## Run the slow tests
 	$(BIN)/pytest -n auto -m slow $(ARGS)
 
-lint: $(READY) ## Check style and types
+lint: $(READY) ## Check style, types, and that imports point one way
 	$(BIN)/ruff check -q
 	$(BIN)/ruff format -q --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 docs: $(READY) ## Build docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W -q docs docs/_build/html

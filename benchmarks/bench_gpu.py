@@ -32,8 +32,8 @@ from benchmarks.machine import (
 )
 from fedmer.client import EmotionClient
 from fedmer.data.client_data import ClientData
-from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.synthetic import synthetic_corpus
+from fedmer.datamodule import FederatedDataModule
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation

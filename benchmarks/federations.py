@@ -13,7 +13,7 @@ from fedmer.contracts.executor import Executor
 from fedmer.data.batch import collate
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
-from fedmer.data.datamodule import FederatedDataModule
+from fedmer.datamodule import FederatedDataModule
 from fedmer.federated import FederatedModule
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
@@ -24,7 +24,7 @@ from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.selectors.all import All
-from fedmer.report.noise import filter_noise
+from fedmer.record.noise import filter_noise
 
 Rounds = Callable[[int], None]
 """Trains so many more rounds."""

@@ -18,8 +18,8 @@ import torch
 
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
-from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.synthetic import synthetic_corpus
+from fedmer.datamodule import FederatedDataModule
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation

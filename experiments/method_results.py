@@ -20,11 +20,11 @@ import numpy as np
 
 from experiments.marked_places import replace
 from fedmer.errors import InputError
+from fedmer.record.prototypes import FILE as PROTOTYPES
+from fedmer.record.prototypes import read_prototypes
 from fedmer.report.collect import Run, Which, collect
 from fedmer.report.differences import Interval
 from fedmer.report.grouping import Row
-from fedmer.report.prototypes import FILE as PROTOTYPES
-from fedmer.report.prototypes import read_prototypes
 from fedmer.report.report import Report, make_report
 
 PAGE = Path(__file__).resolve().parent / "results" / "method.md"

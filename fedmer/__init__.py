@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 
 _JOINERS = {
     "FederatedModule": "fedmer.federated",
-    "FederatedDataModule": "fedmer.data.datamodule",
+    "FederatedDataModule": "fedmer.datamodule",
     "read_corpus": "fedmer.data.formats",
     "synthetic_corpus": "fedmer.data.synthetic",
 }

@@ -1,17 +1,13 @@
 """Where ``fedmer`` starts: light subcommands answer before Lightning is imported."""
 
-import os
-import select
-import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from fedmer import __version__
+from fedmer.arguments import at_home
+from fedmer.endings import exit_code
 from fedmer.errors import InputError
-from fedmer.files import DISK, unwritable
 from fedmer.plugins import registry
-from fedmer.printable import printable
 
 SUBCOMMANDS = {
     "fit": "train a federation",
@@ -26,52 +22,10 @@ SUBCOMMANDS = {
 }
 
 
-_OUT = 1
-"""The standard output, as the system knows it."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code.
-
-    It is 2 for input that cannot be used, and 141 if whoever reads the output wants no more of it.
-    """
-    given = [_at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    try:
-        try:
-            return _dispatch(given)
-        finally:
-            sys.stdout.flush()
-    except InputError as error:
-        print(f"fedmer: error: {printable(str(error))}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        if not _reader_has_left():
-            raise
-        # What is still buffered would be written once more when Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), _OUT)
-        return 128 + signal.SIGPIPE
-    except OSError as error:
-        # A full disk can meet whatever writes, such as a log, or a logger of Lightning's.
-        if error.errno not in DISK:
-            raise
-        said = unwritable(Path(error.filename or "A file"), error)
-        print(f"fedmer: error: {printable(str(said))}", file=sys.stderr)
-        return 2
-
-
-def _reader_has_left() -> bool:
-    """Was the output piped to a program that has ended, as ``head`` does?"""
-    poll = select.poll()
-    poll.register(_OUT, select.POLLOUT)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-
-
-def _at_home(word: str) -> str:
-    """The word with ``~/`` expanded, which a shell leaves alone within quotes and behind ``=``."""
-    option, equals, value = word.partition("=")
-    if equals and option.startswith("--") and value.startswith("~/"):
-        return f"{option}={Path(value).expanduser()}"
-    return str(Path(word).expanduser()) if word.startswith("~/") else word
+    """Run one command; returns the exit code."""
+    given = [at_home(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    return exit_code(lambda: _dispatch(given))
 
 
 def _dispatch(given: list[str]) -> int:
@@ -84,19 +38,19 @@ def _dispatch(given: list[str]) -> int:
     if given[0] == "plugins":
         return _list_plugins(given[1:])
     if given[0] == "data":
-        from fedmer.data.commands import main as data
+        from fedmer.commands.data import main as data
 
         return data(given[1:])
     if given[0] == "sweep":
-        from fedmer.sweep.commands import main as sweep
+        from fedmer.commands.sweep import main as sweep
 
         return sweep(given[1:])
     if given[0] == "report":
-        from fedmer.report.commands import main as report
+        from fedmer.commands.report import main as report
 
         return report(given[1:])
     if given[0] == "deploy":
-        from fedmer.flower.deploy import main as deploy
+        from fedmer.commands.deploy import main as deploy
 
         return deploy(given[1:])
     if given[0] not in SUBCOMMANDS:

@@ -72,3 +72,11 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action, argparse._SubParsersAction):
             for below in action.choices.values():
                 yield from _options(below)
+
+
+def at_home(word: str) -> str:
+    """The word with ``~/`` expanded, which a shell leaves alone within quotes and behind ``=``."""
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--") and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word

@@ -21,8 +21,8 @@ from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.privacy import Privacy
 from fedmer.contracts.selector import Selector
-from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.describe import suggested_recipe
+from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.foreign import ForeignError, foreign, of_lightning
@@ -30,13 +30,13 @@ from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.prepare import prepared
 from fedmer.printable import printable
-from fedmer.report.checkpoint_entries import restored
-from fedmer.report.checkpoints import BestRound, LastRound, check_checkpoint
-from fedmer.report.noise import filter_noise
-from fedmer.report.predictions import write_predictions
-from fedmer.report.progress import RoundProgress
-from fedmer.report.record import RunRecord, is_rehearsal
-from fedmer.report.tables import part_table
+from fedmer.record.checkpoint_entries import restored
+from fedmer.record.checkpoints import BestRound, LastRound, check_checkpoint
+from fedmer.record.noise import filter_noise
+from fedmer.record.predictions import write_predictions
+from fedmer.record.progress import RoundProgress
+from fedmer.record.record import RunRecord, is_rehearsal
+from fedmer.record.tables import part_table
 from fedmer.runs import RunFolder, default_name, recover
 from fedmer.sentences import cause, sentence
 from fedmer.signals import hang_up_terminates

@@ -18,7 +18,7 @@ from fedmer.contracts.privacy import Privacy
 from fedmer.contracts.selector import Selector
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
-from fedmer.data.datamodule import FederatedDataModule
+from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining, fabric_for
 from fedmer.loop import FederatedLoop, RoundReport

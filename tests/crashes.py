@@ -30,8 +30,8 @@ from typing import Any
 import torch
 
 from fedmer.data.formats.native import write
-from fedmer.report.checkpoints import check_checkpoint
-from fedmer.report.rows import read_rows
+from fedmer.record.checkpoints import check_checkpoint
+from fedmer.record.rows import read_rows
 from tests.faults import failing_from
 from tests.federations import small_corpus
 from tests.test_resume import assert_equal

@@ -11,8 +11,8 @@ from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.selector import Selector
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.synthetic import synthetic_corpus
+from fedmer.datamodule import FederatedDataModule
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation

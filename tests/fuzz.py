@@ -290,7 +290,7 @@ def feature_pickle(draw: random.Random, sound: Sound, path: Path) -> Callable[[]
 def checkpoint(draw: random.Random, sound: Sound, path: Path) -> Callable[[], Any]:
     import torch
 
-    from fedmer.report.checkpoints import check_checkpoint
+    from fedmer.record.checkpoints import check_checkpoint
 
     if draw.random() < 0.5:
         content = bytes_changed(draw, sound.checkpoint.read_bytes())
@@ -337,8 +337,8 @@ def _run(draw: random.Random, sound: Sound, path: Path) -> Path:
 
 
 def run_folder(draw: random.Random, sound: Sound, path: Path) -> Callable[[], Any]:
+    from fedmer.record.prototypes import read_prototypes
     from fedmer.report.collect import collect
-    from fedmer.report.prototypes import read_prototypes
     from fedmer.report.report import make_report
 
     folder = _run(draw, sound, path)

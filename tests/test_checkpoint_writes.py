@@ -14,7 +14,7 @@ import torch
 
 from fedmer.__main__ import main
 from fedmer.errors import InputError
-from fedmer.report.checkpoints import WholeCheckpoints, check_checkpoint
+from fedmer.record.checkpoints import WholeCheckpoints, check_checkpoint
 from tests.faults import failing_from
 from tests.test_resume import SMALL, assert_same_run
 

@@ -19,7 +19,7 @@ from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats.native import read, write
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.plugins import registry
-from fedmer.report.record import read_rows
+from fedmer.record.record import read_rows
 from fedmer.sentences import sentence
 
 SMALL = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from fedmer.__main__ import main
-from fedmer.data.commands import _parser as data_parser
+from fedmer.commands.data import _parser as data_parser
+from fedmer.commands.deploy import _parser as deploy_parser
+from fedmer.commands.report import _parser as report_parser
 from fedmer.data.formats import native, sdt_pickle
 from fedmer.data.synthetic import synthetic_corpus
-from fedmer.flower.deploy import _parser as deploy_parser
-from fedmer.report.commands import _parser as report_parser
 from fedmer.sweep.check import FitParser, fit_parser, problem
 from fedmer.sweep.command import of_fedmer
 from fedmer.sweep.file import read

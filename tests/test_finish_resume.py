@@ -11,7 +11,7 @@ import torch
 
 import fedmer.files
 from fedmer.__main__ import main
-from fedmer.report.record import RunRecord, read_rows
+from fedmer.record.record import RunRecord, read_rows
 from fedmer.runs import RunFolder
 from tests.test_resume import SMALL, assert_same_run
 
@@ -137,7 +137,7 @@ def test_going_back_to_an_earlier_round_loses_no_row(here: Path, corpus_file: Pa
         fit(corpus_file, "run", *more)
     assert len(read_rows(Path("runs/run/metrics.csv"))) == 5
     with (
-        mock.patch("fedmer.report.record.append_rows", side_effect=Killed),
+        mock.patch("fedmer.record.record.append_rows", side_effect=Killed),
         pytest.raises(Killed),
     ):
         fit(corpus_file, "run", *more)

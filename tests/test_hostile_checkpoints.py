@@ -10,7 +10,7 @@ import torch
 
 from fedmer.__main__ import main
 from fedmer.errors import InputError
-from fedmer.report.checkpoints import check_checkpoint
+from fedmer.record.checkpoints import check_checkpoint
 from tests.fuzz import Sound
 
 

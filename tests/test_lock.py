@@ -16,7 +16,7 @@ import pytest
 
 from fedmer.__main__ import main
 from fedmer.loop import FederatedLoop
-from fedmer.report.record import read_rows
+from fedmer.record.record import read_rows
 from tests.test_resume import SMALL
 
 

@@ -30,7 +30,7 @@ from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.networks.early_fusion import EarlyFusion
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
-from fedmer.report.rows import read_rows
+from fedmer.record.rows import read_rows
 from fedmer.schedules import Schedule, Warmup
 from tests.federations import clients_of, small_corpus
 

@@ -88,7 +88,7 @@ def test_a_broken_pipe_inside_is_not_taken_for_the_reader(monkeypatch: pytest.Mo
         ("swep", "unknown subcommand 'swep'; did you mean 'sweep'?"),
         ("data describe ~/no.npz", "HOME/no.npz does not exist"),
         ("report ~/no", "HOME/no"),
-        ("sweep ~/no.yaml", "HOME/no.yaml: "),
+        ("sweep ~/no.yaml", "HOME/no.yaml does not exist"),
         ("data describe \x1b[31m.npz", r"\x1b[31m.npz does not exist"),
     ],
 )

@@ -28,7 +28,7 @@ from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.networks.early_fusion import EarlyFusion
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
-from fedmer.report.rows import read_rows
+from fedmer.record.rows import read_rows
 from fedmer.weights import not_finite, tensors_in
 from tests.federations import clients_of, same_bits, small_corpus, weights_of
 

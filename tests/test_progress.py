@@ -11,11 +11,11 @@ import pytest
 
 from fedmer.__main__ import main
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.datamodule import FederatedDataModule
+from fedmer.datamodule import FederatedDataModule
 from fedmer.plugins.partitioners.session import Session
-from fedmer.report.holdouts import FEWEST
-from fedmer.report.rows import read_rows
-from fedmer.report.tables import _clients_line
+from fedmer.record.holdouts import FEWEST
+from fedmer.record.rows import read_rows
+from fedmer.record.tables import _clients_line
 from tests.federations import small_corpus
 
 

@@ -11,9 +11,9 @@ import pytest
 from fedmer.__main__ import main
 from fedmer.data.formats.native import write
 from fedmer.data.synthetic import synthetic_corpus
-from fedmer.report.prototypes import PrototypeRecord, read_prototypes
-from fedmer.report.record import read_rows
-from fedmer.report.votes import read_votes
+from fedmer.record.prototypes import PrototypeRecord, read_prototypes
+from fedmer.record.record import read_rows
+from fedmer.record.votes import read_votes
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fedmer.__main__ import main
-from fedmer.report.record import read_rows
+from fedmer.record.record import read_rows
 
 SMALL = [
     *("--network.hidden", "8", "--network.heads", "2", "--partitioner.clients", "8"),

@@ -14,7 +14,7 @@ from fedmer.data.formats import read_corpus
 from fedmer.plugins.partitioners.n_way import NWay
 from fedmer.plugins.partitioners.speaker import Speaker
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
-from fedmer.report.record import read_rows
+from fedmer.record.record import read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from fedmer.cli import TRAINER_DEFAULTS
 from fedmer.errors import InputError
 from fedmer.local import LocalTraining
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.report.rows import read_rows
+from fedmer.record.rows import read_rows
 from fedmer.trainer_options import CALLBACKS, OPTIONS, check_options, kind_of, tables
 from tests.federations import federation, same_bits, weights_of
 

@@ -3,26 +3,25 @@
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from flwr.app import RecordDict
 
+from fedmer.contracts.executor import Traffic
 from fedmer.errors import InputError
 from fedmer.flower.client_half import FIT, header
 from fedmer.flower.mail import Answer, Mail
 from fedmer.flower.masked_sum import masked_sum
 from fedmer.flower.records import portable
+from fedmer.flower.rehearsal import Rehearsal
 from fedmer.flower.relay import Relay
 from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import RefusedError, put_broadcast, take_answer
-from fedmer.messages import Summary, Weights
+from fedmer.local import LocalTrainer
+from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.plugins.privacy.secure_sum import SecureSum
 from fedmer.weights import FlatWeights
-
-if TYPE_CHECKING:
-    from fedmer.plugins.executors.flower import Flower
-
 
 _NAMED = 5
 """Names in a sentence."""
@@ -44,6 +43,29 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Hang up."""
+
+
+class FlowerExecutor(Protocol):
+    """What a round asks of the executor whose round it is; see
+    :class:`~fedmer.plugins.executors.flower.Flower`."""
+
+    trainer: LocalTrainer
+    rehearsal: Rehearsal
+    received: Broadcast
+    traffic: Traffic
+    failures: dict[int, str]
+    absent: set[int]
+    timeout: float
+    privacy: SecureSum | None
+
+    def least(self, nodes: int) -> int:
+        """How many of some nodes have to finish."""
+
+    def take(self, summary: Summary, update: Update) -> None:
+        """Keep an update, or add it up."""
+
+    def leave_out(self, client: int, why: str) -> None:
+        """End a client's part in this round without a result."""
 
 
 def say(sentence: str) -> None:
@@ -92,7 +114,9 @@ class FlowerRound:
         cohort: Clients.
     """
 
-    def __init__(self, executor: "Flower", connection: Connection, cohort: Sequence[int]) -> None:
+    def __init__(
+        self, executor: FlowerExecutor, connection: Connection, cohort: Sequence[int]
+    ) -> None:
         self.executor = executor
         self.connection = connection
         self.cohort = cohort

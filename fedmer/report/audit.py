@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedmer.errors import InputError
-from fedmer.report.reading import bounded
+from fedmer.record.reading import bounded
 
 _SUMS = {"accuracy": "accuracy_", "weighted_f1": "f1_"}
 """Overall score -> prefix of the emotions' columns that it is the weighted mean of."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
+from fedmer.record.reading import MAX_CELLS, REMEDY, check_rows, read_json, read_rows
+from fedmer.record.votes import FILE as VOTES
+from fedmer.record.votes import Votes, read_votes
 from fedmer.report.confusion import totals
-from fedmer.report.reading import MAX_CELLS, REMEDY, check_rows, read_json, read_rows
 from fedmer.report.result import check_result
-from fedmer.report.votes import FILE as VOTES
-from fedmer.report.votes import Votes, read_votes
 
 Which = Literal["selected", "last"]
 _PERSONAL = ("FedProto", "Local")

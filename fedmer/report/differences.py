@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.record.votes import Votes
 from fedmer.report.confusion import totals
 from fedmer.report.grouping import Row
-from fedmer.report.votes import Votes
 from fedmer.seeds import generator
 
 RESAMPLES = 2000

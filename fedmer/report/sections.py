@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
+from fedmer.record.prototypes import FILE as PROTOTYPES
+from fedmer.record.prototypes import read_prototypes
 from fedmer.report import captions
 from fedmer.report.figures import bytes_against_score, concentration, curves, holdouts, weight_map
 from fedmer.report.grouping import Row
 from fedmer.report.prototype_figure import prototype_figure
-from fedmer.report.prototypes import FILE as PROTOTYPES
-from fedmer.report.prototypes import read_prototypes
 from fedmer.report.report import Report
 from fedmer.report.score_table import score_grid
 from fedmer.report.side_tables import byte_table, client_table, difference_table

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from fedmer.record.holdouts import FEWEST, Holdouts
 from fedmer.report.collect import Run
 from fedmer.report.differences import Difference, Interval
 from fedmer.report.grid import Cell, Grid
 from fedmer.report.grouping import Row
-from fedmer.report.holdouts import FEWEST, Holdouts
 
 CLEAR = " *"
 """Marks a difference whose interval excludes zero."""

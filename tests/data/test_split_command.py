@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.cli import DEFAULTS
+from fedmer.commands import data as commands
 from fedmer.contracts.partitioner import Partitioner
-from fedmer.data import commands
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_files import WRITABLE, write_clients
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus

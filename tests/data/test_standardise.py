@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.corpus import Conversation, ConversationCorpus
-from fedmer.data.datamodule import FederatedDataModule
 from fedmer.data.share import ClientShares
 from fedmer.data.standardise import Moments, Standardise, federated_statistics, statistics
+from fedmer.datamodule import FederatedDataModule
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from tests.data.shares import clients
 from tests.federations import small_corpus

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from fedmer.__main__ import main
+from fedmer.commands.deploy import init
 from fedmer.data.formats.native import write
 from fedmer.data.synthetic import synthetic_corpus
-from fedmer.flower.deploy import init
 from fedmer.flower.folder import Federation
 from fedmer.flower.policy import Policy
 from fedmer.flower.processes import free_port
-from fedmer.report.rows import read_rows
+from fedmer.record.rows import read_rows
 
 PATIENCE = 240.0
 """Seconds that anything may take; a busy machine starts twenty processes in them."""

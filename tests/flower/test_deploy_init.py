@@ -16,9 +16,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_ssh_private_key, load_ssh_public_key
 
 from fedmer.__main__ import main
+from fedmer.commands.deploy import init
 from fedmer.errors import InputError
 from fedmer.flower.certificates import answers, check_node_key, check_server
-from fedmer.flower.deploy import init
 from fedmer.flower.folder import Federation, Node
 
 DAY = timedelta(days=1)

@@ -18,7 +18,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from fedmer.flower.deploy import init
+from fedmer.commands.deploy import init
 from fedmer.flower.folder import Federation
 from fedmer.flower.processes import Kept, flower_environment, free_port, only_one
 from fedmer.flower.superlink import register

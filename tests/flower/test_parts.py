@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.cli import DEFAULTS
-from fedmer.data.datamodule import FederatedDataModule
+from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.messages import Broadcast

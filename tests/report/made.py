@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.share import whole
 from fedmer.metrics import confusion_of
-from fedmer.report.votes import FILE, write_votes
+from fedmer.record.votes import FILE, write_votes
 from tests.federations import small_corpus
 
 CORPUS = small_corpus()

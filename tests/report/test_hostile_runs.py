@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedmer.__main__ import main
-from fedmer.report.rows import as_csv, restart_rows
+from fedmer.record.rows import as_csv, restart_rows
 from tests.report.made import make_run
 
 COLUMNS = ("round", "name", "weight")

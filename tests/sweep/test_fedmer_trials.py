@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fedmer.__main__ import main
-from fedmer.report.record import read_rows
+from fedmer.record.record import read_rows
 from fedmer.sweep.file import read
 from fedmer.sweep.processes import ask, start_server
 from fedmer.sweep.run import Sweep

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedmer.files import append, write_atomically
-from fedmer.report.reading import read_rows
+from fedmer.record.reading import read_rows
 
 
 def append_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:

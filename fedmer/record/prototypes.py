@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
-from fedmer.report.arrays import read_arrays, write_arrays
+from fedmer.record.arrays import read_arrays, write_arrays
 
 if TYPE_CHECKING:
     from fedmer.prototypes import PrototypeSet

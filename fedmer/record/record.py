@@ -15,22 +15,22 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from fedmer.console import Console
-from fedmer.data.datamodule import FederatedDataModule
+from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.files import write_atomically
 from fedmer.metrics import TOTALS, Scores
 from fedmer.prototypes import PrototypeSet
-from fedmer.report.checkpoints import MONITOR
-from fedmer.report.plots import save_confusion, save_curves
-from fedmer.report.probe import baselines
-from fedmer.report.prototypes import FILE as PROTOTYPES
-from fedmer.report.prototypes import PrototypeRecord
-from fedmer.report.reading import check_rows, read_json, read_rows
-from fedmer.report.rows import append_rows, restart_rows
-from fedmer.report.tables import print_result
-from fedmer.report.votes import FILE as VOTES
-from fedmer.report.votes import write_votes
+from fedmer.record.checkpoints import MONITOR
+from fedmer.record.plots import save_confusion, save_curves
+from fedmer.record.probe import baselines
+from fedmer.record.prototypes import FILE as PROTOTYPES
+from fedmer.record.prototypes import PrototypeRecord
+from fedmer.record.reading import check_rows, read_json, read_rows
+from fedmer.record.rows import append_rows, restart_rows
+from fedmer.record.tables import print_result
+from fedmer.record.votes import FILE as VOTES
+from fedmer.record.votes import write_votes
 from fedmer.runs import RunFolder
 
 METRICS = (

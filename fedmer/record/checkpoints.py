@@ -10,7 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from fedmer.errors import InputError
 from fedmer.files import explained, make_private, replacing
-from fedmer.report.checkpoint_entries import check_archive, wrong_entry
+from fedmer.record.checkpoint_entries import check_archive, wrong_entry
 from fedmer.runs import CHECKPOINTS
 from fedmer.weights import not_finite, tensors_in
 

@@ -12,7 +12,7 @@ from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats.room import Room
 from fedmer.data.share import Share
 from fedmer.errors import InputError
-from fedmer.report.arrays import MAX_GB, read_arrays, write_arrays
+from fedmer.record.arrays import MAX_GB, read_arrays, write_arrays
 
 FILE = "test_votes.npz"
 _MOST = 2**31

@@ -10,7 +10,7 @@ from rich.table import Table
 from fedmer.console import Console
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.metrics import TOTALS, Scores
-from fedmer.report.holdouts import FEWEST, Holdouts
+from fedmer.record.holdouts import FEWEST, Holdouts
 
 _HEADINGS = {"accuracy": "accuracy", "weighted_f1": "wF1", "macro_f1": "macro F1", "uar": "UAR"}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from fedmer.data.datamodule import FederatedDataModule
+from fedmer.datamodule import FederatedDataModule
 from fedmer.files import write_atomically
 
 
