@@ -1,6 +1,6 @@
 """Is ``result.json`` what a report can read? Every entry that one looks at, by its kind."""
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -111,7 +111,8 @@ def _whole(value: Any, where: str) -> None:
 
 
 def _number(value: Any, where: str) -> None:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    # Compared, since math.isfinite cannot take a whole number larger than any float.
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:
         raise ValueError(f"{where} is {str(value)[:40]!r}, not a number")
 
 

@@ -1,6 +1,7 @@
 """What a parameter of a sweep may be: listed values, or a distribution to draw from."""
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -211,7 +212,8 @@ def _check_numbers(what: str, distribution: str, settings: Mapping[str, Any]) ->
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared, since math.isfinite cannot take a whole number larger than any float.
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _uniform(random: np.random.Generator, s: Mapping[str, Any]) -> float:

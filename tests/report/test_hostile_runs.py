@@ -90,6 +90,7 @@ HOSTILE = {
     "no round": (entry("selected", "round", value=...), "selected has no 'round'"),
     "no scores": (entry(*SCORES, "accuracy", value=...), "has no 'accuracy'"),
     "score": (entry(*SCORES, "weighted_f1", value=[1]), "selected.scores.test.weighted_f1 is"),
+    "score2": (entry(*SCORES, "accuracy", value=10**400), "not a number"),
     "matrix": (entry(*SCORES, "confusion", value=[[1]]), "is no matrix of the 6 emotions"),
     "count": (entry(*SCORES, "confusion", value=[[-1] * 6] * 6), "confusion is '-1', not a whole"),
     "nothing": (entry(*SCORES, "confusion", value=[[0] * 6] * 6), "confusion counts nothing"),

@@ -81,6 +81,7 @@ def only(**settings: object) -> dict[str, object]:
         (only(distribution="int_uniform", min=0.5, max=1), "int_uniform takes integers."),
         (only(distribution="log_uniform_values", min=0, max=1), "needs it above 0."),
         (only(distribution="log_uniform", min=1, max=5000), "use log_uniform_values."),
+        (only(distribution="normal", mu=10**400), "expected a number."),
         (only(distribution="q_normal", q=0), "q is 0; expected a number above 0."),
         ({"parameters": {"mu": 3}}, "parameter 'mu' is 3; expected a mapping"),
     ],
