@@ -146,8 +146,11 @@ def _check_kind(part: str, said: str, found: Any) -> None:
         if inspect.isabstract(found):
             missing = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
             raise InputError(f"{said} is not whole; its class has to have the method {missing}.")
-    elif not callable(found):
-        raise InputError(f"{said} is a {type(found).__name__}; expected a class.")
+    elif part not in _FILLED or not callable(found) or inspect.isbuiltin(found):
+        raise InputError(
+            f"{said} is a {type(found).__name__}; expected a class that extends "
+            f"{base.__module__}.{base.__name__}."
+        )
 
 
 def _base(part: str) -> type:

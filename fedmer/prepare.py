@@ -82,6 +82,11 @@ def _words(
             continue
         if value is None or way in _NO_CLASS or not whole.choose(way, value, trusted):
             rest += words
+    if trusted:
+        for part in PARTS:
+            chosen = whole.content.get(part)
+            if _is_spec(chosen):
+                chosen["class_path"] = typed_class(part, chosen["class_path"])
     for note in whole.notes:
         print(f"fedmer: {note}", file=sys.stderr)
     return ["--config", safe_yaml.dump(whole.content), *rest]

@@ -37,6 +37,14 @@ def sentence(message: str, flags: Iterable[str] = ()) -> str:
     stray = re.search(r"unrecognized arguments: (\S+)", flat)
     if stray is not None:
         return _stray(stray[1].partition("=")[0], flags)
+    lacking = re.search(r"the following arguments are required: ([\w., ]+)", flat)
+    if lacking is not None:
+        name = lacking[1].partition(",")[0].strip(" .")
+        part = "trainer.logger" if name == "save_dir" else "PART"
+        return (
+            f"a class that was chosen needs {lacking[1]}, which has no default; give it behind the "
+            f"part that needs it, as in --{part}.{name} VALUE."
+        )
     denied = re.search(r"Importing '(\S+)' is not allowed", flat)
     if denied is not None:
         return f"the configuration names {denied[1]}, {REFUSED}"
@@ -74,6 +82,8 @@ def _wrong_value(key: str, flat: str) -> str:
     value = re.search(r"(?:Got|Given) value: (.*)$", flat)
     if value is None or not expected:
         return flat
+    if value[1].lower().lstrip("+-.") in ("nan", "inf", "infinity") and "float" in expected:
+        expected = ["a finite number"]
     return f"{key} is '{value[1]}'; expected {' or '.join(expected)}."
 
 
