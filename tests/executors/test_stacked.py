@@ -27,7 +27,7 @@ from fedmer.plugins.networks.late_fusion import LateFusion
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
-from tests.federations import clients_of, small_corpus
+from tests.federations import clients_of, federation, small_corpus
 
 TRAINING = LocalTraining(epochs=2, batch_size=2, gradient_clip_val=0.5)
 CORPUS = small_corpus()
@@ -119,6 +119,17 @@ def test_what_cannot_be_stacked_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=f"Stacked cannot be used: .*{sentence}.* Use Inline"):
         run(Stacked(), kind, rule, **more)  # type: ignore[arg-type]
+
+
+def test_auto_goes_on_with_what_it_chose() -> None:
+    """Stacked has other bits than Inline, so that another choice would make another run."""
+    started = federation(FedAvg(), executor=Auto())
+    started.executor.chosen = started.executor.candidates[-1]  # type: ignore[attr-defined]
+    resumed = federation(FedAvg(), executor=Auto())
+    resumed.load_state_dict(started.state_dict())
+    chosen = resumed.executor.chosen  # type: ignore[attr-defined]
+    assert type(chosen) is type(started.executor.candidates[-1])  # type: ignore[attr-defined]
+    assert chosen in resumed.executor.candidates  # type: ignore[attr-defined]
 
 
 def test_auto_measures_and_says_what_it_chose(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fedmer.console import Console
 from fedmer.contracts.aggregator import ServerState
@@ -19,7 +20,8 @@ class Auto(Executor):
     """Whichever of the others is fastest, found out in the first round.
 
     Every candidate trains its share of the first cohort, so that nothing is done twice; the one
-    that needs the least time for a labelled turn trains all later rounds. A line says which.
+    that needs the least time for a labelled turn trains all later rounds. A line says which, and
+    a checkpoint keeps it, so that a resumed run goes on with it where it is a candidate.
     ``Inline`` and ``Workers`` give the same bits; where ``Stacked`` is a candidate, results
     differ within its bounds between runs that choose otherwise. Name an executor to repeat a run.
 
@@ -61,6 +63,15 @@ class Auto(Executor):
         if client in self._first or client in self.failures:
             return self._first.get(client)
         return (self.chosen or self.candidates[0]).train(client)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "chosen": type(self.chosen).__name__}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        super().load_state_dict(state)
+        for executor in self.candidates:
+            if type(executor).__name__ == state.get("chosen"):
+                self.chosen = executor
 
     def close(self) -> None:
         for executor in self.candidates:
