@@ -154,6 +154,12 @@ class Flower(Executor):
         self._round.check_enough(weights.keys() - self.failures.keys())
         if self.privacy is None:
             return super().join(weights)
+        if any(weight.classes is not None for weight in weights.values()):
+            raise InputError(
+                f"--privacy SecureSum has one weight a client, and "
+                f"{type(self.trainer.aggregator).__name__} has a weight a class; leave one of them "
+                "out."
+            )
         # Nodes scale their updates by them, within a range that the mechanism fixes.
         total = sum(weight.whole for weight in weights.values())
         shares = {client: weight.whole / total for client, weight in weights.items()}
