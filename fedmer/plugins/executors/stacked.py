@@ -58,12 +58,12 @@ class Stacked(Executor):
         self.threads = threads
 
     def bind(self, trainer: ClientSide, state: ServerState) -> None:
-        assert isinstance(trainer, LocalTrainer)
         """Receive the client side.
 
         Raises:
             InputError: The rule, the optimizer or the network cannot be stacked; says which.
         """
+        assert isinstance(trainer, LocalTrainer)
         super().bind(trainer, state)
         obstacle = self.obstacle(trainer)
         if obstacle:
