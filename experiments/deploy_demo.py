@@ -24,8 +24,8 @@ from typing import Any
 
 import torch
 
-from fedmer.flower.policy import Policy
-from fedmer.flower.processes import free_port
+from fedmer.flower.deploy.processes import free_port
+from fedmer.flower.node.policy import Policy
 
 NODES = 4
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "meld_dev.npz"

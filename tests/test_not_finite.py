@@ -256,7 +256,7 @@ def test_a_node_keeps_nothing_for_a_masked_sum_and_sends_nothing(
     pytest.importorskip("flwr")
     from flwr.app import RecordDict
 
-    from fedmer.flower.client_half import fit, header
+    from fedmer.flower.client_side import fit, header
     from fedmer.flower.wire import put_broadcast
 
     loop = loop_over(Inline(), FedAvg())

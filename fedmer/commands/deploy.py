@@ -16,9 +16,9 @@ from pathlib import Path
 from fedmer.arguments import Parser, to_path
 from fedmer.errors import InputError
 from fedmer.files import TemporaryFolder
-from fedmer.flower.folder import Federation, Node, is_host, write_private
-from fedmer.flower.logs import stamped
-from fedmer.flower.processes import (
+from fedmer.flower.deploy.folder import Federation, Node, is_host, write_private
+from fedmer.flower.deploy.logs import stamped
+from fedmer.flower.deploy.processes import (
     Kept,
     Stopped,
     check_port,
@@ -133,8 +133,8 @@ def init(
     if not is_host(host):
         raise InputError(f"--host is '{host}'; expected a host name or an IPv4 address.")
     _need_flower()
-    from fedmer.flower.certificates import certificates, node_key
-    from fedmer.flower.policy import policy_for
+    from fedmer.flower.deploy.certificates import certificates, node_key
+    from fedmer.flower.node.policy import policy_for
 
     names = tuple(f"node-{number}" for number in range(nodes))
     found = Federation(folder.absolute(), f"{host}:{port}", names)
@@ -184,7 +184,7 @@ def _what_goes_where(found: Federation, end: datetime) -> str:
 
 def _server(found: Federation, listen: str | None) -> int:
     _need_flower()
-    from fedmer.flower.certificates import LOOPBACK, check_server
+    from fedmer.flower.deploy.certificates import LOOPBACK, check_server
 
     for path in (
         found.authority,
@@ -202,7 +202,7 @@ def _server(found: Federation, listen: str | None) -> int:
         environment = flower_environment(found.home, found.host)
         # The Flower client in this process reads them, too.
         os.environ.update(environment)
-        words = [sys.executable, "-P", "-m", "fedmer.flower.superlink"]
+        words = [sys.executable, "-P", "-m", "fedmer.flower.server.superlink"]
         words.append(str(found.public_key("any").parent))
         words += ["--ssl-ca-certfile", str(found.authority)]
         words += ["--ssl-certfile", str(found.certificate), "--ssl-keyfile", str(found.key)]
@@ -213,7 +213,7 @@ def _server(found: Federation, listen: str | None) -> int:
 
 
 def _serve(found: Federation, superlink: Kept) -> int:
-    from fedmer.flower.superlink import is_guarded, is_healthy, register
+    from fedmer.flower.server.superlink import is_guarded, is_healthy, register
 
     patience = time.monotonic() + _SECONDS_TO_START
     while superlink.exit_code is None and not is_healthy(found.loopback, found.authority):
@@ -248,7 +248,7 @@ class _Nodes:
 
     def look(self) -> None:
         """Look, if it is time to."""
-        from fedmer.flower.superlink import nodes_online
+        from fedmer.flower.server.superlink import nodes_online
 
         if time.monotonic() < self._next:
             return
@@ -280,7 +280,7 @@ class _Server:
 
     def look(self) -> None:
         """Look, if it is time to."""
-        from fedmer.flower.certificates import answers
+        from fedmer.flower.deploy.certificates import answers
 
         if time.monotonic() < self._next:
             return
@@ -305,9 +305,9 @@ class _Server:
 def _node(node: Node, data: Path) -> int:
     _need_flower()
     from fedmer.data.formats import read_corpus
-    from fedmer.flower.certificates import check_node_key
-    from fedmer.flower.policy import Policy
-    from fedmer.flower.resident import SOCKET
+    from fedmer.flower.deploy.certificates import check_node_key
+    from fedmer.flower.node.policy import Policy
+    from fedmer.flower.node.resident import SOCKET
 
     for path in (node.authority, node.key, node.state):
         if not path.exists():
@@ -335,7 +335,7 @@ def _node(node: Node, data: Path) -> int:
         with closing(TemporaryFolder()) as private, ExitStack() as stack:
             address = str(private.path / "worker")
             environment[SOCKET] = address
-            work = [sys.executable, "-P", "-m", "fedmer.flower.resident", address]
+            work = [sys.executable, "-P", "-m", "fedmer.flower.node.resident", address]
 
             def start_worker() -> Kept:
                 Path(address).unlink(missing_ok=True)
@@ -392,8 +392,8 @@ def _attend(
 
 
 def _wait_for_server(node: Node) -> None:
-    from fedmer.flower.certificates import answers
-    from fedmer.flower.clock import wrong_clock
+    from fedmer.flower.deploy.certificates import answers
+    from fedmer.flower.deploy.clock import wrong_clock
 
     pause = _TICK
     while not answers(node.host, node.port, node.authority):

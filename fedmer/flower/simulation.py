@@ -16,10 +16,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedmer.errors import InputError
-from fedmer.flower import client_half, masking
-from fedmer.flower.processes import Kept
+from fedmer.flower import client_side
+from fedmer.flower.deploy.processes import Kept
+from fedmer.flower.node import masking
 from fedmer.flower.records import put_failure
-from fedmer.flower.relay import Relay, online, serve
+from fedmer.flower.server.relay import Relay, online, serve
 from fedmer.local import LocalTrainer, fabric_for
 
 _START = 180.0
@@ -78,12 +79,12 @@ class Simulation:
 
     def complete(self, client: int, letter: RecordDict) -> None:
         """Add what a client remembers: its node forgets it when the run ends, and we resume."""
-        remembered = client_half.to_bytes(self.memory.get(client, {}))
+        remembered = client_side.to_bytes(self.memory.get(client, {}))
         letter["memory"] = ConfigRecord({"bytes": remembered})
 
     def keep(self, client: int, answer: RecordDict) -> None:
         """Take over what a client remembers."""
-        memory = client_half.from_bytes(bytes(answer.config_records.pop("memory")["bytes"]))  # type: ignore[arg-type]
+        memory = client_side.from_bytes(bytes(answer.config_records.pop("memory")["bytes"]))  # type: ignore[arg-type]
         if memory:
             self.memory[client] = memory
 
@@ -145,13 +146,13 @@ def client_app(payload: Any) -> ClientApp:
     @app.train("fit")
     def fit(message: Message, context: Context) -> Message:
         content = message.content
-        memory = client_half.from_bytes(bytes(content.config_records["memory"]["bytes"]))  # type: ignore[arg-type]
+        memory = client_side.from_bytes(bytes(content.config_records["memory"]["bytes"]))  # type: ignore[arg-type]
         try:
-            answer, memory = client_half.fit(resident(payload), content, context.state, memory)
+            answer, memory = client_side.fit(resident(payload), content, context.state, memory)
         except InputError as error:
             answer = RecordDict()
             put_failure(answer, str(error))
-        answer["memory"] = ConfigRecord({"bytes": client_half.to_bytes(memory)})
+        answer["memory"] = ConfigRecord({"bytes": client_side.to_bytes(memory)})
         return Message(answer, reply_to=message)
 
     @app.train()

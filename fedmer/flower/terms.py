@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from fedmer.errors import InputError
+
 MODULUS = 2**32
 """Masked vectors are sums modulo this."""
 _OWN = ("memory",)
@@ -64,6 +66,31 @@ def digest_of(letter: RecordDict) -> bytes:
             values = {key: value for key, value in record.items() if key not in _OWN_VALUES}
             seen.update(_framed(repr(sorted(values.items())).encode()))
     return seen.digest()
+
+
+def read_weights(text: object) -> dict[int, float]:
+    """Node -> weight, from the text that :func:`written` makes.
+
+    Raises:
+        InputError: It is something else, or a weight is negative or not finite.
+    """
+    try:
+        pairs = json.loads(str(text))
+        weights = dict(pairs)
+        right = len(weights) == len(pairs) and all(
+            type(node) is int and type(weight) is float and 0 <= weight < math.inf
+            for node, weight in pairs
+        )
+    except (ValueError, TypeError, RecursionError):
+        right = False
+    if not right or not sum(weights.values()) > 0:
+        raise InputError("the weights of the masked sum cannot be read")
+    return weights
+
+
+def written(weights: Mapping[int, float]) -> str:
+    """Weights as text; every digit of them."""
+    return json.dumps([[node, float(weight)] for node, weight in sorted(weights.items())])
 
 
 def _framed(data: bytes) -> bytes:

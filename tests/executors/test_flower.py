@@ -216,7 +216,7 @@ def test_without_flower_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_rehearsal_tells_what_an_honest_client_sends() -> None:
-    from fedmer.flower.rehearsal import Rehearsal
+    from fedmer.flower.server.rehearsal import Rehearsal
     from fedmer.messages import Broadcast
     from fedmer.weights import Layout
 

@@ -20,9 +20,9 @@ from fedmer.__main__ import main
 from fedmer.commands.deploy import init
 from fedmer.data.formats.native import write
 from fedmer.data.synthetic import synthetic_corpus
-from fedmer.flower.folder import Federation
-from fedmer.flower.policy import Policy
-from fedmer.flower.processes import free_port
+from fedmer.flower.deploy.folder import Federation
+from fedmer.flower.deploy.processes import free_port
+from fedmer.flower.node.policy import Policy
 from fedmer.record.rows import read_rows
 
 PATIENCE = 240.0

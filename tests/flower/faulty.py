@@ -82,7 +82,7 @@ def _fault(when: str) -> str | None:
 def _commit(fault: str | None, node_work: Any, data: Path, stack: ExitStack) -> None:
     from fedmer import parts
 
-    half = node_work.client_half
+    half = node_work.client_side
     answers = {"nan": _nan, "shapes": _shapes, "oversized": _oversized, "examples": _examples}
     if fault == "die":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -138,5 +138,5 @@ def _examples(put: Callable[..., None], content: Any, summary: Any, update: Any)
 
 if __name__ == "sitecustomize":
     sys.meta_path.insert(
-        0, Bender({"fedmer.flower.node_work": bend_worker, "fedmer.flower.masking": bend_mask})
+        0, Bender({"fedmer.flower.node.work": bend_worker, "fedmer.flower.node.masking": bend_mask})
     )

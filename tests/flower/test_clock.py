@@ -12,8 +12,8 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from fedmer.flower.clock import wrong_clock
-from fedmer.flower.folder import Federation
+from fedmer.flower.deploy.clock import wrong_clock
+from fedmer.flower.deploy.folder import Federation
 from tests.flower.test_deploy_init import made
 
 

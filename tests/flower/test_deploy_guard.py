@@ -27,8 +27,8 @@ from flwr.supercore.primitives.asymmetric import (
 )
 
 from fedmer.errors import InputError
-from fedmer.flower.guard import LARGEST_BODY, UNSIGNED_BODY, BoundedProtocol, Guard
-from fedmer.flower.superlink import put_guard
+from fedmer.flower.server.guard import LARGEST_BODY, UNSIGNED_BODY, BoundedProtocol, Guard
+from fedmer.flower.server.superlink import put_guard
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from fedmer.__main__ import main
 from fedmer.commands.deploy import init
 from fedmer.errors import InputError
-from fedmer.flower.certificates import answers, check_node_key, check_server
-from fedmer.flower.folder import Federation, Node
+from fedmer.flower.deploy.certificates import answers, check_node_key, check_server
+from fedmer.flower.deploy.folder import Federation, Node
 
 DAY = timedelta(days=1)
 

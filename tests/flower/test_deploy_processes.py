@@ -19,9 +19,9 @@ import pytest
 pytest.importorskip("flwr")
 
 from fedmer.commands.deploy import init
-from fedmer.flower.folder import Federation
-from fedmer.flower.processes import Kept, flower_environment, free_port, only_one
-from fedmer.flower.superlink import register
+from fedmer.flower.deploy.folder import Federation
+from fedmer.flower.deploy.processes import Kept, flower_environment, free_port, only_one
+from fedmer.flower.server.superlink import register
 from tests.flower.deployed import belonging_to
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
@@ -118,7 +118,7 @@ def test_nothing_outlives_its_parent_however_stubborn(tmp_path, how):
     parent = subprocess.Popen(
         [
             *(sys.executable, "-c"),
-            "import os, pathlib, sys, time; from fedmer.flower.processes import Kept;"
+            "import os, pathlib, sys, time; from fedmer.flower.deploy.processes import Kept;"
             "Kept(sys.argv[2:], os.environ, pathlib.Path(sys.argv[1])); time.sleep(600)",
             *(str(log), *words),
         ]
@@ -280,13 +280,13 @@ def test_death_of_what_was_started_is_told(tmp_path, start, corpus_file):
 
     def kill(folder: Path, program: str) -> None:
         for pid, words in belonging_to(folder).items():
-            if program in words and "fedmer.flower.processes" not in words:
+            if program in words and "fedmer.flower.deploy.processes" not in words:
                 os.kill(pid, signal.SIGKILL)
 
     kill(found.node("node-0").folder, "flower-supernode")
     assert node.ends() == 1
     assert "The SuperNode of node-0 has ended; the last lines of" in node.said()
-    kill(found.server, "fedmer.flower.superlink")
+    kill(found.server, "fedmer.flower.server.superlink")
     assert server.ends() == 1
     assert "The SuperLink has ended; the last lines of" in server.said()
     assert "ControlServicer.RegisterNode" in server.said()

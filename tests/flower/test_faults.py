@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("flwr")
 
 import fedmer
-from fedmer.flower.policy import Policy
+from fedmer.flower.node.policy import Policy
 from tests.flower.deployed import Deployed, belonging_to, deployed, same_bits, until
 
 pytestmark = [

@@ -11,11 +11,11 @@ pytest.importorskip("flwr")
 
 from flwr.app import ConfigRecord, RecordDict
 
-from fedmer.flower import logs
-from fedmer.flower.logs import Lines, stamped, write_log
-from fedmer.flower.processes import Kept, flower_environment
+from fedmer.flower.deploy import logs
+from fedmer.flower.deploy.logs import Lines, stamped, write_log
+from fedmer.flower.deploy.processes import Kept, flower_environment
+from fedmer.flower.node.resident import _told
 from fedmer.flower.records import put_failure
-from fedmer.flower.resident import _told
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) .*\S")
 PRINTED = """\

@@ -21,12 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.errors import InputError
-from fedmer.flower import masking
-from fedmer.flower.masked_sum import MaskedSum, masked_sum
-from fedmer.flower.masking import read_weights, written
-from fedmer.flower.policy import Policy
+from fedmer.flower.node import masking
+from fedmer.flower.node.policy import Policy
 from fedmer.flower.records import take_failure
-from fedmer.flower.terms import MODULUS, digest_of, grid
+from fedmer.flower.server.masked_sum import MaskedSum, masked_sum
+from fedmer.flower.terms import MODULUS, digest_of, grid, read_weights, written
 
 LETTER = b"\1" * 32
 STAGES = (Stage.SETUP, Stage.SHARE_KEYS, Stage.COLLECT_MASKED_VECTORS, Stage.UNMASK)
@@ -141,7 +140,7 @@ def test_an_honest_sum_is_the_weighted_sum(four: Nodes) -> None:
 
 def test_a_node_that_is_lost_is_not_in_the_sum(four: Nodes, monkeypatch: Any) -> None:
     first = next(iter(four.updates))
-    monkeypatch.setattr("fedmer.flower.masked_sum._ROLL_CALL", 0.1)
+    monkeypatch.setattr("fedmer.flower.server.masked_sum._ROLL_CALL", 0.1)
     four.dead = {first: Stage.COLLECT_MASKED_VECTORS}
     weights = weights_of(four, 0.4, 0.3, 0.2, 0.1)
     found = four.sum(weights)

@@ -16,7 +16,7 @@ from fedmer.data.remote import Request
 from fedmer.data.share import ClientShares, whole
 from fedmer.data.standardise import federated_statistics, statistics
 from fedmer.errors import InputError
-from fedmer.flower.node import FEWEST_TURNS, NodeData, NodeMemory, shape_for
+from fedmer.flower.node.data import FEWEST_TURNS, NodeData, NodeMemory, shape_for
 from tests.federations import small_corpus
 from tests.strategies import conversation, corpus_of
 

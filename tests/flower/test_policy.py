@@ -23,10 +23,10 @@ from fedmer.__main__ import main
 from fedmer.cli import DEFAULTS
 from fedmer.data.formats.native import write
 from fedmer.errors import InputError
-from fedmer.flower import node_work
-from fedmer.flower.client_half import header
-from fedmer.flower.folder import Federation
-from fedmer.flower.policy import OPEN, Policy, policy_for
+from fedmer.flower.client_side import header
+from fedmer.flower.deploy.folder import Federation
+from fedmer.flower.node import work as node_work
+from fedmer.flower.node.policy import OPEN, Policy, policy_for
 from fedmer.flower.records import take_failure
 from fedmer.flower.wire import put, put_broadcast, take
 from fedmer.messages import Broadcast

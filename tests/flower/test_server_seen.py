@@ -15,11 +15,11 @@ from flwr.common.constant import ErrorCode
 
 from fedmer.__main__ import main
 from fedmer.errors import InputError
-from fedmer.flower.deployment import see_server
-from fedmer.flower.folder import Federation
-from fedmer.flower.processes import free_port, only_one
+from fedmer.flower.deploy.folder import Federation
+from fedmer.flower.deploy.processes import free_port, only_one
 from fedmer.flower.records import why
-from fedmer.flower.round import wait_for
+from fedmer.flower.server.deployment import see_server
+from fedmer.flower.server.round import wait_for
 from tests.flower.test_deploy_init import DAY, Server, made
 
 

@@ -91,7 +91,7 @@ class Flower(Executor):
     def meet(self, request: Request) -> RemoteClients | None:
         if self.federation is None:
             return None
-        from fedmer.flower.deployment import Deployment
+        from fedmer.flower.server.deployment import Deployment
 
         if not self._settings:
             raise InputError(
@@ -134,7 +134,7 @@ class Flower(Executor):
         super().bind(trainer, state)
         if self.privacy is not None:
             _check_summable(trainer)
-        from fedmer.flower.rehearsal import Rehearsal
+        from fedmer.flower.server.rehearsal import Rehearsal
 
         self.rehearsal = Rehearsal(trainer)
         if self._met is not None:
@@ -143,7 +143,7 @@ class Flower(Executor):
 
     def open(self, received: Broadcast, cohort: Sequence[int]) -> None:
         super().open(received, cohort)
-        from fedmer.flower.round import FlowerRound
+        from fedmer.flower.server.round import FlowerRound
 
         self._round: FlowerRound = FlowerRound(self, self._connection(), cohort)
 

@@ -14,8 +14,8 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 
+from fedmer.flower.node.resident import work
 from fedmer.flower.records import put_failure, take_failure
-from fedmer.flower.resident import work
 from fedmer.printable import printable
 
 app = ClientApp()
@@ -42,7 +42,7 @@ def score(message: Message, context: Context) -> Message:
 @app.train()
 def mask(message: Message, context: Context) -> Message:
     """Take part in one stage of a masked sum."""
-    from fedmer.flower import masking
+    from fedmer.flower.node import masking
 
     began = time.monotonic()
     what = f"round {message.metadata.group_id}: masked sum, stage {_stage(message)}"

@@ -36,8 +36,8 @@ packages = ["."]
 publisher = "fedmer"
 
 [tool.flwr.app.components]
-serverapp = "fedmer.flower.relay:app"
-clientapp = "fedmer.flower.client_app:app"
+serverapp = "fedmer.flower.server.relay:app"
+clientapp = "fedmer.flower.node.client_app:app"
 
 [tool.flwr.app.config]
 relay = ""

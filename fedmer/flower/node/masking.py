@@ -6,7 +6,6 @@ each pair of keys masks one vector, and of each peer a node reveals its seed or 
 """
 
 import fcntl
-import json
 import math
 import os
 import secrets
@@ -31,9 +30,9 @@ from numpy.typing import NDArray
 
 from fedmer.errors import InputError
 from fedmer.flower.masks import CLIENT, harden
-from fedmer.flower.policy import Policy
+from fedmer.flower.node.policy import Policy
 from fedmer.flower.records import put_failure
-from fedmer.flower.terms import MODULUS, Terms, grid
+from fedmer.flower.terms import MODULUS, Terms, grid, read_weights
 
 _KEPT = "update"
 _LETTER = "update.letter"
@@ -172,31 +171,6 @@ def _check_unmask(
     if len(active) < own["threshold"]:
         raise InputError(f"fewer than {own['threshold']} nodes are left of the masked sum")
     policy.check_shares(weights, active)
-
-
-def read_weights(text: object) -> dict[int, float]:
-    """Node -> weight, from the text that :func:`written` makes.
-
-    Raises:
-        InputError: It is something else, or a weight is negative or not finite.
-    """
-    try:
-        pairs = json.loads(str(text))
-        weights = dict(pairs)
-        right = len(weights) == len(pairs) and all(
-            type(node) is int and type(weight) is float and 0 <= weight < math.inf
-            for node, weight in pairs
-        )
-    except (ValueError, TypeError, RecursionError):
-        right = False
-    if not right or not sum(weights.values()) > 0:
-        raise InputError("the weights of the masked sum cannot be read")
-    return weights
-
-
-def written(weights: Mapping[int, float]) -> str:
-    """Weights as text; every digit of them."""
-    return json.dumps([[node, float(weight)] for node, weight in sorted(weights.items())])
 
 
 def _weights(state: RecordDict) -> dict[int, float]:

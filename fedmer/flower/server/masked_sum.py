@@ -17,10 +17,9 @@ from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECOR
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedmer.flower.masking import written
 from fedmer.flower.masks import SERVER, harden
 from fedmer.flower.records import size, take_failure, why
-from fedmer.flower.terms import MODULUS, Terms, grid
+from fedmer.flower.terms import MODULUS, Terms, grid, written
 
 _PAUSES = (0.02, 0.5)
 _ROLL_CALL = 5.0

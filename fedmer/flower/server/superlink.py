@@ -4,8 +4,8 @@ One port serves the nodes, who sign what they send, and the interfaces that star
 tasks, where nobody has to prove anything. Whoever reached those could run code on every node. The
 guard lets other machines through to the first only, and nobody send more than it can bear.
 
-``python -m fedmer.flower.superlink KEYS OPTIONS`` takes the folder of the nodes' public keys, and
-the options of ``flower-superlink``.
+``python -m fedmer.flower.server.superlink KEYS OPTIONS`` takes the folder of the nodes' public
+keys, and the options of ``flower-superlink``.
 """
 
 import http.client
@@ -19,7 +19,8 @@ from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from fedmer.errors import InputError
-from fedmer.flower.guard import HEALTH, Application, BoundedProtocol, Guard
+from fedmer.flower.deploy.clock import HEALTH
+from fedmer.flower.server.guard import Application, BoundedProtocol, Guard
 
 if TYPE_CHECKING:
     from flwr.supercore.control import ControlHttpClient

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flwr.app import RecordDict
 
 from fedmer.flower.records import lost, portable, take_failure, why
-from fedmer.flower.relay import Relay, Reply, online, pull, push
+from fedmer.flower.server.relay import Relay, Reply, online, pull, push
 
 _PAUSES = (0.02, 0.5)
 """Seconds between two looks into the letter box: at first, and after a long wait."""

@@ -8,7 +8,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
-from fedmer.flower import masking
+from fedmer.flower.node import masking
 from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import put_answer, take_broadcast
 from fedmer.local import LocalTrainer

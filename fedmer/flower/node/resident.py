@@ -47,7 +47,7 @@ def work(
     """
     address = os.environ.get(SOCKET)
     if address is None:
-        from fedmer.flower.node_work import answer
+        from fedmer.flower.node.work import answer
 
         return answer(kind, content, own, state), state
     try:
@@ -73,7 +73,7 @@ def _call(address: str) -> Connection:
 
 def main(address: str) -> None:
     """Answer messages, one after the other, for as long as the process lives."""
-    from fedmer.flower.node_work import answer
+    from fedmer.flower.node.work import answer
 
     logging.basicConfig(format="%(levelname)s : %(message)s", level=logging.INFO)
     with Listener(address, family="AF_UNIX") as listener:

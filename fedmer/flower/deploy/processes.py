@@ -20,7 +20,7 @@ from types import FrameType, TracebackType
 
 from fedmer.errors import InputError
 from fedmer.files import FolderLock
-from fedmer.flower.logs import write_log
+from fedmer.flower.deploy.logs import write_log
 
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
@@ -129,7 +129,7 @@ class Kept:
     Args:
         words: The command.
         environment: All its variables.
-        log: Where its output goes, after what is there; see :mod:`fedmer.flower.logs`.
+        log: Where its output goes, after what is there; see :mod:`fedmer.flower.deploy.logs`.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:

@@ -17,8 +17,11 @@ import fedmer
 from fedmer.data.remote import Request
 from fedmer.data.standardise import Statistics
 from fedmer.errors import InputError
-from fedmer.flower import client_half
-from fedmer.flower.asked import (
+from fedmer.flower import client_side
+from fedmer.flower.node.data import NodeData, NodeMemory, shape_for
+from fedmer.flower.node.first_answer import FirstAnswer
+from fedmer.flower.node.policy import Policy
+from fedmer.flower.node.request import (
     request_in,
     round_in,
     run_in,
@@ -27,9 +30,6 @@ from fedmer.flower.asked import (
     speakers_in,
     statistics_in,
 )
-from fedmer.flower.first_answer import FirstAnswer
-from fedmer.flower.node import NodeData, NodeMemory, shape_for
-from fedmer.flower.policy import Policy
 from fedmer.flower.records import put_failure
 from fedmer.flower.wire import difference, layout_of, put
 from fedmer.local import LocalTrainer
@@ -118,14 +118,14 @@ def _fit(
         # without this node would differ by its update.
         trainer.client.seed = secrets.randbits(63)
     memory = _memory(content, own)
-    answer, remembered = client_half.fit(trainer, content, state, memory.before(round))
+    answer, remembered = client_side.fit(trainer, content, state, memory.before(round))
     memory.after(round, remembered)
     return answer
 
 
 def _score(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> RecordDict:
     trainer = _trainer(content, own, policy)
-    return client_half.score(trainer, content, _memory(content, own).before(round_in(content)))
+    return client_side.score(trainer, content, _memory(content, own).before(round_in(content)))
 
 
 def _trainer(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> LocalTrainer:

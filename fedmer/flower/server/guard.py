@@ -15,6 +15,8 @@ from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIG
 from flwr.supercore.primitives.asymmetric import bytes_to_public_key, verify_signature
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from fedmer.flower.deploy.clock import HEALTH
+
 _Scope = MutableMapping[str, Any]
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -23,7 +25,6 @@ Application = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 _THIS_MACHINE = ("127.0.0.1", "::1")
 _FOR_NODES = "/v1/fleet/"
-HEALTH = "/health"
 
 LARGEST_BODY = 16 * 2**20
 """Bytes of a request. Flower sends arrays in pieces of 5 MiB, however large a network is, and the

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
 
-from fedmer.flower.guard import HEALTH
-
+HEALTH = "/health"
+"""Where a server says that it is there, to anybody."""
 _SECONDS_TO_ANSWER = 10.0
 
 

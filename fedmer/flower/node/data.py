@@ -18,7 +18,7 @@ from fedmer.data.standardise import Statistics, moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
 from fedmer.files import remove_leftovers, replacing, write_atomically
-from fedmer.flower.first_answer import FirstAnswer
+from fedmer.flower.node.first_answer import FirstAnswer
 
 FEWEST_TURNS = 10
 """The sums of fewer turns' features would say too much about each of them."""

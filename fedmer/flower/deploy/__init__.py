@@ -1,0 +1,1 @@
+"""Bringing up servers and nodes: keys, folders, processes."""
