@@ -256,8 +256,8 @@ def test_a_node_keeps_nothing_for_a_masked_sum_and_sends_nothing(
     pytest.importorskip("flwr")
     from flwr.app import RecordDict
 
-    from fedmer.flower.client_side import fit, header
-    from fedmer.flower.wire import put_broadcast
+    from fedmer.flower.node.client_side import fit
+    from fedmer.flower.wire import header, put_broadcast
 
     loop = loop_over(Inline(), FedAvg())
     letter, state = RecordDict({"round": header(1, BAD, keep=True)}), RecordDict()

@@ -147,8 +147,8 @@ def test_what_comes_over_flower_is_on_the_device_of_whoever_gets_it(
     pytest.importorskip("flwr")
     from flwr.app import RecordDict
 
-    from fedmer.flower.client_side import fit, header
-    from fedmer.flower.wire import put_broadcast
+    from fedmer.flower.node.client_side import fit
+    from fedmer.flower.wire import header, put_broadcast
 
     trainer, received = silent(imported(path)(), monkeypatch)
     letter = RecordDict({"round": header(received.round, 0)})

@@ -16,9 +16,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedmer.errors import InputError
-from fedmer.flower import client_side
 from fedmer.flower.deploy.processes import Kept
-from fedmer.flower.node import masking
+from fedmer.flower.node import client_side, masking
 from fedmer.flower.records import put_failure
 from fedmer.flower.server.relay import Relay, online, serve
 from fedmer.local import LocalTrainer, fabric_for

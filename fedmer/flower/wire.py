@@ -20,6 +20,10 @@ from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.weights import FlatWeights, Layout
 
+FIT = "train.fit"
+SCORE = "evaluate"
+DESCRIBE = "query"
+"""Types of messages; a masked sum takes plain ``train``, as Flower's protocol wants it."""
 CPU = torch.device("cpu")
 _KINDS = {
     "float32": torch.float32,
@@ -44,6 +48,17 @@ _MOST_SCALARS = 32
 _LONGEST_NAME = 64
 _LARGEST_SCALAR = 1e38
 """Above what a loss in single precision can be, and far from where sums of many overflow."""
+
+
+def header(round: int, client: int, keep: bool = False) -> ConfigRecord:
+    """The head of every letter of a round.
+
+    Args:
+        round: From 0.
+        client: The id that the node has in this run.
+        keep: Leave the update with the node, for a masked sum.
+    """
+    return ConfigRecord({"round": round, "client": client, "keep": keep})
 
 
 class RefusedError(InputError):

@@ -21,12 +21,11 @@ from fedmer.data.corpus import Conversation, ConversationCorpus
 from fedmer.data.formats.native import write
 from fedmer.data.remote import Request
 from fedmer.data.standardise import statistics
-from fedmer.flower.client_side import header
 from fedmer.flower.node import work as node_work
 from fedmer.flower.node.data import NodeData
 from fedmer.flower.node.policy import Policy
 from fedmer.flower.server.deployment import _description
-from fedmer.flower.wire import RefusedError, put, put_broadcast, take, take_answer
+from fedmer.flower.wire import RefusedError, header, put, put_broadcast, take, take_answer
 from fedmer.messages import Broadcast
 from fedmer.parts import CLIENT_PARTS, build_trainer
 from tests.federations import small_corpus

@@ -23,12 +23,11 @@ from fedmer.__main__ import main
 from fedmer.cli import DEFAULTS
 from fedmer.data.formats.native import write
 from fedmer.errors import InputError
-from fedmer.flower.client_side import header
 from fedmer.flower.deploy.folder import Federation
 from fedmer.flower.node import work as node_work
 from fedmer.flower.node.policy import OPEN, Policy, policy_for
 from fedmer.flower.records import take_failure
-from fedmer.flower.wire import put, put_broadcast, take
+from fedmer.flower.wire import header, put, put_broadcast, take
 from fedmer.messages import Broadcast
 from fedmer.parts import CLIENT_PARTS, build_trainer
 from tests.federations import small_corpus

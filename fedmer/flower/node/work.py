@@ -17,7 +17,7 @@ import fedmer
 from fedmer.data.remote import Request
 from fedmer.data.standardise import Statistics
 from fedmer.errors import InputError
-from fedmer.flower import client_side
+from fedmer.flower.node import client_side
 from fedmer.flower.node.data import NodeData, NodeMemory, shape_for
 from fedmer.flower.node.first_answer import FirstAnswer
 from fedmer.flower.node.policy import Policy

@@ -17,14 +17,22 @@ from fedmer.data.remote import Description, RemoteClients, Request
 from fedmer.data.standardise import Moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
-from fedmer.flower.client_side import DESCRIBE, SCORE, header
 from fedmer.flower.deploy.certificates import answers, check_server
 from fedmer.flower.deploy.folder import CONNECTION, Federation
 from fedmer.flower.deploy.processes import flower_environment, is_in_use
 from fedmer.flower.server.mail import Mail
 from fedmer.flower.server.relay import Relay, online
 from fedmer.flower.server.round import say, wait_for
-from fedmer.flower.wire import MOST_EXAMPLES, RefusedError, put, put_broadcast, take
+from fedmer.flower.wire import (
+    DESCRIBE,
+    MOST_EXAMPLES,
+    SCORE,
+    RefusedError,
+    header,
+    put,
+    put_broadcast,
+    take,
+)
 from fedmer.messages import Broadcast
 from fedmer.printable import printable
 

@@ -10,14 +10,13 @@ from flwr.app import RecordDict
 
 from fedmer.contracts.executor import Traffic
 from fedmer.errors import InputError
-from fedmer.flower.client_side import FIT, header
 from fedmer.flower.records import portable
 from fedmer.flower.server.mail import Answer, Mail
 from fedmer.flower.server.masked_sum import masked_sum
 from fedmer.flower.server.rehearsal import Rehearsal
 from fedmer.flower.server.relay import Relay
 from fedmer.flower.terms import digest_of
-from fedmer.flower.wire import RefusedError, put_broadcast, take_answer
+from fedmer.flower.wire import FIT, RefusedError, header, put_broadcast, take_answer
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.plugins.privacy.secure_sum import SecureSum

@@ -15,22 +15,6 @@ from fedmer.local import LocalTrainer
 from fedmer.messages import Update
 from fedmer.weights import Layout
 
-FIT = "train.fit"
-SCORE = "evaluate"
-DESCRIBE = "query"
-"""Types of messages; a masked sum takes plain ``train``, as Flower's protocol wants it."""
-
-
-def header(round: int, client: int, keep: bool = False) -> ConfigRecord:
-    """The head of every letter of a round.
-
-    Args:
-        round: From 0.
-        client: The id that the node has in this run.
-        keep: Leave the update with the node, for a masked sum.
-    """
-    return ConfigRecord({"round": round, "client": client, "keep": keep})
-
 
 def fit(
     trainer: LocalTrainer, content: RecordDict, state: RecordDict, memory: dict[str, Any]
