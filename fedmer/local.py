@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient, restart
 from fedmer.contracts.aggregator import Aggregator, ClientRound
+from fedmer.contracts.client import ClientMemory
 from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
@@ -117,11 +118,11 @@ class LocalTrainer:
         self.data = dict(data) if isinstance(data, Mapping) else dict(enumerate(data))
         self.aggregator = aggregator
         self.training = training
-        self.own = flatten(client.network)
+        self.weights = flatten(client.network)
         self._parameters = list(client.network.parameters())
         self.schedule = Schedule(client.optimizer, client.lr_scheduler, self._parameters)
         self._optimizer: Optimizer | None = None
-        self._initial = self.own.clone()
+        self._initial = self.weights.clone()
         self._cache = BatchCache(self.fabric.device)
         self.memory = Spool()
         """What clients keep between rounds, by id."""
@@ -137,32 +138,45 @@ class LocalTrainer:
         Raises:
             NotFiniteError: As :meth:`report`.
         """
-        summary, update, memory = self.work(client, received, self.memory.get(client, {}))
-        if memory:
-            self.memory[client] = memory
+        summary, update, memory = self.work(client, received, self.recall(client))
+        self.remember(client, memory)
         return summary, update
 
+    def recall(self, client: int) -> ClientMemory:
+        """What a client has kept until now."""
+        kept: ClientMemory = self.memory.get(client, ClientMemory())
+        return kept
+
+    def remember(self, client: int, memory: ClientMemory) -> None:
+        """Keep what a client shall find when it next takes part, if anything."""
+        if memory:
+            self.memory[client] = memory
+
     def work(
-        self, client: int, received: Broadcast, memory: dict[str, Any]
-    ) -> tuple[Summary, Update | None, dict[str, Any]]:
+        self, client: int, received: Broadcast, memory: ClientMemory
+    ) -> tuple[Summary, Update | None, ClientMemory]:
         """The same as :meth:`fit`, with what the client remembers handed in and out.
 
         Raises:
             NotFiniteError: As :meth:`report`.
         """
         self.prepare(received, memory)
-        own = self.begin(received, memory)
-        loss, optimizer = self._train(client, own, memory.get("optimizer"))
-        return self.report(client, own, loss, optimizer)
+        context = self.begin(received, memory)
+        loss, optimizer = self._train(client, context, memory.optimizer)
+        return self.report(client, context, loss, optimizer)
 
-    def begin(self, received: Broadcast, memory: Mapping[str, Any]) -> ClientRound:
+    def begin(self, received: Broadcast, memory: ClientMemory) -> ClientRound:
         """What the rule's client half sees of a round; ``memory`` stays as it is."""
         # A copy, since the rule may change it in place in a round that then comes to nothing.
-        return ClientRound(self.client, received, _detached(memory.get("rule", {})))
+        return ClientRound(self.client, received, _detached(memory.rule))
 
     def report(
-        self, client: int, own: ClientRound, loss: float, optimizer: dict[str, Any] | None = None
-    ) -> tuple[Summary, Update | None, dict[str, Any]]:
+        self,
+        client: int,
+        context: ClientRound,
+        loss: float,
+        optimizer: dict[str, Any] | None = None,
+    ) -> tuple[Summary, Update | None, ClientMemory]:
         """What a client whose trained weights are in the resident network sends and remembers.
 
         Raises:
@@ -171,24 +185,23 @@ class LocalTrainer:
         """
         if not math.isfinite(loss):
             raise NotFiniteError(f"its loss is {loss}")
-        _check_finite("weights", self.own)
+        _check_finite("weights", self.weights)
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
-            scalars={"train_loss": loss, "steps": own.steps},
-            tensors=self._summarize(client, own),
+            train_loss=loss,
+            steps=context.steps,
+            tensors=self._summarize(client, context),
         )
         _check_finite("summary", summary.tensors)
-        attached = self.aggregator.attach(own) if self.exchanged else {}
+        attached = self.aggregator.attach(context) if self.exchanged else {}
         _check_finite("attached tensors", attached)
-        kept = {"rule": own.memory, "optimizer": optimizer}
-        _check_finite("memory", tensors_in(kept))
-        memory = {name: value for name, value in kept.items() if value}
-        if self.personal:
-            memory["weights"] = {name: self.own[name].clone() for name in self.personal}
+        personal = {name: self.weights[name].clone() for name in self.personal}
+        memory = ClientMemory(context.memory, optimizer or {}, personal)
+        _check_finite("memory", tensors_in([context.memory, optimizer or {}]))
         if not self.exchanged:
             return summary, None, memory
-        sent = self.sent(self.own)
+        sent = self.sent(self.weights)
         weights = FlatWeights.of({**sent, **attached}) if attached else sent
         return summary, Update(client, weights), memory
 
@@ -200,17 +213,17 @@ class LocalTrainer:
 
     def load(self, client: int, received: Broadcast) -> None:
         """Put the weights that a client would use now into the resident network."""
-        self.prepare(received, self.memory.get(client, {}))
+        self.prepare(received, self.recall(client))
 
-    def prepare(self, received: Broadcast, memory: Mapping[str, Any]) -> None:
+    def prepare(self, received: Broadcast, memory: ClientMemory) -> None:
         """The same as :meth:`load`, with what the client remembers handed in."""
-        copy_weights(self.own, self.start(received, memory))
+        copy_weights(self.weights, self.start(received, memory))
 
-    def start(self, received: Broadcast, memory: Mapping[str, Any]) -> Weights:
+    def start(self, received: Broadcast, memory: ClientMemory) -> Weights:
         """The weights that a client begins with: received, its own, or those of the first day."""
         if received.weights is not None and not self.personal:
             return received.weights
-        kept = memory.get("weights") or self._initial
+        kept = memory.weights or self._initial
         return {**{name: kept[name] for name in self.personal}, **(received.weights or {})}
 
     @property
@@ -232,15 +245,17 @@ class LocalTrainer:
         return None if metrics.empty else metrics.scores()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"memory": dict(self.memory), "initial": dict(self._initial)}
+        memory = {client: kept.state_dict() for client, kept in self.memory.items()}
+        return {"memory": memory, "initial": dict(self._initial)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.memory.clear()
-        self.memory.update(state["memory"])
+        for client, kept in state["memory"].items():
+            self.memory[client] = ClientMemory.from_state(kept)
         self._initial = FlatWeights.of(state["initial"])
 
     def _train(
-        self, client: int, own: ClientRound, state: dict[str, Any] | None
+        self, client: int, context: ClientRound, state: dict[str, Any]
     ) -> tuple[float, dict[str, Any] | None]:
         """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
         # A module looks at whatever is set on it, which is more than a small step can afford.
@@ -251,20 +266,20 @@ class LocalTrainer:
             self.client.class_weights = weights
 
         if self.client.teacher is not None:
-            load_weights(self.client.teacher, own.received.weights or self._initial)
+            load_weights(self.client.teacher, context.received.weights or self._initial)
             self.client.teacher.eval()
         clip = self.training.gradient_clip_val or None
         keep = self.training.optimizer_state == "keep"
         strategy = self.fabric.strategy
         total: Tensor | None = None
-        optimizer = self._begin_optimizer(state, own.received.round)
+        optimizer = self._begin_optimizer(state, context.received.round)
         data = self.data[client].train
         size = self.training.batch_size
         order = EpochOrder(len(data), self.client.seed, client, size)
         with torch.random.fork_rng(devices=self._random_devices()):
             for epoch in range(self.training.epochs):
                 # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
-                lifetime = own.received.round * self.training.epochs + epoch
+                lifetime = context.received.round * self.training.epochs + epoch
                 order.set_epoch(lifetime)
                 batches = self._cache.batches(data, list(order), size, client)
                 for index, batch in enumerate(batches):
@@ -273,7 +288,7 @@ class LocalTrainer:
                     with self.fabric.autocast():
                         output = self.client(batch)
                         supervised = self.client.supervised_loss(output, batch)
-                        loss = self.aggregator.client_loss(supervised, output, batch, own)
+                        loss = self.aggregator.client_loss(supervised, output, batch, context)
                     for parameter in self._parameters:
                         parameter.grad = None
                     strategy.backward(loss, None)
@@ -284,15 +299,15 @@ class LocalTrainer:
                             self.module, optimizer, max_norm=clip, error_if_nonfinite=False
                         )
                     self.client.on_before_optimizer_step(optimizer)
-                    self.aggregator.on_before_optimizer_step(own)
+                    self.aggregator.on_before_optimizer_step(context)
                     strategy.optimizer_step(optimizer)
-                    own.steps += 1
+                    context.steps += 1
                     total = loss.detach() if total is None else total + loss.detach()
         # No copy: an optimizer that is kept does not train the next client.
-        mean = math.nan if total is None else float(total) / own.steps
+        mean = math.nan if total is None else float(total) / context.steps
         return mean, dict(optimizer.state_dict()) if keep else None
 
-    def _begin_optimizer(self, state: dict[str, Any] | None, round: int) -> Optimizer:
+    def _begin_optimizer(self, state: dict[str, Any], round: int) -> Optimizer:
         """One that knows nothing but ``state`` and the round; the same one for all clients, where
         it can."""
         keep = self.training.optimizer_state == "keep"
@@ -306,9 +321,9 @@ class LocalTrainer:
         return self._optimizer
 
     @torch.no_grad()
-    def _summarize(self, client: int, own: ClientRound) -> Mapping[str, Tensor]:
+    def _summarize(self, client: int, context: ClientRound) -> Mapping[str, Tensor]:
         with self.fabric.autocast():
-            return self.aggregator.summarize(own, self._seen(client))
+            return self.aggregator.summarize(context, self._seen(client))
 
     def _seen(self, client: int) -> Iterator[Batch]:
         """A client's dialogues for a network that does not learn; for a rule that never asks, no
@@ -327,7 +342,7 @@ class LocalTrainer:
                 everybody = torch.stack(list(counts.values())).sum(dim=0)
             counts = dict.fromkeys(counts, everybody)
         device = self.fabric.device
-        return {client: inverse_frequencies(own).to(device) for client, own in counts.items()}
+        return {client: inverse_frequencies(count).to(device) for client, count in counts.items()}
 
     def _random_devices(self) -> list[int]:
         device = self.fabric.device

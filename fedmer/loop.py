@@ -51,7 +51,7 @@ class RoundReport:
     def train_loss(self) -> float:
         """Mean loss of the cohort, weighted by examples."""
         examples = sum(summary.examples for summary in self.summaries)
-        total = sum(s.scalars["train_loss"] * s.examples for s in self.summaries)
+        total = sum(s.train_loss * s.examples for s in self.summaries)
         return total / examples
 
 

@@ -50,18 +50,20 @@ class Summary:
     Args:
         client: The client's id.
         examples: Labelled turns that it trained on.
-        scalars: Numbers for the record, such as the mean training loss.
+        train_loss: Mean loss of its steps.
+        steps: Optimizer steps that it made.
         tensors: What the rule needs, such as ``(C, D)`` class prototypes and ``(C,)`` counts.
     """
 
     client: int
     examples: int
-    scalars: Mapping[str, float] = field(default_factory=dict)
+    train_loss: float = 0.0
+    steps: int = 1
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        return nbytes(self.tensors) + 8 * (1 + len(self.scalars))
+        return nbytes(self.tensors) + 8 * 3
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What clients leave behind, in memory up to a limit and in mapped files beyond."""
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from fedmer.files import TemporaryFolder, explained
 
 
 class Spool(MutableMapping[int, Any]):
-    """Client id -> dictionaries, lists, numbers and tensors, nested as you like.
+    """Client id -> dataclasses, dictionaries, lists, numbers and tensors, nested as you like.
 
     What was put in first stays in memory; once ``limit`` bytes of tensors are reached, the rest
     goes into files of a temporary folder. Reading from there maps a file, so that only what is
@@ -93,6 +94,8 @@ class Spool(MutableMapping[int, Any]):
 def _size(value: Any) -> int:
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
+    if is_dataclass(value):
+        return sum(map(_size, vars(value).values()))
     if isinstance(value, Mapping):
         return sum(map(_size, value.values()))
     if isinstance(value, Sequence) and not isinstance(value, str):

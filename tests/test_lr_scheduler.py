@@ -168,7 +168,7 @@ def test_a_node_trains_at_the_rate_of_the_round() -> None:
     steady = build_trainer(settings, CORPUS.shape, dict(enumerate(CLIENTS)))
     bits = []
     for trainer in (node, steady):
-        _, update = trainer.fit(0, Broadcast(2, trainer.own.clone()))
+        _, update = trainer.fit(0, Broadcast(2, trainer.weights.clone()))
         assert update is not None
         bits.append({name: value.clone() for name, value in update.weights.items()})
     assert all(torch.equal(bits[0][name], bits[1][name]) for name in bits[0])

@@ -1,14 +1,44 @@
 """What rules and executors ask of the client side, and nothing more of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Self
+
+from torch import Tensor
 
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
-from fedmer.messages import Broadcast, Summary, Update
+from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.spool import Spool
+
+
+@dataclass(frozen=True)
+class ClientMemory:
+    """What a client keeps between the rounds in which it takes part. False if that is nothing.
+
+    Args:
+        rule: What the rule's client side keeps, by name.
+        optimizer: The state of the optimizer, where it is kept.
+        weights: Those of its weights that do not travel.
+    """
+
+    rule: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    weights: Weights = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it that is not empty, as dictionaries, numbers and tensors."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`state_dict`."""
+        return cls(**state)
 
 
 class ClientSide(Protocol):

@@ -42,7 +42,7 @@ class Simulation:
         import ray.cloudpickle
 
         self.clients = len(trainer.data)
-        self.memory = trainer.memory
+        self.trainer = trainer
         self.relay = Relay()
         folder = Path(self.relay.address).parent
         client_side = (
@@ -78,14 +78,13 @@ class Simulation:
 
     def complete(self, client: int, letter: RecordDict) -> None:
         """Add what a client remembers: its node forgets it when the run ends, and we resume."""
-        remembered = client_side.to_bytes(self.memory.get(client, {}))
+        remembered = client_side.to_bytes(self.trainer.recall(client))
         letter["memory"] = ConfigRecord({"bytes": remembered})
 
     def keep(self, client: int, answer: RecordDict) -> None:
         """Take over what a client remembers."""
         memory = client_side.from_bytes(bytes(answer.config_records.pop("memory")["bytes"]))  # type: ignore[arg-type]
-        if memory:
-            self.memory[client] = memory
+        self.trainer.remember(client, memory)
 
     def close(self) -> None:
         """End the simulation, and all processes of Ray that it started."""

@@ -44,9 +44,7 @@ _MOST_TEXT = 2**20
 _MOST_AXES = 16
 _COUNTS = "counts."
 """How names of tensors begin that count the turns behind prototypes; see fedmer.prototypes."""
-_MOST_SCALARS = 32
-_LONGEST_NAME = 64
-_LARGEST_SCALAR = 1e38
+_LARGEST_LOSS = 1e38
 """Above what a loss in single precision can be, and far from where sums of many overflow."""
 
 
@@ -184,8 +182,8 @@ def put_answer(content: RecordDict, summary: Summary, update: Update | None) -> 
     content["summary"] = ConfigRecord(
         {
             "examples": summary.examples,
-            "names": list(summary.scalars),
-            "scalars": [float(value) for value in summary.scalars.values()],
+            "train_loss": float(summary.train_loss),
+            "steps": summary.steps,
         }
     )
     put(content, "summary.tensors", summary.tensors)
@@ -217,35 +215,22 @@ def take_answer(
         RefusedError: As :func:`take`, or its numbers are impossible.
     """
     try:
-        own: Any = content.config_records["summary"]
-        names, values, examples = own["names"], own["scalars"], own["examples"]
-        scalars = dict(zip(names, values, strict=True))
-    except (KeyError, ValueError, TypeError) as error:
+        numbers: Any = content.config_records["summary"]
+        examples, loss, steps = numbers["examples"], numbers["train_loss"], numbers["steps"]
+    except (KeyError, TypeError) as error:
         raise RefusedError("its summary is missing or cannot be read") from error
     if type(examples) is not int or not 0 < examples <= most:
         raise RefusedError(f"it claims {_short(examples)} labelled turns, of at most {most}")
-    _check_scalars(scalars, len(names), most_steps)
+    if type(loss) is not float or not abs(loss) <= _LARGEST_LOSS:
+        raise RefusedError(f"it claims a mean loss of {_short(loss)}")
+    if type(steps) is not int or not 0 < steps <= most_steps:
+        raise RefusedError(f"it claims {_short(steps)} steps, of at most {most_steps}")
     tensors = take(content, "summary.tensors", summary_layout, device)
     _check_counts(tensors, most)
     update = None
     if "update" in content:
         update = Update(client, take(content, "update", update_layout, device))
-    return Summary(client, examples, scalars, tensors), update
-
-
-def _check_scalars(scalars: Mapping[Any, Any], count: int, most_steps: int) -> None:
-    """A few finite numbers, each with a name of its own; the loss and the steps among them."""
-    right = (
-        count == len(scalars) <= _MOST_SCALARS
-        and all(isinstance(name, str) and len(name) <= _LONGEST_NAME for name in scalars)
-        and all(
-            isinstance(value, float) and abs(value) <= _LARGEST_SCALAR for value in scalars.values()
-        )
-        and "train_loss" in scalars
-    )
-    steps = scalars.get("steps", 0.0)
-    if not right or not 0 < steps <= most_steps or not steps.is_integer():
-        raise RefusedError(f"its numbers are {_short(scalars)}")
+    return Summary(client, examples, loss, steps, tensors), update
 
 
 def _check_counts(tensors: Mapping[str, Tensor], most: int) -> None:

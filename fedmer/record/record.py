@@ -317,7 +317,7 @@ def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
             "client": summary.client,
             "name": data[summary.client].name,
             "examples": summary.examples,
-            "train_loss": summary.scalars["train_loss"],
+            "train_loss": summary.train_loss,
             "weight": report.weights[summary.client],
             "class_weights": _listed(report.class_weights.get(summary.client)),
             **(own[summary.client].totals if summary.client in own else {}),

@@ -19,8 +19,8 @@ from tests.federations import clients_of, federation, same_bits, small_corpus, w
 def test_two_clients_worked_out_by_hand() -> None:
     state, rule = ServerState(small_network()), FedNova()
     cohort = [
-        (Summary(4, 10, {"steps": 2}), small_update((5, 2), level=10, seen=3)),
-        (Summary(7, 30, {"steps": 4}), small_update((1, 10), level=20, seen=9)),
+        (Summary(4, 10, steps=2), small_update((5, 2), level=10, seen=3)),
+        (Summary(7, 30, steps=4), small_update((1, 10), level=20, seen=9)),
     ]
     weights = join(rule, state, rule.server_optimizer(state.network.parameters()), cohort)
     assert weights == pytest.approx({4: 0.4, 7: 0.6})
@@ -48,7 +48,7 @@ def test_the_streamed_step_is_that_of_the_paper(seed: int, cohort: list[tuple[in
         expected -= effective * n / total * (start - end) / tau
     rule = FedNova()
     messages = [
-        (Summary(i, n, {"steps": tau}), {"weight": end})
+        (Summary(i, n, steps=tau), {"weight": end})
         for i, ((n, tau), end) in enumerate(zip(cohort, ends, strict=True))
     ]
     weights = join(
@@ -68,7 +68,7 @@ def test_equal_steps_are_averaging(seed: int, steps: int, examples: list[int]) -
         network = torch.nn.Linear(3, 2, bias=False)
         torch.nn.init.constant_(network.weight, 100.0)
         cohort = [
-            (Summary(i, n, {"steps": steps}), update)
+            (Summary(i, n, steps=steps), update)
             for i, (n, update) in enumerate(zip(examples, updates, strict=True))
         ]
         join(rule, ServerState(network), rule.server_optimizer(network.parameters()), cohort)
@@ -89,6 +89,6 @@ def test_clients_of_one_step_are_averaged_bit_for_bit(batch_size: int, equal: bo
     for number in range(2):
         plain.run_round(number)
         report = by_step.run_round(number)
-    steps = {int(summary.scalars["steps"]) for summary in report.summaries}
+    steps = {int(summary.steps) for summary in report.summaries}
     assert (steps == {1}) == equal
     assert same_bits(weights_of(plain), weights_of(by_step)) == equal

@@ -48,9 +48,9 @@ def test_heads_stay_with_their_clients_and_the_body_is_everybodys(rule: type[Agg
     assert not received.weights.keys() & set(heads)
     assert report.bytes_down == received.nbytes * 8
     loop.trainer.load(0, received)
-    mine = loop.trainer.own.clone()
+    mine = loop.trainer.weights.clone()
     loop.trainer.load(1, received)
-    same = {name: torch.equal(value, mine[name]) for name, value in loop.trainer.own.items()}
+    same = {name: torch.equal(value, mine[name]) for name, value in loop.trainer.weights.items()}
     assert all(same[name] for name in same if name not in heads)
     assert not all(same[name] for name in heads)
     assert loop.trainer.trained == list(range(8))
@@ -72,5 +72,5 @@ def test_workers_and_a_resumed_run_give_the_same_bits() -> None:
         assert same_bits(weights_of(straight), weights_of(other))
         assert straight.trainer.trained == other.trainer.trained
         for client in straight.trainer.trained:
-            one, two = straight.trainer.memory[client], other.trainer.memory[client]
-            assert same_bits(one["weights"], two["weights"])
+            one, two = straight.trainer.recall(client), other.trainer.recall(client)
+            assert same_bits(one.weights, two.weights)

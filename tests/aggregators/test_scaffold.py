@@ -100,7 +100,7 @@ def test_the_control_is_option_two_of_the_paper_for_sgd() -> None:
         summary, update = loop.trainer.fit(i, received)
         assert update is not None
         assert received.weights is not None
-        steps = summary.scalars["steps"]
+        steps = summary.steps
         assert steps > 1
         for name, control in memory_of(loop, i).items():
             parameter = name.removeprefix(CONTROL)
@@ -157,7 +157,7 @@ def test_the_correction_comes_after_clipping() -> None:
     assert received.weights is not None
     summary, update = loop.trainer.fit(0, received)
     assert update is not None
-    assert summary.scalars["steps"] == 1
+    assert summary.steps == 1
     own = memory_of(loop, 0)
     norm = torch.cat([own[CONTROL + name].flatten() for name in names]).norm()
     assert float(norm) == pytest.approx(clip, rel=1e-3)

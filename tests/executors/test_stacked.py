@@ -62,7 +62,7 @@ def run(
     executor.close()
     found = {name: value.clone() for name, value in loop.state.network.state_dict().items()}
     for i, memory in trainer.memory.items():
-        found |= {f"{i} {name}": value for name, value in memory["weights"].items()}
+        found |= {f"{i} {name}": value for name, value in memory.weights.items()}
     return found
 
 

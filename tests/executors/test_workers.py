@@ -46,7 +46,7 @@ def outcome(rule: Aggregator, executor: Executor, rounds: int = 3) -> dict[str, 
         executor.close()
     found = weights_of(loop) | {f"rule {n}": v for n, v in loop.state.tensors.items()}
     for client, memory in loop.trainer.memory.items():
-        for kind, kept in memory.items():
+        for kind, kept in memory.state_dict().items():
             tensors = kept["state"][0] if kind == "optimizer" else kept
             found |= {f"{client} {kind} {n}": torch.as_tensor(v) for n, v in tensors.items()}
     return found

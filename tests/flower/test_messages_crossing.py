@@ -110,7 +110,7 @@ class Crossing:
             numbers[f"{name}.deviation"] = torch.from_numpy(found.deviation)
         data = {0: NodeData.read(path, self.request).client(None)}
         self.trainer = build_trainer(settings, self.corpus.shape, data)
-        weights = dict(self.trainer.own.clone()) if self.trainer.exchanged else None
+        weights = dict(self.trainer.weights.clone()) if self.trainer.exchanged else None
         tensors: dict[str, torch.Tensor] = {}
         for round in (0, 1):
             letter = RecordDict({"run": run, "round": header(round, 0)})
@@ -209,12 +209,11 @@ def test_what_goes_up_is_what_the_manual_lists(rule: str, own: dict[str, str]) -
         expected = {"summary", "summary.tensors", "summary.tensors.layout"}
         assert set(content) == expected | ({"update", "update.layout"} if averages else set())
         summary, update = take_answer(content, 0)
-        assert set(content.config_records["summary"]) == {"examples", "names", "scalars"}
-        assert set(summary.scalars) == {"train_loss", "steps"}
+        assert set(content.config_records["summary"]) == {"examples", "train_loss", "steps"}
         assert summary.examples == int(take(described, "numbers")["counts"].sum())
         assert (update is not None) == averages
         if update is not None:
-            assert list(update.weights) == list(sent.trainer.own)
+            assert list(update.weights) == list(sent.trainer.weights)
         for tensor in summary.tensors.values():
             # A row a class at most, and never one a turn.
             assert tensor.ndim == 0 or tensor.shape[0] == sent.corpus.shape.classes

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmer.contracts.client import ClientMemory
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats.native import write
 from fedmer.data.remote import Request
@@ -153,12 +154,12 @@ def test_a_shape_has_room_for_the_most_people() -> None:
     assert (shape_for(corpus, 7).speakers, shape_for(corpus, 2).speakers) == (7, 3)
 
 
-def memory_of(number: int) -> dict:
-    return {"rule": {"c": torch.tensor([float(number)])}}
+def memory_of(number: int) -> ClientMemory:
+    return ClientMemory(rule={"c": torch.tensor([float(number)])})
 
 
-def number_in(memory: dict) -> int | None:
-    return int(memory["rule"]["c"]) if memory else None
+def number_in(memory: ClientMemory) -> int | None:
+    return int(memory.rule["c"]) if memory else None
 
 
 def files(folder: Path) -> list[str]:
@@ -167,12 +168,12 @@ def files(folder: Path) -> list[str]:
 
 def test_memory_goes_from_round_to_round(tmp_path: Path) -> None:
     memory = NodeMemory(tmp_path / "run")
-    assert memory.before(0) == {}
-    memory.after(0, {})
+    assert not memory.before(0)
+    memory.after(0, ClientMemory())
     assert not (tmp_path / "run").exists()
     memory.after(0, memory_of(0))
     assert number_in(memory.before(1)) == 0
-    assert memory.before(0) == {}
+    assert not memory.before(0)
     memory.after(3, memory_of(3))  # two rounds went by without this node
     assert number_in(NodeMemory(tmp_path / "run").before(4)) == 3
     assert number_in(memory.before(3)) == 0
@@ -199,7 +200,7 @@ def test_a_round_that_is_repeated_replaces_what_came_of_it(tmp_path: Path) -> No
     memory.after(2, memory_of(20))
     assert files(tmp_path) == ["000001.pt", "000002.pt"]
     assert number_in(memory.before(3)) == 20
-    memory.after(1, {})
+    memory.after(1, ClientMemory())
     assert files(tmp_path) == []
 
 
@@ -237,9 +238,9 @@ def test_what_an_attempt_that_was_given_up_left_behind_is_forgotten(tmp_path: Pa
     memory = NodeMemory(tmp_path)
     memory.begin("first", 0)
     for number in range(4):
-        memory.after(number, {"round": number})
+        memory.after(number, memory_of(number))
     memory.begin("first", 0)
-    assert memory.before(4) == {"round": 3}
+    assert number_in(memory.before(4)) == 3
     # The server lost round 3, goes on with it, and the node is not there until round 4.
     memory.begin("second", 3)
-    assert memory.before(4) == {"round": 2}
+    assert number_in(memory.before(4)) == 2

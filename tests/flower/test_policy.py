@@ -63,7 +63,7 @@ def begun(rule: str) -> tuple[dict[str, Any], Broadcast]:
     settings |= {"local": {"epochs": 1, "batch_size": 4}}
     settings |= {"seed": 0, "precision": "32-true"}
     trainer = build_trainer(settings, corpus.shape, {})
-    weights = dict(trainer.own.clone()) if trainer.exchanged else None
+    weights = dict(trainer.weights.clone()) if trainer.exchanged else None
     return dict(head(settings, corpus, "none")), Broadcast(0, weights)
 
 

@@ -198,13 +198,14 @@ def test_a_truth_value_is_zero_or_one() -> None:
         take(with_array(payload, [["a", [2], "bool"]], key="bool"), "w")
 
 
-SUMMARY = Summary(3, 12, {"train_loss": 0.5, "steps": 4}, {"p": torch.ones(2, 2)})
+SUMMARY = Summary(3, 12, 0.5, 4, {"p": torch.ones(2, 2)})
 
 
 @given(
     dictionaries(),
     dictionaries(),
-    st.dictionaries(NAMES, st.floats(-1e38, 1e38), max_size=3),
+    st.floats(-1e38, 1e38),
+    st.integers(1, wire.MOST_EXAMPLES),
     st.integers(1, wire.MOST_EXAMPLES),
     st.booleans(),
 )
@@ -212,16 +213,17 @@ SUMMARY = Summary(3, 12, {"train_loss": 0.5, "steps": 4}, {"p": torch.ones(2, 2)
 def test_an_answer_comes_back(
     own: dict[str, Tensor],
     weights: dict[str, Tensor],
-    scalars: dict[str, float],
+    loss: float,
+    steps: int,
     examples: int,
     sends: bool,
 ) -> None:
-    scalars |= {"train_loss": 1.5, "steps": 2.0}
-    summary = Summary(3, examples, scalars, own)
+    summary = Summary(3, examples, loss, steps, own)
     content = RecordDict()
     put_answer(content, summary, Update(3, weights) if sends else None)
     found, update = take_answer(content, 3, Layout.of(own), Layout.of(weights))
-    assert (found.client, found.examples, dict(found.scalars)) == (3, examples, scalars)
+    assert (found.client, found.examples) == (3, examples)
+    assert (found.train_loss, found.steps) == (loss, steps)
     assert same(found.tensors, own)
     assert (update is None) == (not sends)
     if update is not None:
@@ -250,22 +252,15 @@ def test_a_broadcast_comes_back(round: int, weights: dict[str, Tensor] | None) -
         ({"examples": True}, "claims True labelled turns"),
         ({"examples": 3.0}, r"claims 3\.0 labelled turns"),
         ({"examples": "3"}, "claims 3 labelled turns"),
-        ({"scalars": [math.nan, 4.0]}, "its numbers are"),
-        ({"scalars": [0.5, math.inf]}, "its numbers are"),
-        ({"scalars": [1, 4]}, "its numbers are"),
-        ({"scalars": ["0.5", "4"]}, "its numbers are"),
-        ({"scalars": [0.5]}, "summary is missing or cannot be read"),
-        ({"names": ["loss", "steps"]}, "its numbers are"),
-        ({"names": ["train_loss", "paces"]}, "its numbers are"),
-        ({"scalars": [0.5, 0.0]}, "its numbers are"),
-        ({"scalars": [0.5, -1.0]}, "its numbers are"),
-        ({"names": 3}, "summary is missing or cannot be read"),
-        ({"names": []}, "summary is missing or cannot be read"),
-        ({"names": ["train_loss", "steps", "steps"], "scalars": [0.5, 4.0, 4.0]}, "its numbers"),
-        ({"names": ["train_loss", "s" * 65], "scalars": [0.5, 4.0]}, "its numbers are"),
-        ({"scalars": [1e39, 4.0]}, "its numbers are"),
-        ({"scalars": [0.5, 3.5]}, "its numbers are"),
-        ({"scalars": [0.5, 1e30]}, "its numbers are"),
+        ({"train_loss": math.nan}, "claims a mean loss of nan"),
+        ({"train_loss": -math.inf}, "claims a mean loss of -inf"),
+        ({"train_loss": 1e39}, "claims a mean loss of"),
+        ({"train_loss": 1}, "claims a mean loss of 1"),
+        ({"train_loss": "0.5"}, "claims a mean loss of 0.5"),
+        ({"steps": 0}, "claims 0 steps"),
+        ({"steps": -1}, "claims -1 steps"),
+        ({"steps": 3.0}, "claims 3.0 steps"),
+        ({"steps": 10**15}, "claims 1000000000000000 steps, of at most 1000000000000"),
         ({"examples": 10**15}, "claims 1000000000000000 labelled turns, of at most 1000000000000"),
     ],
 )
@@ -277,12 +272,21 @@ def test_an_impossible_summary_is_refused(changes: dict[str, Any], said: str) ->
         take_answer(content, 3)
 
 
-def answer_of(scalars: dict[str, float], examples: Any, counts: list[int]) -> RecordDict:
+@pytest.mark.parametrize("name", ["examples", "train_loss", "steps"])
+def test_a_summary_that_lacks_a_number_is_refused(name: str) -> None:
+    content = RecordDict()
+    put_answer(content, SUMMARY, None)
+    del content.config_records["summary"][name]
+    with pytest.raises(RefusedError, match="summary is missing or cannot be read"):
+        take_answer(content, 3)
+
+
+def answer_of(loss: float, steps: int, examples: Any, counts: list[int]) -> RecordDict:
     """What a client sends that claims all this."""
     tensors = {"prototypes.fused": torch.ones(len(counts), 2)}
     tensors["counts.fused"] = torch.tensor(counts, dtype=torch.int64)
     content = RecordDict()
-    put_answer(content, Summary(0, 1, scalars, tensors), None)
+    put_answer(content, Summary(0, 1, loss, steps, tensors), None)
     content.config_records["summary"]["examples"] = examples
     return content
 
@@ -291,11 +295,8 @@ CLAIMS = st.integers(-3, 40) | st.integers(-(2**63), 2**63 - 1)
 
 
 @given(
-    st.dictionaries(
-        st.sampled_from(["train_loss", "steps", "x"]) | NAMES,
-        st.floats() | st.integers(1, 30).map(float),
-        max_size=5,
-    ),
+    st.floats(),
+    CLAIMS,
     CLAIMS,
     st.lists(CLAIMS, min_size=1, max_size=4),
     st.integers(1, 30),
@@ -303,18 +304,15 @@ CLAIMS = st.integers(-3, 40) | st.integers(-(2**63), 2**63 - 1)
 )
 @settings(max_examples=300)
 def test_what_a_node_claims_is_within_what_it_described(
-    scalars: dict[str, float], examples: int, counts: list[int], turns: int, epochs: int
+    loss: float, steps: int, examples: int, counts: list[int], turns: int, epochs: int
 ) -> None:
-    if len(scalars) % 2:
-        scalars |= {"train_loss": 0.5, "steps": 1.0}
-    content = answer_of(scalars, examples, counts)
+    content = answer_of(loss, steps, examples, counts)
     honest = (
         0 < examples <= turns
         and all(count >= 0 for count in counts)
         and sum(counts) <= turns
-        and all(abs(value) <= 1e38 for value in scalars.values())
-        and "train_loss" in scalars
-        and scalars.get("steps", 0.5) in range(1, epochs * turns + 1)
+        and abs(loss) <= 1e38
+        and 0 < steps <= epochs * turns
     )
     if honest:
         found, _ = take_answer(content, 0, most=turns, most_steps=epochs * turns)
@@ -331,13 +329,6 @@ def test_a_long_account_or_one_of_many_axes_is_refused() -> None:
     for parts in (many, deep):
         with pytest.raises(RefusedError, match="missing or cannot be read"):
             take(with_array(npy(np.ones(1, np.float32)), parts), "w")
-    content = RecordDict()
-    put_answer(content, SUMMARY, None)
-    content["summary"] = ConfigRecord(
-        {"examples": 12, "names": [f"n{i}" for i in range(100)], "scalars": [1.0] * 100}
-    )
-    with pytest.raises(RefusedError, match="its numbers are"):
-        take_answer(content, 3)
 
 
 def test_a_summary_that_is_missing_is_refused() -> None:

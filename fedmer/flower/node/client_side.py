@@ -8,6 +8,7 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
+from fedmer.contracts.client import ClientMemory
 from fedmer.flower.node import masking
 from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import put_answer, take_broadcast
@@ -17,8 +18,8 @@ from fedmer.weights import Layout
 
 
 def fit(
-    trainer: LocalTrainer, content: RecordDict, state: RecordDict, memory: dict[str, Any]
-) -> tuple[RecordDict, dict[str, Any]]:
+    trainer: LocalTrainer, content: RecordDict, state: RecordDict, memory: ClientMemory
+) -> tuple[RecordDict, ClientMemory]:
     """Train; returns the answer, and what the client remembers.
 
     Raises:
@@ -26,7 +27,9 @@ def fit(
     """
     head: Any = content["round"]
     device = trainer.fabric.device
-    received = take_broadcast(content, head["round"], Layout.of(trainer.sent(trainer.own)), device)
+    received = take_broadcast(
+        content, head["round"], Layout.of(trainer.sent(trainer.weights)), device
+    )
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
         assert received.weights is not None
@@ -52,7 +55,7 @@ def keep_difference(
     masking.keep(state, torch.cat(parts).cpu().numpy(), letter)
 
 
-def score(trainer: LocalTrainer, content: RecordDict, memory: dict[str, Any]) -> RecordDict:
+def score(trainer: LocalTrainer, content: RecordDict, memory: ClientMemory) -> RecordDict:
     """Score the holdout; the answer has a ``(C * C,)`` count of truth and guess, or nothing."""
     head: Any = content["round"]
     received = take_broadcast(content, head["round"], device=trainer.fabric.device)
@@ -62,15 +65,15 @@ def score(trainer: LocalTrainer, content: RecordDict, memory: dict[str, Any]) ->
     return RecordDict({"confusion": ConfigRecord({"counts": counts})})
 
 
-def to_bytes(memory: dict[str, Any]) -> bytes:
+def to_bytes(memory: ClientMemory) -> bytes:
     """What a client remembers, as bytes."""
     buffer = io.BytesIO()
-    torch.save(memory, buffer)
+    torch.save(memory.state_dict(), buffer)
     return buffer.getvalue()
 
 
-def from_bytes(data: bytes) -> dict[str, Any]:
+def from_bytes(data: bytes) -> ClientMemory:
     """The inverse of :func:`to_bytes`; executes nothing."""
     # Whoever remembered it may have had another device.
-    memory: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    return memory
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return ClientMemory.from_state(state)

@@ -3,10 +3,10 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from fedmer.contracts.client import ClientMemory
 from fedmer.data.batch import excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
@@ -135,7 +135,7 @@ class NodeMemory:
         remove_leftovers(self._folder)
         write_atomically(mark, attempt, _PRIVATE)
 
-    def before(self, round: int) -> dict[str, Any]:
+    def before(self, round: int) -> ClientMemory:
         """What it remembered when a round began; empty before its first.
 
         Raises:
@@ -144,18 +144,16 @@ class NodeMemory:
         rounds = self._rounds()
         earlier = [number for number in rounds if number < round]
         if earlier:
-            memory: dict[str, Any] = torch.load(
-                self._path(earlier[-1]), map_location="cpu", weights_only=True
-            )
-            return memory
+            state = torch.load(self._path(earlier[-1]), map_location="cpu", weights_only=True)
+            return ClientMemory.from_state(state)
         if len(rounds) > 1 and round > 0:
             raise InputError(
                 f"it remembers rounds {rounds[0] + 1} to {rounds[-1] + 1} only, and was asked to "
                 f"go on with round {round + 1}; go on from a later checkpoint, or start anew"
             )
-        return {}
+        return ClientMemory()
 
-    def after(self, round: int, memory: dict[str, Any]) -> None:
+    def after(self, round: int, memory: ClientMemory) -> None:
         """Keep what it remembers now, if anything."""
         for number in self._rounds():
             if number >= round:
@@ -164,7 +162,7 @@ class NodeMemory:
             return
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with replacing(self._path(round), _PRIVATE) as file:
-            torch.save(memory, file)
+            torch.save(memory.state_dict(), file)
         for number in self._rounds()[:-2]:
             self._path(number).unlink()
 

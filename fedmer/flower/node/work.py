@@ -165,7 +165,7 @@ def _check_network(trainer: LocalTrainer, content: RecordDict, name: str) -> Non
     if "weights" not in content:
         return
     theirs = layout_of(content, "weights")
-    ours = Layout.of(trainer.sent(trainer.own))
+    ours = Layout.of(trainer.sent(trainer.weights))
     if theirs != ours:
         own = type(trainer.client.network).__name__
         size = sum(p.numel() for p in trainer.client.network.parameters())

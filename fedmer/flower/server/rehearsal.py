@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from fedmer.contracts.client import ClientMemory
 from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
@@ -38,7 +39,7 @@ class Rehearsal:
         known = Layout.of(received.tensors)
         if known not in self._found:
             try:
-                summary, update, _ = self._trainer.work(0, received, {})
+                summary, update, _ = self._trainer.work(0, received, ClientMemory())
             except NotFiniteError as error:
                 raise InputError(
                     f"Round {received.round + 1}: of a client that trains one step on made-up "

@@ -34,15 +34,15 @@ class FedNova(FedAvg):
     cover it.
 
     >>> cohort = [
-    ...     Summary(0, examples=30, scalars={"steps": 6}),
-    ...     Summary(1, examples=10, scalars={"steps": 1}),
+    ...     Summary(0, examples=30, train_loss=0.5, steps=6),
+    ...     Summary(1, examples=10, train_loss=0.5, steps=1),
     ... ]
     >>> FedNova().weigh(cohort, ServerState(torch.nn.Linear(1, 1)))
     {0: 5.0, 1: 10.0}
     """
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
-        return {s.client: s.examples / s.scalars["steps"] for s in summaries}
+        return {s.client: s.examples / s.steps for s in summaries}
 
     @torch.no_grad()
     def step(
@@ -54,7 +54,7 @@ class FedNova(FedAvg):
     ) -> None:
         assert mean is not None
         total = sum(summary.examples for summary in summaries)
-        effective = sum(s.examples * s.scalars["steps"] for s in summaries) / total
+        effective = sum(s.examples * s.steps for s in summaries) / total
         stretch = effective * sum(self.weigh(summaries, state).values()) / total
         start = {name: value.detach().clone() for name, value in state.network.named_parameters()}
         state.load(mean)

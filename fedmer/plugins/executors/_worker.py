@@ -13,6 +13,7 @@ import torch
 import torch.multiprocessing
 from torch import Tensor
 
+from fedmer.contracts.client import ClientMemory
 from fedmer.errors import InputError
 from fedmer.foreign import foreign
 from fedmer.local import LocalTrainer
@@ -33,7 +34,7 @@ class Job:
     """
 
     client: int
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: ClientMemory = field(default_factory=ClientMemory)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Answer:
     """
 
     summary: Summary | None = None
-    memory: dict[str, Any] = field(default_factory=dict)
+    memory: ClientMemory = field(default_factory=ClientMemory)
     weights: Weights | None = None
     failure: Exception | None = None
 
@@ -64,7 +65,7 @@ class Worker:
     def __init__(self, trainer: LocalTrainer, place: int) -> None:
         self.place = place
         self.job: Job | None = None
-        sent = trainer.sent(trainer.own)
+        sent = trainer.sent(trainer.weights)
         self._down = _shared(sent)
         self._up = _shared(sent)
         context = torch.multiprocessing.get_context("fork")
@@ -151,15 +152,15 @@ def _work(
 
 def _answer(
     trainer: LocalTrainer, received: Broadcast, job: Job, up: FlatWeights
-) -> tuple[Summary | None, dict[str, Any], dict[str, Tensor], bool, Exception | None]:
+) -> tuple[Summary | None, ClientMemory, dict[str, Tensor], bool, Exception | None]:
     try:
         summary, update, memory = trainer.work(job.client, received, job.memory)
     except InputError as error:
-        return None, {}, {}, False, error
+        return None, ClientMemory(), {}, False, error
     except Exception as error:  # noqa: BLE001 - raised again on the other side
         text = traceback.format_exc()
         failure = foreign(error) or RuntimeError(f"client {job.client} failed:\n{text}")
-        return None, {}, {}, False, failure
+        return None, ClientMemory(), {}, False, failure
     attached: dict[str, Tensor] = {}
     if update is not None:
         attached = {name: value for name, value in update.weights.items() if name not in up}

@@ -202,7 +202,7 @@ def _check_summable(trainer: LocalTrainer) -> None:
             f"--privacy SecureSum hides each update from the server, and "
             f"{type(trainer.aggregator).__name__} has to see every one; leave one of them out."
         )
-    odd = [name for name, value in trainer.own.items() if not value.is_floating_point()]
+    odd = [name for name, value in trainer.weights.items() if not value.is_floating_point()]
     if odd:
         raise InputError(
             f"--privacy SecureSum cannot sum '{odd[0]}', which is not a floating-point number; use "

@@ -113,8 +113,8 @@ class Stacked(Executor):
                 layer.bytewise = True
         for client in clients:
             weights, losses = found[client]
-            copy_weights(self.trainer.own, {**self.trainer.own, **weights})
-            own = self.trainer.begin(self.received, self.trainer.memory.get(client, {}))
+            copy_weights(self.trainer.weights, {**self.trainer.weights, **weights})
+            own = self.trainer.begin(self.received, self.trainer.recall(client))
             own.steps = len(losses)
             loss = float(torch.stack(losses).mean())
             try:
@@ -123,8 +123,7 @@ class Stacked(Executor):
                 self.leave_out(client, f"was left out: {error}")
                 self._done[client] = None
                 continue
-            if memory:
-                self.trainer.memory[client] = memory
+            self.trainer.remember(client, memory)
             self.collect(summary, update)
             self._done[client] = summary
 
@@ -136,7 +135,7 @@ class Stacked(Executor):
         plans = {client: list(self._plan(client)) for client in clients}
         # Those with most steps first, so that who is still at work is always a slice from 0.
         order = sorted(clients, key=lambda client: -len(plans[client]))
-        starts = [trainer.start(self.received, trainer.memory.get(client, {})) for client in order]
+        starts = [trainer.start(self.received, trainer.recall(client)) for client in order]
         names = [name for name, _ in network.named_parameters()]
         stack = {
             name: nn.Parameter(torch.stack([weights[name] for weights in starts])) for name in names

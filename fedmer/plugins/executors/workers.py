@@ -98,7 +98,7 @@ class Workers(Executor):
     def _next_job(self, worker: Worker) -> None:
         if self._queue:
             client = self._queue.popleft()
-            worker.give(Job(client, self.trainer.memory.get(client, {})))
+            worker.give(Job(client, self.trainer.recall(client)))
 
     def _receive(self, worker: Worker) -> None:
         job = worker.job
@@ -113,8 +113,7 @@ class Workers(Executor):
             self.close()
             raise answer.failure
         else:
-            if answer.memory:
-                self.trainer.memory[job.client] = answer.memory
+            self.trainer.remember(job.client, answer.memory)
             update = None if answer.weights is None else Update(job.client, answer.weights)
             assert answer.summary is not None
             self.collect(answer.summary, update)
