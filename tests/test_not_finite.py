@@ -90,7 +90,7 @@ def poison(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
             if kind == "loss":
                 loss = float("nan")
             if kind == "weights":
-                self.own.vectors[torch.float32][5] = -torch.inf
+                self.weights.vectors[torch.float32][5] = -torch.inf
         return original(self, client, own, loss, *more)
 
     monkeypatch.setattr(LocalTrainer, "report", report)
@@ -181,7 +181,7 @@ def test_a_mean_that_overflows_never_reaches_the_server(monkeypatch: pytest.Monk
     original = LocalTrainer.report
 
     def report(self: LocalTrainer, client: int, *more: Any):  # type: ignore[no-untyped-def]
-        self.own.vectors[torch.float32][5] = 3e38 if client % 2 else -3e38
+        self.weights.vectors[torch.float32][5] = 3e38 if client % 2 else -3e38
         return original(self, client, *more)
 
     monkeypatch.setattr(LocalTrainer, "report", report)

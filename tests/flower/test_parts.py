@@ -116,7 +116,7 @@ def test_a_client_trains_to_the_same_bits_wherever_it_was_built() -> None:
     clients = dict(enumerate(data_module().clients))
     one = build_trainer(told(), CORPUS.shape, clients)
     other = build_trainer(told(), CORPUS.shape, {2: clients[2]})
-    received = Broadcast(0, dict(one.own.clone()))
+    received = Broadcast(0, dict(one.weights.clone()))
     summary, update = one.fit(2, received)
     again, update_again = other.fit(2, received)
     assert (summary.train_loss, summary.steps) == (again.train_loss, again.steps)
