@@ -12,6 +12,7 @@ from torch import Tensor
 from fedmer.__main__ import main
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator, ClientRound
+from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer, LocalTraining
@@ -84,14 +85,14 @@ def poison(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let one client's training go wrong, in this process and those that it forks."""
     original = LocalTrainer.report
 
-    def report(self: LocalTrainer, client: int, own: ClientRound, loss: float, *more: Any):  # type: ignore[no-untyped-def]
-        if client == BAD and own.received.round > 0:
-            own.spoilt = True  # type: ignore[attr-defined]
+    def report(self: LocalTrainer, client: int, context: ClientRound, loss: float, *more: Any):  # type: ignore[no-untyped-def]
+        if client == BAD and context.received.round > 0:
+            context.spoilt = True  # type: ignore[attr-defined]
             if kind == "loss":
                 loss = float("nan")
             if kind == "weights":
                 self.weights.vectors[torch.float32][5] = -torch.inf
-        return original(self, client, own, loss, *more)
+        return original(self, client, context, loss, *more)
 
     monkeypatch.setattr(LocalTrainer, "report", report)
 
@@ -148,7 +149,7 @@ def test_a_round_goes_on_without_a_client_whose_result_is_not_finite(
     for name, value in wanted.items():
         near = 0.0 if exact else 1e-4
         torch.testing.assert_close(found[name], value, atol=near, rtol=near, msg=name)
-    kept, good = (tensors_in(own.trainer.memory.get(BAD, {})) for own in (loop, before))
+    kept, good = (tensors_in({**one.trainer.recall(BAD).state_dict()}) for one in (loop, before))
     assert kept.keys() == good.keys()
     for name, value in good.items():
         torch.testing.assert_close(kept[name], value, atol=1e-4, rtol=1e-4, msg=name)
@@ -262,10 +263,10 @@ def test_a_node_keeps_nothing_for_a_masked_sum_and_sends_nothing(
     loop = loop_over(Inline(), FedAvg())
     letter, state = RecordDict({"round": header(1, BAD, keep=True)}), RecordDict()
     put_broadcast(letter, Broadcast(1, weights_of(loop)))
-    fit(loop.trainer, letter, state, {})
+    fit(loop.trainer, letter, state, ClientMemory())
     assert state
     state = RecordDict()
     poison("weights", monkeypatch)
     with pytest.raises(NotFiniteError, match="its weights hold NaN or infinity"):
-        fit(loop.trainer, letter, state, {})
+        fit(loop.trainer, letter, state, ClientMemory())
     assert not state

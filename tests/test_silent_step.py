@@ -23,6 +23,7 @@ from torch.optim import Adam
 import fedmer
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.network import Network
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.losses.distillation import SelfDistillation
@@ -101,7 +102,7 @@ def asked_first(trainer: LocalTrainer, received: Broadcast) -> str:
 
     weights = None if received.weights is None else moved(received.weights)
     there = Broadcast(received.round, weights, moved(received.tensors))
-    return first_question(lambda: trainer.work(0, there, {}))
+    return first_question(lambda: trainer.work(0, there, ClientMemory()))
 
 
 @pytest.mark.parametrize("path", named("aggregators"))
@@ -153,5 +154,5 @@ def test_what_comes_over_flower_is_on_the_device_of_whoever_gets_it(
     trainer, received = silent(imported(path)(), monkeypatch)
     letter = RecordDict({"round": header(received.round, 0)})
     put_broadcast(letter, received)
-    first = first_question(lambda: fit(trainer, letter, RecordDict(), {}))
+    first = first_question(lambda: fit(trainer, letter, RecordDict(), ClientMemory()))
     assert "float(total)" in first
