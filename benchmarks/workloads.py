@@ -107,10 +107,11 @@ def clients(
             positions=torch.arange(length),
         )
 
-    talks = [excerpt(str(number)) for number in range(pool or count * dialogues)]
+    conversations = [excerpt(str(number)) for number in range(pool or count * dialogues)]
     return [
         ClientData(
-            f"client {i}", [talks[(i * dialogues + d) % len(talks)] for d in range(dialogues)]
+            f"client {i}",
+            [conversations[(i * dialogues + d) % len(conversations)] for d in range(dialogues)],
         )
         for i in range(count)
     ]

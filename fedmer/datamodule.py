@@ -18,11 +18,11 @@ from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
 from fedmer.data.evaluation import EvaluationBatches
 from fedmer.data.formats import read_corpus
-from fedmer.data.formats.room import MAX_GB
+from fedmer.data.formats.memory import MAX_GB
 from fedmer.data.holdout import hold_out
 from fedmer.data.leave_out import leave_session_out
+from fedmer.data.partition import ClientPartition, Sample
 from fedmer.data.remote import RemoteClients, Request
-from fedmer.data.share import ClientShares, Share
 from fedmer.data.standardise import Standardise, Statistics, federated_statistics, moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.data.synthetic import synthetic_corpus
@@ -131,7 +131,7 @@ class FederatedDataModule(pl.LightningDataModule):
         fraction = self.holdout
         if fraction is None:
             fraction = 0.0 if corpus.part("val") else 0.1
-        self.shares, self.held = hold_out(everything, fraction, self.seed)
+        self.partitions, self.held = hold_out(everything, fraction, self.seed)
         if stage == "fit" and not self.views("val"):
             warnings.warn(
                 f"{corpus.name} has nothing to validate on: no validation part, and no dialogues "
@@ -140,13 +140,13 @@ class FederatedDataModule(pl.LightningDataModule):
             )
         if stage == "fit":
             self._warn_of_classes(self._class_counts())
-        self.statistics = federated_statistics(corpus, self.shares)
+        self.statistics = federated_statistics(corpus, self.partitions)
 
     def _class_counts(self) -> Tensor:
         """``(C,)``, how often clients learn each class."""
         total = torch.zeros(self.shape.classes, dtype=torch.int64)
-        for share in (share for client in self.shares for share in client.shares):
-            labels = self.corpus.conversations[share.dialogue].labels[share.labelled]
+        for sample in (sample for client in self.partitions for sample in client.samples):
+            labels = self.corpus.conversations[sample.dialogue].labels[sample.labelled]
             total += torch.from_numpy(labels).bincount(minlength=len(total))
         return total
 
@@ -182,7 +182,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.remote = remote
         self._corpus = remote.corpus(public, "federation")
         self._warn_of_classes(torch.stack([own.counts for own in remote.known.values()]).sum(0))
-        self.shares, self.held = [], []
+        self.partitions, self.held = [], []
         if self.mode == "federated":
             self.statistics = combine(own.moments for own in remote.known.values())
         else:
@@ -195,29 +195,29 @@ class FederatedDataModule(pl.LightningDataModule):
         if self.remote is not None:
             return self.remote.clients
         result = []
-        for client, held in zip(self.shares, self.held, strict=True):
+        for client, held in zip(self.partitions, self.held, strict=True):
             own = self._statistics_of(client)
             result.append(
                 ClientData(
                     client.name,
-                    [excerpt(self.corpus, share, own) for share in client.shares],
-                    [excerpt(self.corpus, share, own) for share in held],
+                    [excerpt(self.corpus, sample, own) for sample in client.samples],
+                    [excerpt(self.corpus, sample, own) for sample in held],
                 )
             )
         return result
 
-    def views(self, part: str) -> list[Share]:
-        """The shares that ``val`` or ``test`` is scored on."""
+    def views(self, part: str) -> list[Sample]:
+        """The samples that ``val`` or ``test`` is scored on."""
         dialogues = self.corpus.part(part)
         if part == "val" and not dialogues:
-            return [share for held in self.held for share in held]
+            return [sample for held in self.held for sample in held]
         return [v for dialogue in dialogues for v in self.partitioner.views(self.corpus, dialogue)]
 
     def excerpts(self, part: str) -> list[Excerpt]:
         """``val`` or ``test``, standardised."""
         # Where clients are elsewhere and each goes by its own, the server has none to go by.
         statistics = None if self.mode == "none" else self.statistics or None
-        return [excerpt(self.corpus, share, statistics) for share in self.views(part)]
+        return [excerpt(self.corpus, sample, statistics) for sample in self.views(part)]
 
     @property
     def coverage(self) -> float:
@@ -225,10 +225,10 @@ class FederatedDataModule(pl.LightningDataModule):
         clients are elsewhere, since nobody else has any."""
         if self.remote is not None:
             return 1.0
-        owned = sum(int(s.labelled.sum()) for c in self.shares for s in c.shares)
+        owned = sum(int(s.labelled.sum()) for c in self.partitions for s in c.samples)
         owned += sum(int(s.labelled.sum()) for held in self.held for s in held)
-        talks = [self.corpus.conversations[i] for i in self.corpus.part("train")]
-        return owned / sum(int((talk.labels >= 0).sum()) for talk in talks)
+        dialogues = [self.corpus.conversations[i] for i in self.corpus.part("train")]
+        return owned / sum(int((dialogue.labels >= 0).sum()) for dialogue in dialogues)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Places in the cohort, from the module: clients, not rows, are a round's batches."""
@@ -286,7 +286,7 @@ class FederatedDataModule(pl.LightningDataModule):
             for name, saved in state_dict["statistics"].items()
         }
 
-    def _statistics_of(self, client: ClientShares) -> Mapping[str, Statistics] | None:
+    def _statistics_of(self, client: ClientPartition) -> Mapping[str, Statistics] | None:
         if self.mode == "none":
             return None
         if self.mode == "local":

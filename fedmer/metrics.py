@@ -23,7 +23,7 @@ class Scores:
     """The scores of one part of the data, as plain numbers in [0, 1].
 
     Args:
-        accuracy: Share of labelled turns named rightly.
+        accuracy: Sample of labelled turns named rightly.
         weighted_f1: F1 averaged over classes by support.
         macro_f1: F1 averaged over classes.
         uar: Unweighted average recall, over the classes that occur.

@@ -15,7 +15,7 @@ Turn = tuple[str, int]
 """Who speaks, and the label."""
 
 
-def conversation(
+def make_conversation(
     id: str,
     turns: Sequence[Turn],
     *,
@@ -56,20 +56,20 @@ def random_corpus(
 ) -> ConversationCorpus:
     """Equally long training dialogues of two speakers out of twenty, all turns labelled."""
     random = generator(seed, "corpus")
-    talks = []
+    conversations = []
     for index in range(dialogues):
         pair = random.choice(20, size=2, replace=False)
         people = [f"person {p:02}" for p in pair[random.integers(0, 2, turns)]]
         labels = random.integers(0, classes, turns).tolist()
-        talks.append(
-            conversation(
+        conversations.append(
+            make_conversation(
                 f"d{index}",
                 list(zip(people, labels, strict=True)),
                 session=f"s{index % 4}",
                 modalities=modalities,
             )
         )
-    return corpus_of(talks, classes)
+    return corpus_of(conversations, classes)
 
 
 @st.composite
@@ -94,8 +94,8 @@ def corpora(
     )
     count = draw(st.integers(1, max_dialogues))
     splits = draw(st.permutations(["train"] * count + draw(st.sampled_from(OTHER_PARTS))))
-    talks = [
-        conversation(
+    conversations = [
+        make_conversation(
             f"d{index}",
             draw(dialogue),
             split=split,
@@ -104,7 +104,7 @@ def corpora(
         )
         for index, split in enumerate(splits)
     ]
-    return corpus_of(talks, classes)
+    return corpus_of(conversations, classes)
 
 
 OTHER_PARTS: list[list[str]] = [[], ["val"], ["test"], ["val", "test"], ["test", "test"]]

@@ -139,13 +139,13 @@ def test_a_speaker_in_train_and_test_is_a_warning_that_names_them(
     here: Path, corpus_file: Path
 ) -> None:
     corpus = read(corpus_file)
-    talks = list(corpus.conversations)
+    conversations = list(corpus.conversations)
     train, test = corpus.part("train")[0], corpus.part("test")[0]
-    known = talks[train].speakers[0]
-    speakers = talks[test].speakers.astype("U20").copy()
+    known = conversations[train].speakers[0]
+    speakers = conversations[test].speakers.astype("U20").copy()
     speakers[0] = known
-    object.__setattr__(talks[test], "speakers", speakers)
-    write(ConversationCorpus("shared", talks, corpus.label_names), here / "shared.npz")
+    object.__setattr__(conversations[test], "speakers", speakers)
+    write(ConversationCorpus("shared", conversations, corpus.label_names), here / "shared.npz")
     with pytest.warns(UserWarning, match=f"in both train and test: {known}"):
         assert fit(here / "shared.npz", "--name", "shared") == 0
 

@@ -59,13 +59,13 @@ def test_a_worst_holdout_says_its_turns_and_small_ones_are_left_out() -> None:
 
 def relabelled(corpus: ConversationCorpus, keep: Sequence[int]) -> ConversationCorpus:
     """Training turns have the kept labels only; the others have the first of them."""
-    talks = list(corpus.conversations)
+    conversations = list(corpus.conversations)
     for i in corpus.part("train"):
-        labels = talks[i].labels
-        talks[i] = dataclasses.replace(
-            talks[i], labels=np.where(np.isin(labels, keep), labels, keep[0])
+        labels = conversations[i].labels
+        conversations[i] = dataclasses.replace(
+            conversations[i], labels=np.where(np.isin(labels, keep), labels, keep[0])
         )
-    return dataclasses.replace(corpus, conversations=tuple(talks))
+    return dataclasses.replace(corpus, conversations=tuple(conversations))
 
 
 @pytest.mark.parametrize(

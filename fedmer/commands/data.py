@@ -11,7 +11,7 @@ from fedmer.arguments import complaint, to_path
 from fedmer.data.client_files import check_empty, write_clients
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native, read_corpus, sdt_pickle
-from fedmer.data.formats.room import MAX_GB
+from fedmer.data.formats.memory import MAX_GB
 from fedmer.data.synthetic import DIALOGUES, PRESETS, synthetic_corpus
 from fedmer.errors import InputError
 from fedmer.printable import printable
@@ -231,6 +231,6 @@ def _free(path: Path, overwrite: bool) -> Path:
 
 
 def _wrote(corpus: ConversationCorpus, target: Path) -> None:
-    turns = sum(len(talk) for talk in corpus.conversations)
+    turns = sum(len(dialogue) for dialogue in corpus.conversations)
     said = f"Wrote {target}: {len(corpus)} dialogues, {turns} turns ({corpus.fingerprint})."
     print(printable(said))

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares, Share, whole
+from fedmer.data.partition import ClientPartition, Sample, whole
 
 
 class Partitioner(ABC):
@@ -18,7 +18,7 @@ class Partitioner(ABC):
     @abstractmethod
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """Hand the labelled turns of ``dialogues`` to clients.
 
         Args:
@@ -33,7 +33,7 @@ class Partitioner(ABC):
             InputError: The corpus cannot be split this way; the message says why.
         """
 
-    def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Share]:
+    def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Sample]:
         """How a dialogue that belongs to no client is seen when the global model is judged on it.
 
         The label masks of the views partition the dialogue's labelled turns, so every turn is

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import Share, whole
+from fedmer.data.partition import Sample, whole
 from fedmer.data.standardise import Statistics
 from fedmer.seeds import generator
 
@@ -49,30 +49,30 @@ class Excerpt:
 
 
 def excerpt(
-    corpus: ConversationCorpus, share: Share, statistics: Mapping[str, Statistics] | None = None
+    corpus: ConversationCorpus, sample: Sample, statistics: Mapping[str, Statistics] | None = None
 ) -> Excerpt:
-    """Cut out of a corpus what a share allows, standardised by ``statistics`` if there are any."""
-    talk = corpus.conversations[share.dialogue]
-    kept = share.context
+    """Cut a sample out of a corpus, standardised by ``statistics`` if there are any."""
+    conversation = corpus.conversations[sample.dialogue]
+    kept = sample.context
     features, present = {}, {}
-    for name, rows in talk.features.items():
-        there = talk.present[name][kept]
+    for name, rows in conversation.features.items():
+        there = conversation.present[name][kept]
         values = rows[kept]
         if statistics is not None:
             values = statistics[name].standardise(values)
         features[name] = torch.from_numpy(values * there[:, None])
         present[name] = torch.from_numpy(there)
-    labelled = torch.from_numpy(share.labelled[kept])
-    labels = torch.from_numpy(talk.labels[kept]).masked_fill(~labelled, UNLABELLED)
+    labelled = torch.from_numpy(sample.labelled[kept])
+    labels = torch.from_numpy(conversation.labels[kept]).masked_fill(~labelled, UNLABELLED)
     return Excerpt(
-        dialogue=talk.id,
+        dialogue=conversation.id,
         turns=torch.from_numpy(kept.nonzero()[0]),
         features=features,
         present=present,
         labels=labels,
         labelled=labelled,
-        roles=torch.from_numpy(share.roles(talk)),
-        positions=torch.from_numpy(share.positions()),
+        roles=torch.from_numpy(sample.roles(conversation)),
+        positions=torch.from_numpy(sample.positions()),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
 from fedmer.data.formats import native
-from fedmer.data.share import ClientShares, Share
+from fedmer.data.partition import ClientPartition, Sample
 from fedmer.errors import InputError
 
 WRITABLE = (
@@ -36,7 +36,7 @@ def check_empty(folder: Path) -> None:
 
 
 def write_clients(
-    corpus: ConversationCorpus, clients: Sequence[ClientShares], folder: Path, split: str
+    corpus: ConversationCorpus, clients: Sequence[ClientPartition], folder: Path, split: str
 ) -> None:
     """Write what each client holds as a native corpus, and what is nobody's as another.
 
@@ -55,7 +55,7 @@ def write_clients(
             with gaps; or the folder cannot be written to.
     """
     _check_told(corpus, clients, split)
-    public = [talk for talk in corpus.conversations if talk.split != "train"]
+    public = [dialogue for dialogue in corpus.conversations if dialogue.split != "train"]
     made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def write_clients(
         raise
 
 
-def client_corpus(corpus: ConversationCorpus, client: ClientShares) -> ConversationCorpus:
+def client_corpus(corpus: ConversationCorpus, client: ClientPartition) -> ConversationCorpus:
     """A corpus of exactly what a client holds, and of nothing else.
 
     Turns outside K are gone, labels outside M are overwritten, and the turns that are left close
@@ -91,39 +91,40 @@ def client_corpus(corpus: ConversationCorpus, client: ClientShares) -> Conversat
     """
     return ConversationCorpus(
         client.name,
-        [_held(corpus.conversations[share.dialogue], share) for share in client.shares],
+        [_held(corpus.conversations[sample.dialogue], sample) for sample in client.samples],
         corpus.label_names,
     )
 
 
-def _held(talk: Conversation, share: Share) -> Conversation:
-    kept = share.context
-    words = [word for word, held in zip(talk.utterances, kept, strict=False) if held]
+def _held(dialogue: Conversation, sample: Sample) -> Conversation:
+    kept = sample.context
+    words = [word for word, held in zip(dialogue.utterances, kept, strict=False) if held]
     return Conversation(
-        id=talk.id,
-        features={name: rows[kept] for name, rows in talk.features.items()},
-        present={name: mask[kept] for name, mask in talk.present.items()},
-        speakers=talk.speakers[kept],
-        labels=np.where(share.labelled, talk.labels, UNLABELLED)[kept],
+        id=dialogue.id,
+        features={name: rows[kept] for name, rows in dialogue.features.items()},
+        present={name: mask[kept] for name, mask in dialogue.present.items()},
+        speakers=dialogue.speakers[kept],
+        labels=np.where(sample.labelled, dialogue.labels, UNLABELLED)[kept],
         split="train",
-        session=talk.session,
+        session=dialogue.session,
         utterances=words,
     )
 
 
-def _check_told(corpus: ConversationCorpus, clients: Sequence[ClientShares], split: str) -> None:
+def _check_told(corpus: ConversationCorpus, clients: Sequence[ClientPartition], split: str) -> None:
     """Refuse clients who see a dialogue otherwise than somebody who holds their file would."""
     for client in clients:
-        for share in client.shares:
-            talk = corpus.conversations[share.dialogue]
-            nobody = replace(share, listener=None, keep_gaps=False)
-            if share.listener is not None and (share.roles(talk) != nobody.roles(talk)).any():
-                why = f"hears it from the side of '{share.listener}', who is not the first to speak"
-            elif share.keep_gaps and (share.positions() != nobody.positions()).any():
+        for sample in client.samples:
+            seen = corpus.conversations[sample.dialogue]
+            nobody = replace(sample, listener=None, keep_gaps=False)
+            heard = sample.listener
+            if heard is not None and (sample.roles(seen) != nobody.roles(seen)).any():
+                why = f"hears it from the side of '{heard}', who is not the first to speak"
+            elif sample.keep_gaps and (sample.positions() != nobody.positions()).any():
                 why = "keeps gaps where turns of others were"
             else:
                 continue
             raise InputError(
-                f"The split {split} cannot be written as files: in dialogue '{talk.id}' the client "
-                f"'{client.name}' {why}, which no file says. Use {WRITABLE}."
+                f"The split {split} cannot be written as files: in dialogue '{seen.id}' the "
+                f"client '{client.name}' {why}, which no file says. Use {WRITABLE}."
             )

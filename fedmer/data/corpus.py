@@ -113,14 +113,14 @@ class ConversationCorpus:
         """16 hexadecimal digits that change with any feature, label, speaker, id or split."""
         if not self._fingerprint:
             digest = hashlib.sha256(repr(list(self.label_names)).encode())
-            for talk in self.conversations:
-                digest.update(repr((talk.id, talk.split, talk.session)).encode())
-                digest.update("\x1f".join(talk.speakers.tolist()).encode())
-                digest.update(np.ascontiguousarray(talk.labels).tobytes())
-                for name in talk.features:
+            for dialogue in self.conversations:
+                digest.update(repr((dialogue.id, dialogue.split, dialogue.session)).encode())
+                digest.update("\x1f".join(dialogue.speakers.tolist()).encode())
+                digest.update(np.ascontiguousarray(dialogue.labels).tobytes())
+                for name in dialogue.features:
                     digest.update(name.encode())
-                    digest.update(np.ascontiguousarray(talk.features[name]).tobytes())
-                    digest.update(np.ascontiguousarray(talk.present[name]).tobytes())
+                    digest.update(np.ascontiguousarray(dialogue.features[name]).tobytes())
+                    digest.update(np.ascontiguousarray(dialogue.present[name]).tobytes())
             self._fingerprint.append(digest.hexdigest()[:16])
         return self._fingerprint[0]
 
@@ -149,12 +149,12 @@ def check(corpus: ConversationCorpus) -> None:
         raise InputError(f"{corpus.name} holds no modality; text, audio or visual is needed.")
     for name, width in shape.items():
         _check_modality(name, width, corpus.name)
-    for talk in corpus.conversations:
-        where = f"{corpus.name}: dialogue '{talk.id}'"
-        if talk.id in seen:
+    for dialogue in corpus.conversations:
+        where = f"{corpus.name}: dialogue '{dialogue.id}'"
+        if dialogue.id in seen:
             raise InputError(f"{where} occurs twice; every dialogue needs an id of its own.")
-        seen.add(talk.id)
-        _check_conversation(talk, where, shape, len(corpus.label_names))
+        seen.add(dialogue.id)
+        _check_conversation(dialogue, where, shape, len(corpus.label_names))
 
 
 def _check_modality(name: str, width: int, corpus: str) -> None:
@@ -175,34 +175,35 @@ def _check_text(texts: Iterable[str], where: str) -> None:
 
 
 def _check_conversation(
-    talk: Conversation, where: str, shape: Mapping[str, int], classes: int
+    dialogue: Conversation, where: str, shape: Mapping[str, int], classes: int
 ) -> None:
-    turns = len(talk)
-    _check_text((talk.id, talk.session, *talk.speakers.tolist(), *talk.utterances), where)
+    turns = len(dialogue)
+    texts = (dialogue.id, dialogue.session, *dialogue.speakers.tolist(), *dialogue.utterances)
+    _check_text(texts, where)
     if turns == 0:
         raise InputError(f"{where} is empty; remove it or give it at least one turn.")
-    if talk.split not in SPLITS:
+    if dialogue.split not in SPLITS:
         raise InputError(
-            f"{where} is in split '{talk.split}'; expected one of {', '.join(SPLITS)}."
+            f"{where} is in split '{dialogue.split}'; expected one of {', '.join(SPLITS)}."
         )
-    if talk.labels.shape != (turns,) or talk.labels.dtype != np.int64:
+    if dialogue.labels.shape != (turns,) or dialogue.labels.dtype != np.int64:
         raise InputError(f"{where}: labels must be {turns} int64 numbers, one a turn.")
-    if len(talk.speakers) != turns:
-        raise InputError(f"{where} has {turns} turns but {len(talk.speakers)} speakers.")
-    wrong = talk.labels[(talk.labels < UNLABELLED) | (talk.labels >= classes)]
+    if len(dialogue.speakers) != turns:
+        raise InputError(f"{where} has {turns} turns but {len(dialogue.speakers)} speakers.")
+    wrong = dialogue.labels[(dialogue.labels < UNLABELLED) | (dialogue.labels >= classes)]
     if len(wrong):
         raise InputError(
             f"{where}: label {wrong[0]} is out of range; expected 0 to {classes - 1}, "
             f"or {UNLABELLED} for a turn without one."
         )
-    if not (talk.labels != UNLABELLED).any():
+    if not (dialogue.labels != UNLABELLED).any():
         raise InputError(f"{where} has no labelled turn; remove it or label at least one turn.")
-    if list(talk.features) != list(shape) or list(talk.present) != list(shape):
+    if list(dialogue.features) != list(shape) or list(dialogue.present) != list(shape):
         raise InputError(
-            f"{where} has modalities {', '.join(talk.features) or 'none'}; the first dialogue has "
-            f"{', '.join(shape)}. Mark what is missing in the presence mask instead."
+            f"{where} has modalities {', '.join(dialogue.features) or 'none'}; the first dialogue "
+            f"has {', '.join(shape)}. Mark what is missing in the presence mask instead."
         )
-    for name, rows in talk.features.items():
+    for name, rows in dialogue.features.items():
         if rows.ndim != 2 or rows.shape[0] != turns or rows.dtype != np.float32:
             raise InputError(
                 f"{where}: '{name}' is {rows.dtype} of shape {rows.shape}; "
@@ -213,7 +214,7 @@ def _check_conversation(
                 f"{where}: '{name}' has {rows.shape[1]} dimensions but the first dialogue has "
                 f"{shape[name]}; all dialogues need the same."
             )
-        if talk.present[name].shape != (turns,) or talk.present[name].dtype != np.bool_:
+        if dialogue.present[name].shape != (turns,) or dialogue.present[name].dtype != np.bool_:
             raise InputError(f"{where}: the presence mask of '{name}' must be {turns} booleans.")
         bad = ~np.isfinite(rows).all(axis=1)
         if bad.any():

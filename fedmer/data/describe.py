@@ -75,7 +75,7 @@ def suggested_recipe(corpus: ConversationCorpus) -> str | None:
     'iemocap_speakers'
     """
     labels = {name.lower() for name in corpus.label_names}
-    people = max(len(set(talk.people)) for talk in corpus.conversations)
+    people = max(len(set(dialogue.people)) for dialogue in corpus.conversations)
     if labels == {"happy", "sad", "neutral", "angry", "excited", "frustrated"} and people <= 2:
         return "iemocap_speakers"
     if labels == {"neutral", "surprise", "fear", "sadness", "joy", "disgust", "anger"}:
@@ -97,14 +97,14 @@ def _sizes(corpus: ConversationCorpus) -> "Table":
         table.add_column(name, justify="right")
     everything = {"all": list(range(len(corpus)))}
     for part, rows in (_parts(corpus) | everything).items():
-        talks = [corpus.conversations[i] for i in rows]
-        lengths = [len(talk) for talk in talks]
+        dialogues = [corpus.conversations[i] for i in rows]
+        lengths = [len(dialogue) for dialogue in dialogues]
         table.add_row(
             part,
-            str(len(talks)),
+            str(len(dialogues)),
             str(sum(lengths)),
-            str(sum(int((talk.labels != UNLABELLED).sum()) for talk in talks)),
-            str(len({person for talk in talks for person in talk.people})),
+            str(sum(int((dialogue.labels != UNLABELLED).sum()) for dialogue in dialogues)),
+            str(len({person for dialogue in dialogues for person in dialogue.people})),
             str(min(lengths)),
             f"{np.median(lengths):g}",
             str(max(lengths)),
@@ -141,8 +141,10 @@ def _features(corpus: ConversationCorpus) -> "Table":
     for name in ("dimension", "mean", "std", "min", "max", "NaN", "missing"):
         table.add_column(name, justify="right")
     for name, dimension in corpus.shape.features.items():
-        present = np.concatenate([talk.present[name] for talk in corpus.conversations])
-        rows = np.concatenate([talk.features[name] for talk in corpus.conversations])[present]
+        present = np.concatenate([dialogue.present[name] for dialogue in corpus.conversations])
+        rows = np.concatenate([dialogue.features[name] for dialogue in corpus.conversations])[
+            present
+        ]
         cells = ["", "", "", "", "0"]
         if rows.size:
             # In float32 the squares of numbers beyond 1e19 are infinite.

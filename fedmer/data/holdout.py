@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedmer.data.share import ClientShares, Share
+from fedmer.data.partition import ClientPartition, Sample
 from fedmer.seeds import generator
 
 FEWEST = 5
@@ -10,13 +10,13 @@ FEWEST = 5
 
 
 def hold_out(
-    clients: Sequence[ClientShares], fraction: float, seed: int
-) -> tuple[list[ClientShares], list[list[Share]]]:
+    clients: Sequence[ClientPartition], fraction: float, seed: int
+) -> tuple[list[ClientPartition], list[list[Sample]]]:
     """Split every client's dialogues into those to learn from and those kept back.
 
     A client of ``n >= 5`` dialogues keeps back ``round(fraction * n)`` of them, but at least one
     and never all. All clients draw from one ranking of the corpus's dialogues, so that clients who
-    share a dialogue tend to keep back the same ones.
+    sample a dialogue tend to keep back the same ones.
 
     Args:
         clients: Everything they hold.
@@ -28,16 +28,16 @@ def hold_out(
     """
     if fraction == 0:
         return list(clients), [[] for _ in clients]
-    last = max((share.dialogue for client in clients for share in client.shares), default=0)
+    last = max((sample.dialogue for client in clients for sample in client.samples), default=0)
     rank = generator(seed, "holdout").permutation(last + 1)
     kept, held = [], []
     for client in clients:
-        size = len(client.shares)
+        size = len(client.samples)
         count = min(max(1, round(fraction * size)), size - 1) if size >= FEWEST else 0
-        ranked = sorted(client.shares, key=lambda share: int(rank[share.dialogue]))
-        chosen = {share.dialogue for share in ranked[:count]}
+        ranked = sorted(client.samples, key=lambda sample: int(rank[sample.dialogue]))
+        chosen = {sample.dialogue for sample in ranked[:count]}
         kept.append(
-            ClientShares(client.name, [s for s in client.shares if s.dialogue not in chosen])
+            ClientPartition(client.name, [s for s in client.samples if s.dialogue not in chosen])
         )
-        held.append([share for share in client.shares if share.dialogue in chosen])
+        held.append([sample for sample in client.samples if sample.dialogue in chosen])
     return kept, held

@@ -24,17 +24,15 @@ def leave_session_out(corpus: ConversationCorpus, session: str) -> ConversationC
     >>> {corpus.conversations[i].session for i in corpus.part("test")}
     {'Ses03'}
     """
-    known = sorted({talk.session for talk in corpus.conversations} - {""})
+    known = sorted({dialogue.session for dialogue in corpus.conversations} - {""})
     if session not in known or len(known) < 2:
         raise InputError(
             f"data.test_session is '{session}', but {corpus.name} has "
             + (f"the sessions {', '.join(known)}." if known else "no sessions.")
             + (" At least two are needed." if len(known) == 1 else "")
         )
-    conversations = [
-        replace(talk, split="test" if talk.session == session else "train")
-        for talk in corpus.conversations
+    dialogues = [
+        replace(dialogue, split="test" if dialogue.session == session else "train")
+        for dialogue in corpus.conversations
     ]
-    return ConversationCorpus(
-        f"{corpus.name}, {session} left out", conversations, corpus.label_names
-    )
+    return ConversationCorpus(f"{corpus.name}, {session} left out", dialogues, corpus.label_names)

@@ -115,10 +115,12 @@ class RemoteClients:
                     f"{theirs[1]}, but {first.name} has {list(first.labels)} and "
                     f"{dict(first.features)}; give a test file of the same kind."
                 )
-        talks = [] if public is None else [c for c in public.conversations if c.split != "train"]
+        conversations = (
+            [] if public is None else [c for c in public.conversations if c.split != "train"]
+        )
         speakers = max(own.speakers for own in self.known.values())
         made_up = _made_up(dict(first.features), len(first.labels), speakers)
-        whole = ConversationCorpus(name, [made_up, *talks], first.labels)
+        whole = ConversationCorpus(name, [made_up, *conversations], first.labels)
         return whole if public is None else replace(whole, name=public.name)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 
 Standardise = Literal["none", "local", "federated"]
 
@@ -53,14 +53,16 @@ class Statistics:
         return (rows - self.mean) / self.deviation
 
 
-def moments(corpus: ConversationCorpus, client: ClientShares) -> dict[str, Moments]:
+def moments(corpus: ConversationCorpus, client: ClientPartition) -> dict[str, Moments]:
     """Count, sum and sum of squares of everything a client holds, a modality each."""
     result = {}
     for name, width in corpus.shape.features.items():
         total, squares, count = np.zeros(width), np.zeros(width), 0
-        for share in client.shares:
-            talk = corpus.conversations[share.dialogue]
-            rows = talk.features[name][share.context & talk.present[name]].astype(np.float64)
+        for sample in client.samples:
+            conversation = corpus.conversations[sample.dialogue]
+            rows = conversation.features[name][sample.context & conversation.present[name]].astype(
+                np.float64
+            )
             total += rows.sum(axis=0)
             squares += np.square(rows).sum(axis=0)
             count += len(rows)
@@ -94,7 +96,7 @@ def statistics(clients: Iterable[Mapping[str, Moments]]) -> dict[str, Statistics
 
 
 def federated_statistics(
-    corpus: ConversationCorpus, clients: Sequence[ClientShares]
+    corpus: ConversationCorpus, clients: Sequence[ClientPartition]
 ) -> dict[str, Statistics]:
     """The statistics over all clients, as a server works them out from their moments."""
     return statistics(moments(corpus, client) for client in clients)

@@ -34,7 +34,7 @@ OTHER = "visual"
 """A modality of another name carries as much as this one."""
 
 MUMBLED = 0.35
-"""Share of turns whose words say little; their tone of voice then says more."""
+"""Sample of turns whose words say little; their tone of voice then says more."""
 
 TEXT_CLARITY = (1.3, 0.3)
 VOICE_CLARITY = (0.65, 1.6)

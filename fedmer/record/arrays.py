@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.formats.archive import read_archive
-from fedmer.data.formats.room import Room
+from fedmer.data.formats.memory import MemoryBudget
 from fedmer.errors import InputError
 from fedmer.files import replacing
 
@@ -34,6 +34,6 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         InputError: It is damaged, or unpacks to more than :data:`MAX_GB`.
     """
     try:
-        return read_archive(path, Room(path, MAX_GB, "remove it"))
+        return read_archive(path, MemoryBudget(path, MAX_GB, "remove it"))
     except InputError as error:
         raise InputError(f"{error} Without the file, what is made of it is left out.") from None

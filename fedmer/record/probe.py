@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares, Share
+from fedmer.data.partition import ClientPartition, Sample
 from fedmer.metrics import Scores, confusion_of
 
 _STRENGTHS = (1e-2, 1e-4, 3e-4, 1e-3, 3e-3, 3e-2, 1e-1, 1.0)
@@ -31,13 +31,13 @@ class Baselines:
 
 
 def baselines(
-    corpus: ConversationCorpus, clients: Sequence[ClientShares], validation: Sequence[Share]
+    corpus: ConversationCorpus, clients: Sequence[ClientPartition], validation: Sequence[Sample]
 ) -> Baselines:
     """Train both on what the clients learn from, pooled, as only a simulation can.
 
     The probe's C is chosen by weighted F1 on the validation turns, where there are any.
     """
-    pooled = [share for client in clients for share in client.shares]
+    pooled = [sample for client in clients for sample in client.samples]
     train = _rows(corpus, [(s.dialogue, s.labelled) for s in pooled])
     val = _rows(corpus, [(s.dialogue, s.labelled) for s in validation])
     test = _rows(
@@ -69,13 +69,13 @@ def baselines(
 def _rows(
     corpus: ConversationCorpus, turns: Sequence[tuple[int, NDArray[np.bool_]]]
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    talks = [(corpus.conversations[i], mask) for i, mask in turns]
+    dialogues = [(corpus.conversations[i], mask) for i, mask in turns]
     width = sum(corpus.shape.features.values())
     features = [
-        np.concatenate([talk.features[name][mask] for name in corpus.modalities], axis=1)
-        for talk, mask in talks
+        np.concatenate([dialogue.features[name][mask] for name in corpus.modalities], axis=1)
+        for dialogue, mask in dialogues
     ]
-    labels = [talk.labels[mask] for talk, mask in talks]
+    labels = [dialogue.labels[mask] for dialogue, mask in dialogues]
     if not features:
         return np.zeros((0, width), dtype=np.float32), np.zeros(0, dtype=np.int64)
     return np.concatenate(features), np.concatenate(labels)

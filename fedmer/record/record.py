@@ -248,7 +248,7 @@ class RunRecord(pl.Callback):
         names = [client.name for client in module.loop.trainer.data.values()]
         own = module.client_scores
         # Both are trained on all data pooled, which nobody has where clients are elsewhere.
-        found = None if data.remote else baselines(data.corpus, data.shares, data.views("val"))
+        found = None if data.remote else baselines(data.corpus, data.partitions, data.views("val"))
         return {
             "run": self.folder.path.name,
             "command": shlex.join(["fedmer", *sys.argv[1:]]),

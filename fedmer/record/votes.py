@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.formats.room import Room
-from fedmer.data.share import Share
+from fedmer.data.formats.memory import MemoryBudget
+from fedmer.data.partition import Sample
 from fedmer.errors import InputError
 from fedmer.record.arrays import MAX_GB, read_arrays, write_arrays
 
@@ -56,7 +56,7 @@ class Votes:
 def write_votes(
     path: Path,
     corpus: ConversationCorpus,
-    views: Sequence[Share],
+    views: Sequence[Sample],
     counts: Mapping[str, NDArray[np.int32]],
 ) -> None:
     """Write the votes of rounds such as ``last`` and ``selected``.
@@ -64,16 +64,16 @@ def write_votes(
     Args:
         path: Replaced.
         corpus: Whose test part was scored.
-        views: The shares that it was scored on, in order. A dialogue that is seen from several
+        views: The samples that it was scored on, in order. A dialogue that is seen from several
             sides is here several times, each time with other labelled turns.
         counts: Round -> ``(N, C)``, in the order of the views' labelled turns. Where a Trainer was
             told to score a part only, the first ones.
     """
     dialogue, turn = [], []
-    for share in views:
-        turns = np.flatnonzero(share.labelled)
+    for sample in views:
+        turns = np.flatnonzero(sample.labelled)
         turn.append(turns)
-        dialogue += [share.dialogue] * len(turns)
+        dialogue += [sample.dialogue] * len(turns)
     whole, within = np.array(dialogue), np.concatenate(turn)
     size = len(next(iter(counts.values())))
     whole, within = whole[:size], within[:size]
@@ -125,6 +125,6 @@ def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | No
     if turns and arrays["truth"].max() >= classes:
         raise InputError(f"{path}: 'truth' holds what is no emotion; remove the file.")
     dialogues = len(np.unique(arrays["dialogue"]))
-    Room(path, MAX_GB, "remove it").take(8 * dialogues * classes**2)
+    MemoryBudget(path, MAX_GB, "remove it").take(8 * dialogues * classes**2)
     turn, truth, counts = (arrays[name].astype(np.int64) for name in ("turn", "truth", key))
     return Votes(arrays["dialogue"], turn, truth, counts)

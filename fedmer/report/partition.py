@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.errors import InputError
 from fedmer.files import replacing
 from fedmer.printable import drawable
@@ -20,25 +20,27 @@ CELLS_WITH_NUMBERS = 60
 """With more clients than this the numbers in the picture would not be legible."""
 
 
-def label_counts(corpus: ConversationCorpus, clients: Sequence[ClientShares]) -> NDArray[np.int64]:
+def label_counts(
+    corpus: ConversationCorpus, clients: Sequence[ClientPartition]
+) -> NDArray[np.int64]:
     """``(clients, classes)`` labelled turns.
 
-    >>> from fedmer.data.share import ClientShares, whole
+    >>> from fedmer.data.partition import ClientPartition, whole
     >>> from fedmer.data.synthetic import synthetic_corpus
     >>> corpus = synthetic_corpus(dialogues=5)
-    >>> client = ClientShares("a", [whole(talk, i) for i, talk in enumerate(corpus.conversations)])
+    >>> client = ClientPartition("a", [whole(d, i) for i, d in enumerate(corpus.conversations)])
     >>> label_counts(corpus, [client]).shape
     (1, 6)
     """
     counts = np.zeros((len(clients), len(corpus.label_names)), dtype=np.int64)
     for row, client in enumerate(clients):
-        for share in client.shares:
-            labels = corpus.conversations[share.dialogue].labels[share.labelled]
+        for sample in client.samples:
+            labels = corpus.conversations[sample.dialogue].labels[sample.labelled]
             counts[row] += np.bincount(labels, minlength=counts.shape[1])
     return counts
 
 
-def partition_table(corpus: ConversationCorpus, clients: Sequence[ClientShares]) -> "Table":
+def partition_table(corpus: ConversationCorpus, clients: Sequence[ClientPartition]) -> "Table":
     """One row a client: dialogues, labelled turns, and how many of each emotion.
 
     Args:
@@ -59,18 +61,18 @@ def partition_table(corpus: ConversationCorpus, clients: Sequence[ClientShares])
     for number, (client, row) in enumerate(zip(clients, counts, strict=True)):
         last = number == len(clients) - 1
         table.add_row(
-            *(str(number), client.name, str(len(client.shares))),
+            *(str(number), client.name, str(len(client.samples))),
             *(str(row.sum()), *map(str, row)),
             end_section=last,
         )
-    dialogues = len({share.dialogue for client in clients for share in client.shares})
+    dialogues = len({sample.dialogue for client in clients for sample in client.samples})
     total = counts.sum(axis=0)
     table.add_row("", "all", str(dialogues), str(total.sum()), *map(str, total))
     return table
 
 
 def save_partition_picture(
-    corpus: ConversationCorpus, clients: Sequence[ClientShares], path: str | Path
+    corpus: ConversationCorpus, clients: Sequence[ClientPartition], path: str | Path
 ) -> None:
     """Write the clients x emotions counts as a heat map.
 

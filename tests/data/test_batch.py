@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fedmer.data.batch import Batch, EpochOrder, Excerpt, collate, excerpt
 from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
-from fedmer.data.share import ClientShares, Share, whole
+from fedmer.data.partition import ClientPartition, Sample, whole
 from fedmer.data.standardise import federated_statistics
 from fedmer.seeds import generator
-from tests.data.shares import shares
+from tests.data.partitions import samples
 from tests.strategies import PEOPLE, corpora, corpus_of
 
 quick = settings(max_examples=25, deadline=None)
@@ -22,7 +22,7 @@ quick = settings(max_examples=25, deadline=None)
 
 def draw_excerpts(corpus: ConversationCorpus, data: st.DataObject) -> list[Excerpt]:
     dialogues = data.draw(st.lists(st.integers(0, len(corpus) - 1), min_size=1, max_size=4))
-    return [excerpt(corpus, data.draw(shares(corpus, dialogue))) for dialogue in dialogues]
+    return [excerpt(corpus, data.draw(samples(corpus, dialogue))) for dialogue in dialogues]
 
 
 def tensors(holder: Excerpt | Batch) -> dict[str, Tensor]:
@@ -37,26 +37,26 @@ def tensors(holder: Excerpt | Batch) -> dict[str, Tensor]:
     return result
 
 
-def garble(talk: Conversation, share: Share, classes: int, seed: int) -> Conversation:
+def garble(dialogue: Conversation, sample: Sample, classes: int, seed: int) -> Conversation:
     """Other features and people outside K, other rows where missing, other labels outside M."""
     random = generator(seed, "garble")
-    size = len(talk)
+    size = len(dialogue)
 
     def other(name: str, rows: np.ndarray) -> np.ndarray:
         noise = random.standard_normal(rows.shape).astype(np.float32)
-        return np.where((share.context & talk.present[name])[:, None], rows, noise)
+        return np.where((sample.context & dialogue.present[name])[:, None], rows, noise)
 
     there = {
-        name: np.where(share.context, there, random.random(size) < 0.5)
-        for name, there in talk.present.items()
+        name: np.where(sample.context, there, random.random(size) < 0.5)
+        for name, there in dialogue.present.items()
     }
     people = random.choice(PEOPLE, size)
     return dataclasses.replace(
-        talk,
-        features={name: other(name, rows) for name, rows in talk.features.items()},
+        dialogue,
+        features={name: other(name, rows) for name, rows in dialogue.features.items()},
         present=there,
-        labels=np.where(share.labelled, talk.labels, random.integers(0, classes, size)),
-        speakers=np.where(share.context, talk.speakers, people),
+        labels=np.where(sample.labelled, dialogue.labels, random.integers(0, classes, size)),
+        speakers=np.where(sample.context, dialogue.speakers, people),
         utterances=("unheard",) * size,
     )
 
@@ -67,13 +67,13 @@ def test_nothing_outside_the_masks_reaches_an_excerpt(
     corpus: ConversationCorpus, data: st.DataObject, seed: int, standard: bool
 ) -> None:
     dialogue = data.draw(st.integers(0, len(corpus) - 1))
-    share = data.draw(shares(corpus, dialogue))
-    talks = list(corpus.conversations)
-    talks[dialogue] = garble(talks[dialogue], share, corpus.shape.classes, seed)
-    other = corpus_of(talks, corpus.shape.classes)
-    holders = [ClientShares("one", [share])]
+    sample = data.draw(samples(corpus, dialogue))
+    conversations = list(corpus.conversations)
+    conversations[dialogue] = garble(conversations[dialogue], sample, corpus.shape.classes, seed)
+    other = corpus_of(conversations, corpus.shape.classes)
+    holders = [ClientPartition("one", [sample])]
     before, after = (
-        excerpt(c, share, federated_statistics(c, holders) if standard else None)
+        excerpt(c, sample, federated_statistics(c, holders) if standard else None)
         for c in (corpus, other)
     )
     one, two = tensors(before), tensors(after)
@@ -88,22 +88,22 @@ def test_an_excerpt_holds_what_its_share_allows(
     corpus: ConversationCorpus, data: st.DataObject
 ) -> None:
     dialogue = data.draw(st.integers(0, len(corpus) - 1))
-    talk, share = corpus.conversations[dialogue], data.draw(shares(corpus, dialogue))
-    part = excerpt(corpus, share)
+    conversation, sample = corpus.conversations[dialogue], data.draw(samples(corpus, dialogue))
+    part = excerpt(corpus, sample)
     turns = part.turns.tolist()
-    assert turns == np.flatnonzero(share.context).tolist()
+    assert turns == np.flatnonzero(sample.context).tolist()
     assert len(part) == len(turns)
-    assert part.labelled.tolist() == share.labelled[turns].tolist()
-    expected = [int(talk.labels[t]) if share.labelled[t] else UNLABELLED for t in turns]
+    assert part.labelled.tolist() == sample.labelled[turns].tolist()
+    expected = [int(conversation.labels[t]) if sample.labelled[t] else UNLABELLED for t in turns]
     assert part.labels.tolist() == expected
-    assert part.roles.tolist() == share.roles(talk).tolist()
-    assert part.positions.tolist() == share.positions().tolist()
-    assert part.dialogue == talk.id
+    assert part.roles.tolist() == sample.roles(conversation).tolist()
+    assert part.positions.tolist() == sample.positions().tolist()
+    assert part.dialogue == conversation.id
     assert list(part.features) == list(part.present) == corpus.modalities
     for name, rows in part.features.items():
         assert rows.dtype == torch.float32
-        assert np.array_equal(rows.numpy(), talk.features[name][turns])
-        assert np.array_equal(part.present[name].numpy(), talk.present[name][turns])
+        assert np.array_equal(rows.numpy(), conversation.features[name][turns])
+        assert np.array_equal(part.present[name].numpy(), conversation.present[name][turns])
 
 
 @quick
@@ -111,9 +111,9 @@ def test_an_excerpt_holds_what_its_share_allows(
 def test_standardised_rows_of_a_missing_modality_are_zero(
     corpus: ConversationCorpus, data: st.DataObject
 ) -> None:
-    share = data.draw(shares(corpus, 0))
-    statistics = federated_statistics(corpus, [ClientShares("one", [share])])
-    part = excerpt(corpus, share, statistics)
+    sample = data.draw(samples(corpus, 0))
+    statistics = federated_statistics(corpus, [ClientPartition("one", [sample])])
+    part = excerpt(corpus, sample, statistics)
     for name, rows in part.features.items():
         assert (rows[~part.present[name]] == 0).all()
 
@@ -149,7 +149,7 @@ def test_collate_needs_an_excerpt() -> None:
 @given(corpus=corpora(max_dialogues=2))
 def test_a_batch_moves_as_a_whole(corpus: ConversationCorpus) -> None:
     batch = collate(
-        [excerpt(corpus, whole(talk, i)) for i, talk in enumerate(corpus.conversations)]
+        [excerpt(corpus, whole(dialogue, i)) for i, dialogue in enumerate(corpus.conversations)]
     )
     moved = tensors(batch.to("meta"))
     assert moved.keys() == tensors(batch).keys()

@@ -82,9 +82,13 @@ def spoil(folder: Path) -> dict[str, str]:
         ("unlabelled", 2, 0.0, -1),
     ):
         rows = {ids[0]: np.zeros((2, 2)), ids[1]: np.full((2, size), value)}
-        good = {talk: np.zeros((2, 2)) for talk in ids}
-        parts = ({}, {talk: ["M", "F"] for talk in ids}, {ids[0]: [0, 1], ids[1]: [label, label]})
-        parts += (rows, rows, rows, rows, good, good, {talk: ["", ""] for talk in ids})
+        good = {dialogue: np.zeros((2, 2)) for dialogue in ids}
+        parts = (
+            {},
+            {dialogue: ["M", "F"] for dialogue in ids},
+            {ids[0]: [0, 1], ids[1]: [label, label]},
+        )
+        parts += (rows, rows, rows, rows, good, good, {dialogue: ["", ""] for dialogue in ids})
         parts += (ids[:1], ids[1:])
         (folder / f"{name}.pkl").write_bytes(pickle.dumps(parts, protocol=2))
     return {

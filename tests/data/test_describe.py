@@ -16,7 +16,7 @@ def shown(corpus: ConversationCorpus) -> str:
 
 
 def with_speakers(train: list[str], test: list[str]) -> ConversationCorpus:
-    def talk(split: str, people: list[str]) -> Conversation:
+    def part(split: str, people: list[str]) -> Conversation:
         turns = len(people)
         present = np.arange(turns) > 0
         return Conversation(
@@ -28,7 +28,7 @@ def with_speakers(train: list[str], test: list[str]) -> ConversationCorpus:
             split=split,
         )
 
-    return ConversationCorpus("[made]", [talk("train", train), talk("test", test)], ["a", "b"])
+    return ConversationCorpus("[made]", [part("train", train), part("test", test)], ["a", "b"])
 
 
 def test_figures_are_shown() -> None:

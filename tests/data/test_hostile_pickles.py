@@ -134,7 +134,7 @@ def one_for_all(parts: list[Any]) -> None:
     """Ten thousand rows that are the same row."""
     row = np.ones(100_000, np.float32)
     for place in (3, 4, 5, 6, 7, 8):
-        parts[place] = {talk: [row] * 10_000 for talk in parts[0]}
+        parts[place] = {dialogue: [row] * 10_000 for dialogue in parts[0]}
 
 
 def odd(place: int, value: Any) -> Callable[[list[Any]], None]:
@@ -193,7 +193,7 @@ def test_utterances_are_texts_or_left_out(tmp_path: Path) -> None:
     parts = published(12, True)
     odd(9, [lists(8), "no"])(parts)
     corpus = read_corpus(dumped(tmp_path, tuple(parts)))
-    assert [talk.utterances for talk in corpus.conversations] == [(), (), ()]
+    assert [dialogue.utterances for dialogue in corpus.conversations] == [(), (), ()]
 
 
 @pytest.mark.parametrize(("length", "visual"), [(9, True), (12, True)])

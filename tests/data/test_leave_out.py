@@ -13,7 +13,7 @@ from tests.strategies import corpora
 @settings(max_examples=25, deadline=None)
 @given(corpora())
 def test_every_dialogue_is_tested_once_over_all_folds(corpus: ConversationCorpus) -> None:
-    sessions = sorted({talk.session for talk in corpus.conversations})
+    sessions = sorted({dialogue.session for dialogue in corpus.conversations})
     if len(sessions) < 2:
         with pytest.raises(InputError, match="At least two are needed"):
             leave_session_out(corpus, sessions[0])

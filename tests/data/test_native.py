@@ -23,7 +23,7 @@ def corpora(draw: st.DrawFn) -> ConversationCorpus:
     names = draw(st.lists(known, min_size=1, unique=True))
     dimensions = {name: draw(st.integers(1, 4)) for name in native.ordered(names)}
     numbers = st.floats(-(2.0**90), 2.0**90, width=32)
-    talks = []
+    conversations = []
     for identifier in draw(st.lists(words, min_size=1, max_size=4, unique=True)):
         turns = draw(st.integers(1, 5))
         labels = draw(arrays.arrays(np.int64, turns, elements=st.integers(-1, 2)))
@@ -32,7 +32,7 @@ def corpora(draw: st.DrawFn) -> ConversationCorpus:
             name: draw(arrays.arrays(np.bool_, turns, elements=st.booleans()))
             for name in dimensions
         }
-        talks.append(
+        conversations.append(
             Conversation(
                 id=identifier,
                 features={
@@ -50,7 +50,7 @@ def corpora(draw: st.DrawFn) -> ConversationCorpus:
                 session=draw(st.sampled_from(["", "Ses01"])),
             )
         )
-    return ConversationCorpus("made", talks, ["calm", "glad", "cross"])
+    return ConversationCorpus("made", conversations, ["calm", "glad", "cross"])
 
 
 @given(corpora())
@@ -91,7 +91,7 @@ def saved(folder: Path, **changes: Any) -> Path:
 
 def test_rows_may_come_in_any_order(tmp_path: Path) -> None:
     corpus = read_corpus(saved(tmp_path))
-    assert [talk.id for talk in corpus.conversations] == ["b", "a"]
+    assert [dialogue.id for dialogue in corpus.conversations] == ["b", "a"]
     assert corpus.modalities == ["text", "audio"]
     assert corpus.conversations[0].speakers.tolist() == ["z", "x"]
     assert corpus.conversations[0].features["audio"].tolist() == [[4, 5], [0, 1]]
@@ -154,11 +154,13 @@ def test_a_damaged_file_is_a_sentence(
 
 def test_a_modality_with_a_reserved_name_is_not_written(tmp_path: Path) -> None:
     rows, mask = np.ones((1, 1), np.float32), np.ones(1, np.bool_)
-    talk = Conversation(
+    dialogue = Conversation(
         "a", {"turn": rows}, {"turn": mask}, np.array(["x"]), np.array([0]), "train"
     )
     with pytest.raises(InputError, match="cannot be called 'turn'"):
-        native.write(ConversationCorpus("made", [talk], ["calm", "glad"]), tmp_path / "made.npz")
+        native.write(
+            ConversationCorpus("made", [dialogue], ["calm", "glad"]), tmp_path / "made.npz"
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -172,5 +174,7 @@ def test_real_corpora(name: str, dialogues: int, turns: int, people: int) -> Non
         pytest.skip(f"the real corpus {name} is not here; it may not be redistributed")
     corpus = read_corpus(path)
     assert len(corpus) == dialogues
-    assert sum(len(talk) for talk in corpus.conversations) == turns
-    assert len({person for talk in corpus.conversations for person in talk.people}) == people
+    assert sum(len(dialogue) for dialogue in corpus.conversations) == turns
+    assert (
+        len({person for dialogue in corpus.conversations for person in dialogue.people}) == people
+    )

@@ -35,16 +35,20 @@ def dumped(folder: Path, content: Any, protocol: int = 2) -> Path:
 
 def published(length: int, letters: bool, visual: bool = True) -> list[Any]:
     """A tuple of a published order with three dialogues of two turns."""
-    talks = ["Ses01F_impro01", "Ses01M_impro02", "Ses05F_script01"] if letters else [0, 1, 2]
+    dialogues = ["Ses01F_impro01", "Ses01M_impro02", "Ses05F_script01"] if letters else [0, 1, 2]
     one_hot = [np.eye(9)[0].tolist(), np.eye(9)[3].tolist()]
-    rows = {talk: [np.full(3, 0.5), np.full(3, 2.0)] for talk in talks}
-    names = {talk: ["M", "F"] if letters else one_hot for talk in talks}
-    parts: list[Any] = [{talk: ["a", "b"] for talk in talks}, names]
-    parts += [{talk: [0, 5] for talk in talks}, rows]
+    rows = {dialogue: [np.full(3, 0.5), np.full(3, 2.0)] for dialogue in dialogues}
+    names = {dialogue: ["M", "F"] if letters else one_hot for dialogue in dialogues}
+    parts: list[Any] = [{dialogue: ["a", "b"] for dialogue in dialogues}, names]
+    parts += [{dialogue: [0, 5] for dialogue in dialogues}, rows]
     parts += [rows] * (3 if length > 10 else 0)
-    parts += [{talk: np.ones((2, 4)) for talk in talks}]
-    parts += [{talk: np.zeros((2, 5)) for talk in talks}] if visual else []
-    parts += [{talk: ["well", "no"] for talk in talks}, set(talks[:2]), talks[2:]]
+    parts += [{dialogue: np.ones((2, 4)) for dialogue in dialogues}]
+    parts += [{dialogue: np.zeros((2, 5)) for dialogue in dialogues}] if visual else []
+    parts += [
+        {dialogue: ["well", "no"] for dialogue in dialogues},
+        set(dialogues[:2]),
+        dialogues[2:],
+    ]
     return parts + [None] * (length - len(parts))
 
 
@@ -60,7 +64,7 @@ def test_published_orders(
         dumped(tmp_path, tuple(published(length, letters, visual)), protocol=protocol)
     )
     assert list(corpus.shape.features.values()) == [3, 4, 5][: 2 + visual]
-    assert [talk.split for talk in corpus.conversations] == ["train", "train", "test"]
+    assert [dialogue.split for dialogue in corpus.conversations] == ["train", "train", "test"]
     first = corpus.conversations[0]
     assert first.speakers.tolist() == (
         ["Ses01M", "Ses01F"] if letters else ["0/speaker0", "0/speaker3"]
@@ -79,12 +83,16 @@ def test_a_synthetic_corpus_survives_the_published_format(tmp_path: Path) -> Non
     assert isinstance(parts, tuple)
     assert len(parts) == 12
     again = read_corpus(path)
-    for talk, read in zip(corpus.conversations, again.conversations, strict=True):
-        assert (read.id, read.split, read.session) == (talk.id, talk.split, talk.session)
-        assert read.speakers.tolist() == talk.speakers.tolist()
-        assert read.labels.tolist() == talk.labels.tolist()
-        for name in talk.features:
-            np.testing.assert_array_equal(read.features[name], talk.features[name])
+    for dialogue, read in zip(corpus.conversations, again.conversations, strict=True):
+        assert (read.id, read.split, read.session) == (
+            dialogue.id,
+            dialogue.split,
+            dialogue.session,
+        )
+        assert read.speakers.tolist() == dialogue.speakers.tolist()
+        assert read.labels.tolist() == dialogue.labels.tolist()
+        for name in dialogue.features:
+            np.testing.assert_array_equal(read.features[name], dialogue.features[name])
 
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
@@ -222,9 +230,9 @@ def test_other_tuples_are_refused(tmp_path: Path) -> None:
         read_corpus(dumped(tmp_path, {"a": 1}))
 
 
-def change(place: int, talk: str, value: Any) -> tuple[Any, ...]:
+def change(place: int, dialogue: str, value: Any) -> tuple[Any, ...]:
     parts = published(12, True)
-    parts[place] = {**parts[place], talk: value}
+    parts[place] = {**parts[place], dialogue: value}
     return tuple(parts)
 
 

@@ -18,7 +18,7 @@ from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_files import WRITABLE, write_clients
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.formats import native, read_corpus
-from fedmer.data.share import ClientShares, Share, whole
+from fedmer.data.partition import ClientPartition, Sample, whole
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue
@@ -27,9 +27,9 @@ from fedmer.plugins.partitioners.n_way import NWay
 from fedmer.plugins.partitioners.session import Session
 from fedmer.plugins.partitioners.speaker_group import SpeakerGroup
 from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
-from tests.data.shares import clients as any_clients
+from tests.data.partitions import clients as any_clients
 from tests.data.typed import main
-from tests.strategies import conversation, corpora, corpus_of
+from tests.strategies import corpora, corpus_of, make_conversation
 
 OWN = ("labels", "labelled", "roles", "positions")
 
@@ -47,18 +47,20 @@ def same(a: Excerpt, b: Excerpt) -> bool:
 def excerpts_of_file(path: Path) -> list[Excerpt]:
     corpus = read_corpus(path)
     assert corpus.part("train") == list(range(len(corpus)))
-    return [excerpt(corpus, whole(talk, i)) for i, talk in enumerate(corpus.conversations)]
+    return [excerpt(corpus, whole(dialogue, i)) for i, dialogue in enumerate(corpus.conversations)]
 
 
-def check_files(corpus: ConversationCorpus, clients: Sequence[ClientShares], folder: Path) -> None:
+def check_files(
+    corpus: ConversationCorpus, clients: Sequence[ClientPartition], folder: Path
+) -> None:
     """Every file and nothing else is there and gives the same excerpts as the corpus."""
-    public = [talk for talk in corpus.conversations if talk.split != "train"]
+    public = [dialogue for dialogue in corpus.conversations if dialogue.split != "train"]
     expected = {f"client-{number}.npz" for number in range(len(clients))}
     assert {p.name for p in folder.iterdir()} == expected | ({"public.npz"} if public else set())
     for number, client in enumerate(clients):
         path = folder / f"client-{number}.npz"
         given_back = excerpts_of_file(path)
-        held = [excerpt(corpus, share) for share in client.shares]
+        held = [excerpt(corpus, sample) for sample in client.samples]
         assert len(given_back) == len(held)
         assert all(same(a, b) for a, b in zip(given_back, held, strict=True))
         assert list(read_corpus(path).label_names) == list(corpus.label_names)
@@ -66,9 +68,9 @@ def check_files(corpus: ConversationCorpus, clients: Sequence[ClientShares], fol
         rest, again = corpus_of(public, len(corpus.label_names)), read_corpus(folder / "public.npz")
         assert list(again.label_names) == list(corpus.label_names)
         assert [t.split for t in again.conversations] == [t.split for t in public]
-        for index, talk in enumerate(again.conversations):
+        for index, dialogue in enumerate(again.conversations):
             mine = excerpt(rest, whole(public[index], index))
-            assert same(excerpt(again, whole(talk, index)), mine)
+            assert same(excerpt(again, whole(dialogue, index)), mine)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +106,10 @@ def test_the_split_is_that_of_fit() -> None:
     assert DEFAULTS["partitioner"]["class_path"] == commands.DEFAULT_SPLIT
 
 
-def told(corpus: ConversationCorpus, share: Share) -> bool:
-    """Is a share what somebody without a listener makes of the turns that are left?"""
-    plain = replace(share, listener=None, keep_gaps=False)
-    return same(excerpt(corpus, share), excerpt(corpus, plain))
+def told(corpus: ConversationCorpus, sample: Sample) -> bool:
+    """Is a sample what somebody without a listener makes of the turns that are left?"""
+    plain = replace(sample, listener=None, keep_gaps=False)
+    return same(excerpt(corpus, sample), excerpt(corpus, plain))
 
 
 @settings(max_examples=80, deadline=None)
@@ -117,7 +119,7 @@ def test_any_shares_are_written_or_refused_and_nothing_between(
 ) -> None:
     clients = data.draw(any_clients(corpus))
     folder = tmp_path_factory.mktemp("split") / "out"
-    if all(told(corpus, share) for client in clients for share in client.shares):
+    if all(told(corpus, sample) for client in clients for sample in client.samples):
         write_clients(corpus, clients, folder, "Any")
         check_files(corpus, clients, folder)
     else:
@@ -128,10 +130,10 @@ def test_any_shares_are_written_or_refused_and_nothing_between(
 
 def test_words_and_sessions_of_others_stay_behind(tmp_path: Path) -> None:
     turns = [("Ann", 0), ("Ben", 1), ("Ann", UNLABELLED), ("Ben", 2)]
-    talk = replace(
-        conversation("a", turns, session="s7"), utterances=("yes", "secret", "well", "hidden")
+    dialogue = replace(
+        make_conversation("a", turns, session="s7"), utterances=("yes", "secret", "well", "hidden")
     )
-    corpus = corpus_of([talk])
+    corpus = corpus_of([dialogue])
     (ann, _) = SpeakerPrivate().split(corpus, [0], 0)
     write_clients(corpus, [ann], tmp_path / "out", "SpeakerPrivate")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["client-0.npz"]
@@ -145,8 +147,11 @@ def test_words_and_sessions_of_others_stay_behind(tmp_path: Path) -> None:
 
 
 def test_training_dialogues_of_nobody_are_not_public(tmp_path: Path) -> None:
-    talks = [conversation("a", [("Ann", 0), ("Ann", 1)]), conversation("b", [("Ben", 0)])]
-    corpus = corpus_of([*talks, conversation("c", [("Cleo", 1)], split="val")])
+    conversations = [
+        make_conversation("a", [("Ann", 0), ("Ann", 1)]),
+        make_conversation("b", [("Ben", 0)]),
+    ]
+    corpus = corpus_of([*conversations, make_conversation("c", [("Cleo", 1)], split="val")])
     clients = SpeakerPrivate(min_utterances=2).split(corpus, [0, 1], 0)
     write_clients(corpus, clients, tmp_path, "SpeakerPrivate")
     assert [t.id for t in read_corpus(tmp_path / "public.npz").conversations] == ["c"]

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.corpus import Conversation, ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.data.standardise import Moments, Standardise, federated_statistics, statistics
 from fedmer.datamodule import FederatedDataModule
 from fedmer.plugins.partitioners.dialogue import Dialogue
-from tests.data.shares import clients
+from tests.data.partitions import clients
 from tests.federations import small_corpus
 from tests.strategies import corpora
 
@@ -24,33 +24,36 @@ Change = Callable[[Conversation, str], np.ndarray]
 
 
 def remade(corpus: ConversationCorpus, change: Change) -> ConversationCorpus:
-    """The corpus with other features: ``change(talk, modality)``."""
-    talks = [
-        dataclasses.replace(talk, features={name: change(talk, name) for name in talk.features})
-        for talk in corpus.conversations
+    """The corpus with other features: ``change(dialogue, modality)``."""
+    dialogues = [
+        dataclasses.replace(
+            dialogue,
+            features={name: change(dialogue, name) for name in dialogue.features},
+        )
+        for dialogue in corpus.conversations
     ]
-    return ConversationCorpus(corpus.name, talks, corpus.label_names)
+    return ConversationCorpus(corpus.name, dialogues, corpus.label_names)
 
 
-def uneven(talk: Conversation, name: str) -> np.ndarray:
+def uneven(dialogue: Conversation, name: str) -> np.ndarray:
     """Dimensions of different sizes and offsets, the first one constant; noise where missing."""
-    rows = talk.features[name].astype(np.float64)
+    rows = dialogue.features[name].astype(np.float64)
     width = rows.shape[1]
     rows = rows * np.geomspace(0.1, 10, width) + np.linspace(-20, 50, width)
     rows[:, 0] = CONSTANT
     noise = 1000.0 + np.arange(rows.size).reshape(rows.shape)
-    return np.where(talk.present[name][:, None], rows, noise).astype(np.float32)
+    return np.where(dialogue.present[name][:, None], rows, noise).astype(np.float32)
 
 
-def pooled(corpus: ConversationCorpus, holders: Sequence[ClientShares], name: str) -> np.ndarray:
+def pooled(corpus: ConversationCorpus, holders: Sequence[ClientPartition], name: str) -> np.ndarray:
     """Every row that a client holds, as often as it is held."""
     rows = [np.zeros((0, corpus.shape.features[name]))]
     for client in holders:
-        for share in client.shares:
-            talk = corpus.conversations[share.dialogue]
-            for turn in range(len(talk)):
-                if share.context[turn] and talk.present[name][turn]:
-                    rows.append(talk.features[name][turn : turn + 1].astype(np.float64))
+        for sample in client.samples:
+            conversation = corpus.conversations[sample.dialogue]
+            for turn in range(len(conversation)):
+                if sample.context[turn] and conversation.present[name][turn]:
+                    rows.append(conversation.features[name][turn : turn + 1].astype(np.float64))
     return np.concatenate(rows)
 
 
@@ -103,7 +106,7 @@ def test_what_was_standardised_has_mean_0_and_deviation_1(
     corpus = remade(corpus, uneven)
     holders = data.draw(clients(corpus))
     result = federated_statistics(corpus, holders)
-    excerpts = [excerpt(corpus, share, result) for c in holders for share in c.shares]
+    excerpts = [excerpt(corpus, sample, result) for c in holders for sample in c.samples]
     for name in corpus.modalities:
         rows = rows_of(excerpts, name)
         if len(rows):
@@ -133,13 +136,15 @@ def test_only_what_clients_learn_from_is_looked_at() -> None:
     """Neither test nor validation dialogues nor those held out move the statistics."""
     corpus = small_corpus()
     data = module("federated", corpus)
-    learnt = {corpus.conversations[s.dialogue].id for c in data.shares for s in c.shares}
+    learnt = {corpus.conversations[s.dialogue].id for c in data.partitions for s in c.samples}
     assert any(held for held in data.held)
     assert 0 < len(learnt) < len(corpus)
 
     def change(those_learnt_from: bool) -> Change:
-        def new(talk: Conversation, name: str) -> np.ndarray:
-            return talk.features[name] + np.float32((talk.id in learnt) == those_learnt_from)
+        def new(conversation: Conversation, name: str) -> np.ndarray:
+            return conversation.features[name] + np.float32(
+                (conversation.id in learnt) == those_learnt_from
+            )
 
         return new
 

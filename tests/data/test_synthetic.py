@@ -26,17 +26,17 @@ def made(seed: int) -> ConversationCorpus:
 def test_published_sizes(seed: int) -> None:
     corpus = made(seed)
     for split, dialogues, turns, people in (("train", 120, 5810, 8), ("test", 31, 1623, 2)):
-        talks = [corpus.conversations[i] for i in corpus.part(split)]
-        assert len(talks) == dialogues
-        assert sum(map(len, talks)) == turns
-        assert len({person for talk in talks for person in talk.people}) == people
-    lengths = [len(talk) for talk in corpus.conversations]
+        conversations = [corpus.conversations[i] for i in corpus.part(split)]
+        assert len(conversations) == dialogues
+        assert sum(map(len, conversations)) == turns
+        assert len({person for dialogue in conversations for person in dialogue.people}) == people
+    lengths = [len(dialogue) for dialogue in corpus.conversations]
     assert min(lengths) >= LENGTHS[0]
     assert max(lengths) <= LENGTHS[-1]
     found = np.quantile(lengths, [0.1, 0.25, 0.5, 0.75, 0.9])
     np.testing.assert_allclose(found, [28, 37.5, 47, 59, 69], atol=5)
-    for talk in corpus.conversations:
-        assert {person[:5] for person in talk.people} == {talk.session} == {talk.id[:5]}
+    for dialogue in corpus.conversations:
+        assert {person[:5] for person in dialogue.people} == {dialogue.session} == {dialogue.id[:5]}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -44,9 +44,9 @@ def test_published_statistics(seed: int) -> None:
     inertia, contagion = np.zeros((6, 6)), np.zeros((6, 6))
     switched = turns = 0
     counts = np.zeros(6)
-    for talk in made(seed).conversations:
+    for dialogue in made(seed).conversations:
         last: dict[str, int] = {}
-        spoken = list(zip(talk.speakers.tolist(), talk.labels.tolist(), strict=True))
+        spoken = list(zip(dialogue.speakers.tolist(), dialogue.labels.tolist(), strict=True))
         for person, label in spoken:
             counts[label] += 1
             if person in last:
@@ -69,10 +69,10 @@ def test_published_statistics(seed: int) -> None:
 
 def test_speakers_differ_in_features_and_emotions() -> None:
     people: dict[str, list[np.ndarray]] = {}
-    for talk in made(0).conversations:
-        for person in talk.people:
+    for dialogue in made(0).conversations:
+        for person in dialogue.people:
             people.setdefault(person, []).append(
-                talk.features["text"][talk.speakers == person].astype(np.float64)
+                dialogue.features["text"][dialogue.speakers == person].astype(np.float64)
             )
     rows = {person: np.concatenate(parts) for person, parts in people.items()}
     deviation = np.concatenate(list(rows.values())).std(axis=0)
@@ -85,9 +85,11 @@ def nearest_mean(corpus: ConversationCorpus, modalities: list[str]) -> float:
     """Test accuracy of the simplest context-free classifier there is."""
 
     def part(split: str) -> tuple[np.ndarray, np.ndarray]:
-        talks = [corpus.conversations[i] for i in corpus.part(split)]
-        rows = [np.concatenate([t.features[m] for m in modalities], axis=1) for t in talks]
-        return np.concatenate(rows).astype(np.float64), np.concatenate([t.labels for t in talks])
+        conversations = [corpus.conversations[i] for i in corpus.part(split)]
+        rows = [np.concatenate([t.features[m] for m in modalities], axis=1) for t in conversations]
+        return np.concatenate(rows).astype(np.float64), np.concatenate(
+            [t.labels for t in conversations]
+        )
 
     (x, y), (z, truth) = part("train"), part("test")
     centre = x.mean(axis=0)
@@ -124,11 +126,13 @@ def test_a_pure_function_of_its_arguments(seed: int, dialogues: int) -> None:
     assert corpus.fingerprint == synthetic_corpus(seed, dialogues, small).fingerprint
     assert corpus.fingerprint != synthetic_corpus(seed + 1, dialogues, small).fingerprint
     assert len(corpus) == dialogues
-    assert {talk.session for talk in corpus.conversations} == {f"Ses0{i}" for i in range(1, 6)}
+    assert {dialogue.session for dialogue in corpus.conversations} == {
+        f"Ses0{i}" for i in range(1, 6)
+    }
     alone = synthetic_corpus(seed, dialogues, {"gaze": 3})
-    for talk, other in zip(corpus.conversations, alone.conversations, strict=True):
-        np.testing.assert_array_equal(talk.features["gaze"], other.features["gaze"])
-        np.testing.assert_array_equal(talk.labels, other.labels)
+    for dialogue, other in zip(corpus.conversations, alone.conversations, strict=True):
+        np.testing.assert_array_equal(dialogue.features["gaze"], other.features["gaze"])
+        np.testing.assert_array_equal(dialogue.labels, other.labels)
 
 
 @given(st.integers(5, 400))

@@ -38,20 +38,20 @@ NETWORK = part("networks", "SDT", hidden=8, heads=2)
 
 def telling(corpus: ConversationCorpus) -> ConversationCorpus:
     """The same dialogues, with names and words that are found again wherever they turn up."""
-    talks = []
-    for number, talk in enumerate(corpus.conversations):
-        talks.append(
+    dialogues = []
+    for number, dialogue in enumerate(corpus.conversations):
+        dialogues.append(
             Conversation(
                 id=f"secret-dialogue-{number}",
-                features=talk.features,
-                present=talk.present,
-                speakers=np.array([f"secret-person-{name}" for name in talk.speakers]),
-                labels=talk.labels,
-                split=talk.split,
-                utterances=tuple(f"{WORDS} {i}" for i in range(len(talk))),
+                features=dialogue.features,
+                present=dialogue.present,
+                speakers=np.array([f"secret-person-{name}" for name in dialogue.speakers]),
+                labels=dialogue.labels,
+                split=dialogue.split,
+                utterances=tuple(f"{WORDS} {i}" for i in range(len(dialogue))),
             )
         )
-    return ConversationCorpus("secret-corpus", talks, corpus.label_names)
+    return ConversationCorpus("secret-corpus", dialogues, corpus.label_names)
 
 
 @pytest.fixture
@@ -123,17 +123,17 @@ class Crossing:
 
     @property
     def labels(self) -> list[list[int]]:
-        return [talk.labels.tolist() for talk in self.corpus.conversations]
+        return [dialogue.labels.tolist() for dialogue in self.corpus.conversations]
 
     def rows(self) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
         """Every feature vector, as it is in the file and as the network sees it."""
-        for talk in self.corpus.conversations:
-            for name, features in talk.features.items():
-                for i in np.flatnonzero(talk.present[name]):
-                    yield f"{talk.id} {i} {name}", features[i]
+        for dialogue in self.corpus.conversations:
+            for name, features in dialogue.features.items():
+                for i in np.flatnonzero(dialogue.present[name]):
+                    yield f"{dialogue.id} {i} {name}", features[i]
                     if name in self.statistics:
                         row = self.statistics[name].standardise(features[i : i + 1])[0]
-                        yield f"{talk.id} {i} {name}, standardised", row
+                        yield f"{dialogue.id} {i} {name}, standardised", row
 
 
 def whole(content: RecordDict) -> bytes:

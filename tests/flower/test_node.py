@@ -13,41 +13,43 @@ from hypothesis import strategies as st
 from fedmer.contracts.client import ClientMemory
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats.native import write
+from fedmer.data.partition import ClientPartition, whole
 from fedmer.data.remote import Request
-from fedmer.data.share import ClientShares, whole
 from fedmer.data.standardise import federated_statistics, statistics
 from fedmer.errors import InputError
 from fedmer.flower.node.data import FEWEST_TURNS, NodeData, NodeMemory, shape_for
 from tests.federations import small_corpus
-from tests.strategies import conversation, corpus_of
+from tests.strategies import corpus_of, make_conversation
 
 ASKED = Request("federated", 0.1, 0)
 
 
 def file_of(corpus: ConversationCorpus, folder: Path, name: str = "c.npz") -> Path:
     # The native format wants a test part, which a node never reads.
-    last = conversation("last", [("Ann", 0), ("Ben", 1)], split="test")
-    parts = {talk.split for talk in corpus.conversations}
-    talks = list(corpus.conversations)
+    last = make_conversation("last", [("Ann", 0), ("Ben", 1)], split="test")
+    parts = {dialogue.split for dialogue in corpus.conversations}
+    conversations = list(corpus.conversations)
     if "test" not in parts and corpus.shape.features.keys() == last.features.keys():
-        talks.append(last)
+        conversations.append(last)
     path = folder / name
-    write(ConversationCorpus(corpus.name, talks, corpus.label_names), path)
+    write(ConversationCorpus(corpus.name, conversations, corpus.label_names), path)
     return path
 
 
-def talks(count: int, split: str = "train", turns: int = 4) -> list:
+def conversations(count: int, split: str = "train", turns: int = 4) -> list:
     people = [("Ann", 0), ("Ben", 1), ("Ann", 2), ("Ben", 3), ("Cleo", 0)]
-    return [conversation(f"{split}{i}", people[:turns], split=split, seed=i) for i in range(count)]
+    return [
+        make_conversation(f"{split}{i}", people[:turns], split=split, seed=i) for i in range(count)
+    ]
 
 
 def ids(data: NodeData, what: str) -> set[str]:
-    shares = data.own.shares if what == "own" else data.held
-    return {data.corpus.conversations[share.dialogue].id for share in shares}
+    samples = data.own.samples if what == "own" else data.held
+    return {data.corpus.conversations[sample.dialogue].id for sample in samples}
 
 
 def test_a_validation_part_is_kept_back(tmp_path: Path) -> None:
-    corpus = corpus_of([*talks(6), *talks(2, "val"), *talks(1, "test")])
+    corpus = corpus_of([*conversations(6), *conversations(2, "val"), *conversations(1, "test")])
     data = NodeData.read(file_of(corpus, tmp_path), replace(ASKED, holdout=0.5))
     assert ids(data, "own") == {f"train{i}" for i in range(6)}
     assert ids(data, "held") == {"val0", "val1"}
@@ -56,7 +58,7 @@ def test_a_validation_part_is_kept_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("fraction", "held"), [(0.0, 0), (0.1, 1), (0.5, 5), (0.99, 9)])
 def test_without_one_a_fraction_is_kept_back(tmp_path: Path, fraction: float, held: int) -> None:
-    path = file_of(corpus_of(talks(10)), tmp_path)
+    path = file_of(corpus_of(conversations(10)), tmp_path)
     data = NodeData.read(path, replace(ASKED, holdout=fraction))
     assert (len(ids(data, "own")), len(ids(data, "held"))) == (10 - held, held)
     assert not ids(data, "own") & ids(data, "held")
@@ -68,13 +70,15 @@ def test_without_one_a_fraction_is_kept_back(tmp_path: Path, fraction: float, he
 
 
 def test_few_dialogues_are_all_learnt_from(tmp_path: Path) -> None:
-    data = NodeData.read(file_of(corpus_of(talks(4)), tmp_path), replace(ASKED, holdout=0.5))
+    data = NodeData.read(
+        file_of(corpus_of(conversations(4)), tmp_path), replace(ASKED, holdout=0.5)
+    )
     assert (len(ids(data, "own")), len(ids(data, "held"))) == (4, 0)
 
 
 def test_nothing_to_learn_from_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
-    write(corpus_of([*talks(1), *talks(2, "test")]), path)
+    write(corpus_of([*conversations(1), *conversations(2, "test")]), path)
     with np.load(path) as file:
         rows = {key: file[key] for key in file.files}
     rows["split"] = np.where(rows["split"] == "train", "val", rows["split"])
@@ -84,7 +88,7 @@ def test_nothing_to_learn_from_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_sums_of_few_turns_are_not_told(tmp_path: Path) -> None:
-    few = corpus_of(talks(2, turns=4))
+    few = corpus_of(conversations(2, turns=4))
     data = NodeData.read(file_of(few, tmp_path), replace(ASKED, holdout=0.0))
     said = rf"present in \d turns only, and the sums of fewer than {FEWEST_TURNS} say too much"
     with pytest.raises(InputError, match=said):
@@ -94,7 +98,7 @@ def test_sums_of_few_turns_are_not_told(tmp_path: Path) -> None:
 
 
 def test_a_description_is_counts_and_sums(tmp_path: Path) -> None:
-    corpus = corpus_of([*talks(6, turns=5), *talks(3, "test", turns=2)])
+    corpus = corpus_of([*conversations(6, turns=5), *conversations(3, "test", turns=2)])
     data = NodeData.read(file_of(corpus, tmp_path), replace(ASKED, holdout=0.0))
     told = data.describe(ASKED)
     assert told.name == ""
@@ -104,9 +108,9 @@ def test_a_description_is_counts_and_sums(tmp_path: Path) -> None:
     assert told.speakers == 3
     for name, own in told.moments.items():
         rows = [
-            talk.features[name][talk.present[name]].astype(np.float64)
-            for talk in corpus.conversations
-            if talk.split == "train"
+            dialogue.features[name][dialogue.present[name]].astype(np.float64)
+            for dialogue in corpus.conversations
+            if dialogue.split == "train"
         ]
         assert own.count == sum(map(len, rows))
         np.testing.assert_allclose(own.total, np.concatenate(rows).sum(axis=0))
@@ -117,11 +121,11 @@ def test_moments_of_nodes_give_the_statistics_of_one_process(tmp_path: Path) -> 
     corpus = small_corpus()
     train = corpus.part("train")
     parts = [train[0::2], train[1::2]]
-    shares = [
-        ClientShares(f"{n}", [whole(corpus.conversations[i], i) for i in part])
+    samples = [
+        ClientPartition(f"{n}", [whole(corpus.conversations[i], i) for i in part])
         for n, part in enumerate(parts)
     ]
-    expected = federated_statistics(corpus, shares)
+    expected = federated_statistics(corpus, samples)
     told = []
     for number, part in enumerate(parts):
         rest = [corpus.conversations[i] for i in (*part, *corpus.part("test"))]
@@ -137,7 +141,7 @@ def test_moments_of_nodes_give_the_statistics_of_one_process(tmp_path: Path) -> 
 
 
 def test_a_client_is_standardised_as_told(tmp_path: Path) -> None:
-    corpus = corpus_of([*talks(6, turns=5), *talks(2, "val")])
+    corpus = corpus_of([*conversations(6, turns=5), *conversations(2, "val")])
     data = NodeData.read(file_of(corpus, tmp_path), ASKED)
     own = data.client(data.own_statistics())
     plain = data.client(None)
@@ -149,7 +153,7 @@ def test_a_client_is_standardised_as_told(tmp_path: Path) -> None:
 
 
 def test_a_shape_has_room_for_the_most_people() -> None:
-    corpus = corpus_of(talks(2, turns=5))
+    corpus = corpus_of(conversations(2, turns=5))
     assert corpus.shape.speakers == 3
     assert (shape_for(corpus, 7).speakers, shape_for(corpus, 2).speakers) == (7, 3)
 

@@ -15,13 +15,13 @@ from torch import Tensor
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch, Excerpt, collate, excerpt
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
-from fedmer.data.share import whole
+from fedmer.data.partition import whole
 from fedmer.errors import InputError
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.registry import plugins
 from fedmer.running_mean import ClientWeight, RunningMean
 from fedmer.weights import load_weights
-from tests.strategies import conversation, corpora, corpus_of, random_corpus
+from tests.strategies import corpora, corpus_of, make_conversation, random_corpus
 
 SMALL = {"hidden": 8, "heads": 2}
 """Taken by those networks that have such hyperparameters."""
@@ -45,7 +45,7 @@ def build(path: str, shape: CorpusShape, seed: int = 0, **settings: object) -> N
 
 
 def excerpts_of(corpus: ConversationCorpus) -> list[Excerpt]:
-    return [excerpt(corpus, whole(talk, i)) for i, talk in enumerate(corpus.conversations)]
+    return [excerpt(corpus, whole(dialogue, i)) for i, dialogue in enumerate(corpus.conversations)]
 
 
 def parts(output: NetworkOutput) -> dict[str, Tensor]:
@@ -69,15 +69,15 @@ def loss_of(network: Network, batch: Batch) -> Tensor:
 
 def ragged(modalities: Mapping[str, int], lengths: Sequence[int], classes: int = 3) -> Batch:
     """Dialogues of unequal lengths, every turn labelled and every modality there."""
-    talks = [
-        conversation(
+    conversations = [
+        make_conversation(
             f"d{i}",
             [("AB"[(i + t) % 2], (i + t * t) % classes) for t in range(length)],
             modalities=modalities,
         )
         for i, length in enumerate(lengths)
     ]
-    batch = collate(excerpts_of(corpus_of(talks, classes)))
+    batch = collate(excerpts_of(corpus_of(conversations, classes)))
     features = {name: torch.randn(rows.shape) for name, rows in batch.features.items()}
     for rows in features.values():
         rows[~batch.context] = 0

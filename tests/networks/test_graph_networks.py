@@ -15,12 +15,12 @@ from fedmer.errors import InputError
 from fedmer.plugins.networks._graph import Graph, GraphConvolution, multimodal_graph
 from fedmer.plugins.networks.mmdfn import MMDFN
 from fedmer.plugins.networks.mmgcn import MMGCN
-from tests.networks.talks import batch_of_talks
+from tests.networks.dialogues import batch_of_dialogues
 
 THREE = CorpusShape({"audio": 2, "text": 3, "visual": 4}, classes=4, speakers=3)
 D = 6
 quick = settings(max_examples=15, deadline=None)
-talks = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=2)
+dialogues = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=6), min_size=1, max_size=2)
 seeds = st.integers(0, 1000)
 graph_networks = pytest.mark.parametrize("kind", [MMGCN, MMDFN])
 
@@ -199,33 +199,33 @@ def mmdfn_by_hand(network: MMDFN, batch: Batch, b: int) -> tuple[dict[Node, Tens
 
 
 @quick
-@given(talks=talks, seed=seeds, layers=st.integers(1, 3))
+@given(dialogues=dialogues, seed=seeds, layers=st.integers(1, 3))
 def test_mmgcn_is_what_a_loop_over_nodes_gives(
-    talks: list[list[int]], seed: int, layers: int
+    dialogues: list[list[int]], seed: int, layers: int
 ) -> None:
     torch.manual_seed(seed)
     network = MMGCN(THREE, hidden=D, layers=layers).eval()
-    batch = batch_of_talks(THREE, talks, seed)
+    batch = batch_of_dialogues(THREE, dialogues, seed)
     with torch.no_grad():
-        compare(network, batch, [mmgcn_by_hand(network, batch, b) for b in range(len(talks))])
+        compare(network, batch, [mmgcn_by_hand(network, batch, b) for b in range(len(dialogues))])
 
 
 @quick
 @given(
-    talks=talks,
+    dialogues=dialogues,
     seed=seeds,
     layers=st.integers(1, 3),
     party=st.sampled_from([None, {"audio": 3.0, "visual": 0.0}, {"text": 0.5}]),
 )
 def test_mmdfn_is_what_a_loop_over_nodes_gives(
-    talks: list[list[int]], seed: int, layers: int, party: dict[str, float] | None
+    dialogues: list[list[int]], seed: int, layers: int, party: dict[str, float] | None
 ) -> None:
     torch.manual_seed(seed)
     network = MMDFN(THREE, hidden=D, layers=layers, party=party).eval()
     assert network.weights == {"audio": 1.0, "text": 1.0, "visual": 1.0, **(party or {})}
-    batch = batch_of_talks(THREE, talks, seed)
+    batch = batch_of_dialogues(THREE, dialogues, seed)
     with torch.no_grad():
-        compare(network, batch, [mmdfn_by_hand(network, batch, b) for b in range(len(talks))])
+        compare(network, batch, [mmdfn_by_hand(network, batch, b) for b in range(len(dialogues))])
 
 
 def compare(
@@ -253,7 +253,7 @@ def compare(
 @graph_networks
 def test_half_precision_rounds_no_angle_to_one(kind: type[MMGCN] | type[MMDFN]) -> None:
     torch.manual_seed(0)
-    network, batch = kind(THREE, hidden=8), batch_of_talks(THREE, [[0, 1, 2, 0, 1], [0, 1]], 0)
+    network, batch = kind(THREE, hidden=8), batch_of_dialogues(THREE, [[0, 1, 2, 0, 1], [0, 1]], 0)
     batch.features = {name: torch.ones_like(rows) for name, rows in batch.features.items()}
     with torch.autocast("cpu", torch.bfloat16):
         loss = network(batch).logits[batch.context].square().mean()
@@ -268,7 +268,7 @@ def test_many_layers_keep_apart_what_differs(kind: type[MMGCN] | type[MMDFN]) ->
     """At the authors' depths the nodes of a dialogue do not become one and the same."""
     torch.manual_seed(0)
     network = kind(THREE, hidden=16, layers=64 if kind is MMGCN else 32).eval()
-    batch = batch_of_talks(THREE, [[0, 1] * 8], 0)
+    batch = batch_of_dialogues(THREE, [[0, 1] * 8], 0)
     with torch.no_grad():
         logits = network(batch).logits[0]
     assert logits.isfinite().all()

@@ -25,11 +25,11 @@ from fedmer.plugins.networks._history import (
 )
 from fedmer.plugins.networks.cmn import CMN
 from fedmer.plugins.networks.icon import ICON
-from tests.networks.talks import batch_of_talks
+from tests.networks.dialogues import batch_of_dialogues
 
 THREE = CorpusShape({"text": 3, "audio": 2}, classes=4, speakers=3)
 quick = settings(max_examples=15, deadline=None)
-talks = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=3)
+dialogues = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=3)
 seeds = st.integers(0, 1000)
 Kind = TypeVar("Kind", bound=CMN | ICON)
 memory_networks = pytest.mark.parametrize("kind", [CMN, ICON])
@@ -98,21 +98,21 @@ def icon_by_hand(network: ICON, batch: Batch, b: int, i: int) -> Tensor:
 
 
 @quick
-@given(talks=talks, seed=seeds, hops=st.integers(1, 3), window=st.integers(1, 8))
+@given(dialogues=dialogues, seed=seeds, hops=st.integers(1, 3), window=st.integers(1, 8))
 def test_cmn_is_what_a_loop_over_utterances_gives(
-    talks: list[list[int]], seed: int, hops: int, window: int
+    dialogues: list[list[int]], seed: int, hops: int, window: int
 ) -> None:
     network = built(CMN, seed, hops=hops, window=window)
-    compare(network, batch_of_talks(THREE, talks, seed), cmn_by_hand)
+    compare(network, batch_of_dialogues(THREE, dialogues, seed), cmn_by_hand)
 
 
 @quick
-@given(talks=talks, seed=seeds, hops=st.integers(1, 3), window=st.integers(1, 8))
+@given(dialogues=dialogues, seed=seeds, hops=st.integers(1, 3), window=st.integers(1, 8))
 def test_icon_is_what_a_loop_over_utterances_gives(
-    talks: list[list[int]], seed: int, hops: int, window: int
+    dialogues: list[list[int]], seed: int, hops: int, window: int
 ) -> None:
     network = built(ICON, seed, hops=hops, window=window)
-    compare(network, batch_of_talks(THREE, talks, seed), icon_by_hand)
+    compare(network, batch_of_dialogues(THREE, dialogues, seed), icon_by_hand)
 
 
 def compare(
@@ -128,11 +128,11 @@ def compare(
 
 
 @quick
-@given(talks=talks, seed=seeds, kind=st.sampled_from([nn.GRU, nn.LSTM]))
+@given(dialogues=dialogues, seed=seeds, kind=st.sampled_from([nn.GRU, nn.LSTM]))
 def test_a_recurrence_runs_both_ways_along_each_group_alone(
-    talks: list[list[int]], seed: int, kind: type[nn.GRU] | type[nn.LSTM]
+    dialogues: list[list[int]], seed: int, kind: type[nn.GRU] | type[nn.LSTM]
 ) -> None:
-    batch = batch_of_talks(THREE, talks, seed)
+    batch = batch_of_dialogues(THREE, dialogues, seed)
     torch.manual_seed(seed)
     recurrence = both_ways(kind, 4, dropout=0.0)
     rows = torch.randn(*batch.context.shape, 4)
@@ -149,11 +149,11 @@ def test_a_recurrence_runs_both_ways_along_each_group_alone(
 
 
 @quick
-@given(talks=talks, seed=seeds, window=st.integers(1, 8))
+@given(dialogues=dialogues, seed=seeds, window=st.integers(1, 8))
 def test_slots_are_the_earlier_members_within_the_window(
-    talks: list[list[int]], seed: int, window: int
+    dialogues: list[list[int]], seed: int, window: int
 ) -> None:
-    batch = batch_of_talks(THREE, talks, seed)
+    batch = batch_of_dialogues(THREE, dialogues, seed)
     speaking, known = by_role(batch, 3), heard(batch)
     for kind, members in enumerate(own_and_others(speaking, known)):
         visible = slots(speaking, members, window).reshape(*known.shape, 3, -1)
@@ -166,13 +166,13 @@ def test_slots_are_the_earlier_members_within_the_window(
 
 @memory_networks
 @quick
-@given(talks=talks, seed=seeds, data=st.data())
+@given(dialogues=dialogues, seed=seeds, data=st.data())
 def test_a_later_turn_never_changes_an_earlier_prediction(
-    kind: type[CMN] | type[ICON], talks: list[list[int]], seed: int, data: st.DataObject
+    kind: type[CMN] | type[ICON], dialogues: list[list[int]], seed: int, data: st.DataObject
 ) -> None:
-    network, batch = built(kind), batch_of_talks(THREE, talks, seed)
+    network, batch = built(kind), batch_of_dialogues(THREE, dialogues, seed)
     now = data.draw(st.integers(0, batch.context.shape[1] - 1), label="now")
-    other = batch_of_talks(THREE, talks, seed + 1)
+    other = batch_of_dialogues(THREE, dialogues, seed + 1)
     roles = batch.roles.clone()
     roles[:, now + 1 :] = (roles[:, now + 1 :] + 1) % 3
     later = dataclasses.replace(
@@ -192,11 +192,11 @@ def spliced(rows: Tensor, other: Tensor, now: int) -> Tensor:
 
 @memory_networks
 @quick
-@given(talks=talks, seed=seeds, order=st.permutations(range(3)))
+@given(dialogues=dialogues, seed=seeds, order=st.permutations(range(3)))
 def test_it_matters_who_speaks_and_not_which_number_they_have(
-    kind: type[CMN] | type[ICON], talks: list[list[int]], seed: int, order: list[int]
+    kind: type[CMN] | type[ICON], dialogues: list[list[int]], seed: int, order: list[int]
 ) -> None:
-    network, batch = built(kind), batch_of_talks(THREE, talks, seed)
+    network, batch = built(kind), batch_of_dialogues(THREE, dialogues, seed)
     renamed = dataclasses.replace(batch, roles=torch.tensor(order)[batch.roles])
     with torch.no_grad():
         before, after = network(batch).logits, network(renamed).logits
@@ -205,7 +205,7 @@ def test_it_matters_who_speaks_and_not_which_number_they_have(
 
 @memory_networks
 def test_the_others_are_told_from_oneself(kind: type[CMN] | type[ICON]) -> None:
-    network, batch = built(kind), batch_of_talks(THREE, [[0, 0, 0, 0]], 1)
+    network, batch = built(kind), batch_of_dialogues(THREE, [[0, 0, 0, 0]], 1)
     assert heard(batch)[0, 0]
     dialogue = dataclasses.replace(batch, roles=torch.tensor([[1, 0, 0, 0]]))
     with torch.no_grad():
@@ -216,15 +216,15 @@ def test_the_others_are_told_from_oneself(kind: type[CMN] | type[ICON]) -> None:
 
 @memory_networks
 @quick
-@given(talk=st.lists(st.integers(0, 2), min_size=2, max_size=7), seed=seeds, data=st.data())
+@given(dialogue=st.lists(st.integers(0, 2), min_size=2, max_size=7), seed=seeds, data=st.data())
 def test_a_turn_without_any_modality_leaves_no_memory(
-    kind: type[CMN] | type[ICON], talk: list[int], seed: int, data: st.DataObject
+    kind: type[CMN] | type[ICON], dialogue: list[int], seed: int, data: st.DataObject
 ) -> None:
-    network, batch = built(kind), batch_of_talks(THREE, [talk], seed)
-    gone = data.draw(st.integers(0, len(talk) - 1), label="gone")
+    network, batch = built(kind), batch_of_dialogues(THREE, [dialogue], seed)
+    gone = data.draw(st.integers(0, len(dialogue) - 1), label="gone")
     for there in batch.present.values():
         there[0, gone] = False
-    kept = [i for i in range(len(talk)) if i != gone]
+    kept = [i for i in range(len(dialogue)) if i != gone]
     without = dataclasses.replace(
         batch,
         features={name: rows[:, kept] for name, rows in batch.features.items()},
@@ -253,7 +253,7 @@ def test_reading_spreads_a_weight_of_one_or_nothing(seed: int, turns: int) -> No
 def test_more_roles_than_the_corpus_promised_share_the_last_one(
     kind: type[CMN] | type[ICON],
 ) -> None:
-    network, batch = built(kind), batch_of_talks(THREE, [[0, 1, 2, 3, 4, 2]], 0)
+    network, batch = built(kind), batch_of_dialogues(THREE, [[0, 1, 2, 3, 4, 2]], 0)
     clamped = dataclasses.replace(batch, roles=batch.roles.clamp(max=2))
     with torch.no_grad():
         assert torch.equal(network(batch).logits, network(clamped).logits)

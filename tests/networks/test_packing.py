@@ -14,11 +14,11 @@ from fedmer.data.corpus import CorpusShape
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.networks._packing import Packing
 from fedmer.plugins.networks.sdt import SDT
-from tests.networks.talks import batch_of_talks
+from tests.networks.dialogues import batch_of_dialogues
 
 SHAPE = CorpusShape({"text": 5, "audio": 3, "visual": 2}, classes=4, speakers=3)
 quick = settings(max_examples=15, deadline=None)
-talks = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4)
+dialogues = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=4)
 
 
 def learn(network: Network, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
@@ -36,12 +36,12 @@ def learn(network: Network, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Ten
 
 
 @quick
-@given(talks=talks, seed=st.integers(0, 1000))
-def test_packed_is_padded_and_its_gradients_are(talks: list[list[int]], seed: int) -> None:
+@given(dialogues=dialogues, seed=st.integers(0, 1000))
+def test_packed_is_padded_and_its_gradients_are(dialogues: list[list[int]], seed: int) -> None:
     torch.manual_seed(seed)
     packed = SDT(SHAPE, hidden=8, heads=2, dropout=0.0).train()
     padded = PaddedSDT(packed).train()
-    batch = batch_of_talks(SHAPE, talks, seed)
+    batch = batch_of_dialogues(SHAPE, dialogues, seed)
     batch.labels = torch.randint(0, 4, batch.labels.shape)
     (one, then, slopes), (other, later, theirs) = learn(packed, batch), learn(padded, batch)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

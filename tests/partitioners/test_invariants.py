@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue
@@ -22,7 +22,7 @@ from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.registry import plugins
 from tests.partitioners.counting import n_way_fits, training_labels
-from tests.strategies import conversation, corpora, corpus_of, random_corpus
+from tests.strategies import corpora, corpus_of, make_conversation, random_corpus
 
 SEEDS = st.integers(0, 1000)
 ALPHAS = st.sampled_from([1e-300, 0.05, 0.5, 5.0, 1e300])
@@ -30,8 +30,10 @@ ALPHAS = st.sampled_from([1e-300, 0.05, 0.5, 5.0, 1e300])
 
 def pairs(corpus: ConversationCorpus) -> list[str]:
     """The speaker of every pair of a speaker and a training dialogue with labels of theirs."""
-    talks = [corpus.conversations[d] for d in corpus.part("train")]
-    return [p for t in talks for p in sorted(set(t.speakers[t.labels != UNLABELLED].tolist()))]
+    conversations = [corpus.conversations[d] for d in corpus.part("train")]
+    return [
+        p for t in conversations for p in sorted(set(t.speakers[t.labels != UNLABELLED].tolist()))
+    ]
 
 
 def central(corpus: ConversationCorpus, data: st.DataObject) -> Partitioner:
@@ -92,12 +94,12 @@ every_split = pytest.mark.parametrize("make", MAKERS)
 Maker = Callable[[ConversationCorpus, st.DataObject], Partitioner]
 
 
-def flat(clients: Sequence[ClientShares]) -> list[tuple[object, ...]]:
+def flat(clients: Sequence[ClientPartition]) -> list[tuple[object, ...]]:
     """A split as plain values, to compare."""
     return [
         (c.name, s.dialogue, s.listener, s.keep_gaps, s.context.tobytes(), s.labelled.tobytes())
         for c in clients
-        for s in c.shares
+        for s in c.samples
     ]
 
 
@@ -116,12 +118,12 @@ def test_every_training_label_is_on_exactly_one_client(
     owners = {d: np.zeros(len(corpus.conversations[d]), int) for d in corpus.part("train")}
     for client in clients:
         assert client.examples >= 1
-        dialogues = [s.dialogue for s in client.shares]
+        dialogues = [s.dialogue for s in client.samples]
         assert dialogues == sorted(set(dialogues))
         assert set(dialogues) <= set(owners)
-        for share in client.shares:
-            assert not (share.labelled & ~share.context).any()
-            owners[share.dialogue] += share.labelled
+        for sample in client.samples:
+            assert not (sample.labelled & ~sample.context).any()
+            owners[sample.dialogue] += sample.labelled
     for index, count in owners.items():
         assert (count == (corpus.conversations[index].labels != UNLABELLED)).all()
     assert len({client.name for client in clients}) == len(clients)
@@ -147,11 +149,11 @@ def test_views_partition_the_labels_of_a_dialogue(
     make: Maker, corpus: ConversationCorpus, data: st.DataObject
 ) -> None:
     split = make(corpus, data)
-    for index, talk in enumerate(corpus.conversations):
+    for index, conversation in enumerate(corpus.conversations):
         views = split.views(corpus, index)
         assert {view.dialogue for view in views} == {index}
         seen = np.sum([view.labelled for view in views], axis=0)
-        assert (seen == (talk.labels != UNLABELLED)).all()
+        assert (seen == (conversation.labels != UNLABELLED)).all()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +169,7 @@ def test_another_seed_is_another_split(split: Partitioner) -> None:
 
 @every_split
 def test_a_corpus_without_training_dialogues_is_refused(make: Maker) -> None:
-    corpus = corpus_of([conversation("d", [("Ann", 0)], split="test")])
+    corpus = corpus_of([make_conversation("d", [("Ann", 0)], split="test")])
     split: Partitioner = {
         "central": Central(),
         "session": Session(),

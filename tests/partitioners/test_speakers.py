@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares, whole
+from fedmer.data.partition import ClientPartition, whole
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.speaker import Speaker
 from fedmer.plugins.partitioners.speaker_group import SpeakerGroup
 from fedmer.plugins.partitioners.speaker_private import SpeakerPrivate
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
-from tests.strategies import conversation, corpora, corpus_of, random_corpus
+from tests.strategies import corpora, corpus_of, make_conversation, random_corpus
 
-TWO_TALKS = corpus_of(
+TWO_CONVERSATIONS = corpus_of(
     [
-        conversation("a", [("Cleo", 0), ("Ann", 1), ("Cleo", 2), ("Dan", UNLABELLED)]),
-        conversation("b", [("Ben", 0), ("Cleo", 1), ("Ben", 3)]),
-        conversation("c", [("Ben", 0), ("Ann", UNLABELLED), ("Ann", 1)], split="test"),
+        make_conversation("a", [("Cleo", 0), ("Ann", 1), ("Cleo", 2), ("Dan", UNLABELLED)]),
+        make_conversation("b", [("Ben", 0), ("Cleo", 1), ("Ben", 3)]),
+        make_conversation("c", [("Ben", 0), ("Ann", UNLABELLED), ("Ann", 1)], split="test"),
     ]
 )
 
@@ -32,22 +32,22 @@ def test_a_client_is_a_speaker(split: Speaker, corpus: ConversationCorpus) -> No
     clients = split.split(corpus, corpus.part("train"), 0)
     assert [c.name for c in clients] == sorted(c.name for c in clients)
     for client in clients:
-        for share in client.shares:
-            talk = corpus.conversations[share.dialogue]
-            assert share.listener == client.name
-            assert (talk.speakers[share.labelled] == client.name).all()
-            own = talk.speakers == client.name
+        for sample in client.samples:
+            conversation = corpus.conversations[sample.dialogue]
+            assert sample.listener == client.name
+            assert (conversation.speakers[sample.labelled] == client.name).all()
+            own = conversation.speakers == client.name
             if isinstance(split, SpeakerPrivate):
-                assert (share.context == own).all()
-                assert share.keep_gaps == split.keep_gaps
-                assert (share.roles(talk) == 0).all()
+                assert (sample.context == own).all()
+                assert sample.keep_gaps == split.keep_gaps
+                assert (sample.roles(conversation) == 0).all()
             else:
-                assert share.context.all()
+                assert sample.context.all()
 
 
 def test_speakers_without_labels_get_no_client() -> None:
-    clients = Speaker().split(TWO_TALKS, [0, 1], 0)
-    assert [(c.name, c.examples, len(c.shares)) for c in clients] == [
+    clients = Speaker().split(TWO_CONVERSATIONS, [0, 1], 0)
+    assert [(c.name, c.examples, len(c.samples)) for c in clients] == [
         ("Ann", 1, 1),
         ("Ben", 2, 1),
         ("Cleo", 3, 2),
@@ -55,27 +55,27 @@ def test_speakers_without_labels_get_no_client() -> None:
 
 
 def test_min_utterances_leaves_out_those_who_say_little() -> None:
-    clients = Speaker(min_utterances=2).split(TWO_TALKS, [0, 1], 0)
+    clients = Speaker(min_utterances=2).split(TWO_CONVERSATIONS, [0, 1], 0)
     assert [c.name for c in clients] == ["Ben", "Cleo"]
-    assert [c.name for c in SpeakerPrivate(3).split(TWO_TALKS, [0, 1], 0)] == ["Cleo"]
+    assert [c.name for c in SpeakerPrivate(3).split(TWO_CONVERSATIONS, [0, 1], 0)] == ["Cleo"]
     with pytest.raises(InputError, match=r"min_utterances is 4.* more than 3 labelled"):
-        Speaker(min_utterances=4).split(TWO_TALKS, [0, 1], 0)
+        Speaker(min_utterances=4).split(TWO_CONVERSATIONS, [0, 1], 0)
     with pytest.raises(InputError, match="min_utterances is 0; expected at least 1"):
         SpeakerPrivate(min_utterances=0)
 
 
 def test_views_are_one_share_a_speaker() -> None:
-    views = Speaker(min_utterances=3).views(TWO_TALKS, 2)
+    views = Speaker(min_utterances=3).views(TWO_CONVERSATIONS, 2)
     assert [(v.listener, v.labelled.tolist(), v.context.tolist()) for v in views] == [
         ("Ben", [True, False, False], [True, True, True]),
         ("Ann", [False, False, True], [True, True, True]),
     ]
-    views = SpeakerPrivate(keep_gaps=True).views(TWO_TALKS, 2)
+    views = SpeakerPrivate(keep_gaps=True).views(TWO_CONVERSATIONS, 2)
     assert [(v.listener, v.context.tolist(), v.keep_gaps) for v in views] == [
         ("Ben", [True, False, False], True),
         ("Ann", [False, True, True], True),
     ]
-    assert [v.listener for v in VirtualSpeaker(20).views(TWO_TALKS, 2)] == ["Ben", "Ann"]
+    assert [v.listener for v in VirtualSpeaker(20).views(TWO_CONVERSATIONS, 2)] == ["Ben", "Ann"]
 
 
 @settings(max_examples=60, deadline=None)
@@ -84,14 +84,14 @@ def test_virtual_speakers_are_as_many_as_asked_for(
     corpus: ConversationCorpus, data: st.DataObject
 ) -> None:
     people = Speaker().split(corpus, corpus.part("train"), 0)
-    dialogues = {person.name: len(person.shares) for person in people}
+    dialogues = {person.name: len(person.samples) for person in people}
     clients = data.draw(st.integers(len(people), sum(dialogues.values())))
     devices = VirtualSpeaker(clients).split(corpus, corpus.part("train"), 1)
     assert len(devices) == clients
     held: dict[str, list[int]] = {person: [] for person in dialogues}
     for device in devices:
-        (person,) = {share.listener for share in device.shares}
-        held[str(person)].append(len(device.shares))
+        (person,) = {sample.listener for sample in device.samples}
+        held[str(person)].append(len(device.samples))
     for person, sizes in held.items():
         assert sum(sizes) == dialogues[person]
         assert max(sizes) - min(sizes) <= 1
@@ -102,12 +102,12 @@ def test_virtual_speakers_are_as_many_as_asked_for(
 
 def test_iemocap_gives_four_speakers_three_devices_and_four_two() -> None:
     dialogues_a_session = {"Ses01": 28, "Ses02": 30, "Ses03": 32, "Ses04": 30}
-    talks = [
-        conversation(f"{session}_{i}", [(f"{session}F", 0), (f"{session}M", 1)])
+    conversations = [
+        make_conversation(f"{session}_{i}", [(f"{session}F", 0), (f"{session}M", 1)])
         for session, count in dialogues_a_session.items()
         for i in range(count)
     ]
-    corpus = corpus_of(talks)
+    corpus = corpus_of(conversations)
     clients = VirtualSpeaker(20).split(corpus, corpus.part("train"), 0)
     devices = np.unique([c.name.split()[0] for c in clients], return_counts=True)[1]
     assert sorted(devices.tolist()) == [2, 2, 2, 2, 3, 3, 3, 3]
@@ -116,13 +116,15 @@ def test_iemocap_gives_four_speakers_three_devices_and_four_two() -> None:
 @pytest.mark.parametrize("clients", [1, 2, 5])
 def test_virtual_speakers_refuse_what_cannot_be(clients: int) -> None:
     with pytest.raises(InputError, match=f"clients is {clients}.*ask for 3 to 4 clients"):
-        VirtualSpeaker(clients).split(TWO_TALKS, [0, 1], 0)
+        VirtualSpeaker(clients).split(TWO_CONVERSATIONS, [0, 1], 0)
 
 
-def turns_by_person(corpus: ConversationCorpus, client: ClientShares) -> Counter[str]:
+def turns_by_person(corpus: ConversationCorpus, client: ClientPartition) -> Counter[str]:
     """Speaker -> turns of theirs whose labels the client holds."""
-    held = [(corpus.conversations[share.dialogue], share) for share in client.shares]
-    return Counter(p for talk, share in held for p in talk.speakers[share.labelled].tolist())
+    held = [(corpus.conversations[sample.dialogue], sample) for sample in client.samples]
+    return Counter(
+        p for conversation, sample in held for p in conversation.speakers[sample.labelled].tolist()
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -142,12 +144,14 @@ def test_a_group_holds_the_dialogues_and_the_labels_of_its_people(
     for group, own in zip(groups, members, strict=True):
         expected = {}
         for index in train:
-            talk = corpus.conversations[index]
-            labelled = np.isin(talk.speakers, list(own)) & (talk.labels != UNLABELLED)
+            conversation = corpus.conversations[index]
+            labelled = np.isin(conversation.speakers, list(own)) & (
+                conversation.labels != UNLABELLED
+            )
             if labelled.any():
                 expected[index] = labelled.tolist()
-        assert {s.dialogue: s.labelled.tolist() for s in group.shares} == expected
-        assert all(s.context.all() and s.listener is None for s in group.shares)
+        assert {s.dialogue: s.labelled.tolist() for s in group.samples} == expected
+        assert all(s.context.all() and s.listener is None for s in group.samples)
 
 
 @settings(max_examples=60, deadline=None)
@@ -175,15 +179,15 @@ def test_groups_of_many_speakers_are_nearly_equal() -> None:
 
 
 def test_a_group_sees_a_dialogue_of_nobody_whole() -> None:
-    (view,) = SpeakerGroup(2).views(TWO_TALKS, 2)
-    expected = whole(TWO_TALKS.conversations[2], 2)
+    (view,) = SpeakerGroup(2).views(TWO_CONVERSATIONS, 2)
+    expected = whole(TWO_CONVERSATIONS.conversations[2], 2)
     assert view.context.tolist() == expected.context.tolist()
     assert view.labelled.tolist() == expected.labelled.tolist()
     assert view.listener is None
 
 
 def test_more_groups_than_speakers_with_labels_are_refused() -> None:
-    assert len(SpeakerGroup(3).split(TWO_TALKS, [0, 1], 0)) == 3
+    assert len(SpeakerGroup(3).split(TWO_CONVERSATIONS, [0, 1], 0)) == 3
     why = r"^clients is 4, but there are only 3 training speakers with labelled turns and every "
     with pytest.raises(InputError, match=why + r"client needs one; ask for at most 3 clients\.$"):
-        SpeakerGroup(4).split(TWO_TALKS, [0, 1], 0)
+        SpeakerGroup(4).split(TWO_CONVERSATIONS, [0, 1], 0)

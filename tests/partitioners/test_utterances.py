@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import dirichlet_owners, fill_empty
 from fedmer.plugins.partitioners.dirichlet import Dirichlet
 from fedmer.plugins.partitioners.n_way import NWay
 from tests.partitioners.counting import n_way_fits, training_labels
-from tests.strategies import conversation, corpora, corpus_of, random_corpus
+from tests.strategies import corpora, corpus_of, make_conversation, random_corpus
 
 SIX_HUNDRED = random_corpus(0, dialogues=30, turns=20, modalities={"text": 1})
 
 
-def emotions(corpus: ConversationCorpus, client: ClientShares) -> list[int]:
-    labels = [corpus.conversations[s.dialogue].labels[s.labelled] for s in client.shares]
+def emotions(corpus: ConversationCorpus, client: ClientPartition) -> list[int]:
+    labels = [corpus.conversations[s.dialogue].labels[s.labelled] for s in client.samples]
     return [int(label) for label in np.concatenate(labels)]
 
 
@@ -42,34 +42,34 @@ def test_n_way_gives_a_number_of_emotions_in_range_or_says_why_not(
         with pytest.raises(InputError, match=r"^(ways|clients) is"):
             split.split(corpus, corpus.part("train"), seed)
         return
-    shares = split.split(corpus, corpus.part("train"), seed)
-    assert len(shares) == clients
-    held = [set(emotions(corpus, client)) for client in shares]
+    samples = split.split(corpus, corpus.part("train"), seed)
+    assert len(samples) == clients
+    held = [set(emotions(corpus, client)) for client in samples]
     low, high = max(2, ways - spread), min(len(counts), ways + spread)
     assert all(low <= len(emotions) <= high for emotions in held)
     assert set().union(*held) == set(counts)
 
 
 def test_n_way_draws_every_number_of_emotions_alike_and_splits_evenly() -> None:
-    shares = NWay(30, ways=3, spread=2).split(SIX_HUNDRED, SIX_HUNDRED.part("train"), 0)
-    numbers = [len(set(emotions(SIX_HUNDRED, client))) for client in shares]
+    samples = NWay(30, ways=3, spread=2).split(SIX_HUNDRED, SIX_HUNDRED.part("train"), 0)
+    numbers = [len(set(emotions(SIX_HUNDRED, client))) for client in samples]
     assert set(numbers) == {2, 3, 4, 5}
     for emotion in range(6):
-        parts = [n for c in shares if (n := emotions(SIX_HUNDRED, c).count(emotion))]
+        parts = [n for c in samples if (n := emotions(SIX_HUNDRED, c).count(emotion))]
         assert max(parts) - min(parts) <= 1
 
 
 def test_n_way_without_spread_is_the_same_for_all() -> None:
-    shares = NWay(10, ways=3, spread=0).split(SIX_HUNDRED, SIX_HUNDRED.part("train"), 0)
-    assert {len(set(emotions(SIX_HUNDRED, client))) for client in shares} == {3}
+    samples = NWay(10, ways=3, spread=0).split(SIX_HUNDRED, SIX_HUNDRED.part("train"), 0)
+    assert {len(set(emotions(SIX_HUNDRED, client))) for client in samples} == {3}
 
 
 def test_n_way_serves_a_corpus_with_no_utterance_to_spare() -> None:
     labels = [0] * 6 + [1] * 2 + [2] * 2 + [3] * 2
-    corpus = corpus_of([conversation("d", [("Ann", label) for label in labels])])
+    corpus = corpus_of([make_conversation("d", [("Ann", label) for label in labels])])
     for seed in range(20):
-        shares = NWay(6, ways=2, spread=0).split(corpus, [0], seed)
-        assert [len(set(emotions(corpus, client))) for client in shares] == [2] * 6
+        samples = NWay(6, ways=2, spread=0).split(corpus, [0], seed)
+        assert [len(set(emotions(corpus, client))) for client in samples] == [2] * 6
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def test_what_the_labels_do_not_allow_is_refused(
     split: Partitioner, labels: list[int], why: str
 ) -> None:
     turns = [("Ann", label) for label in [*labels, UNLABELLED]]
-    corpus = corpus_of([conversation("d", turns), conversation("e", [("Ben", 3)], split="test")])
+    corpus = corpus_of(
+        [make_conversation("d", turns), make_conversation("e", [("Ben", 3)], split="test")]
+    )
     with pytest.raises(InputError, match=why):
         split.split(corpus, corpus.part("train"), 0)
 
@@ -105,7 +107,7 @@ def test_impossible_settings_are_refused() -> None:
 @pytest.mark.parametrize("split", [NWay(7), Dirichlet(7)])
 def test_context_is_all_of_a_dialogue_touched(split: Partitioner) -> None:
     for client in split.split(SIX_HUNDRED, SIX_HUNDRED.part("train"), 0):
-        assert all(share.context.all() and share.listener is None for share in client.shares)
+        assert all(sample.context.all() and sample.listener is None for sample in client.samples)
 
 
 def test_alpha_is_how_alike_clients_are() -> None:

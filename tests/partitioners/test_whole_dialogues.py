@@ -11,7 +11,7 @@ from fedmer.errors import InputError
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.partitioners.session import Session
-from tests.strategies import conversation, corpora, corpus_of
+from tests.strategies import corpora, corpus_of, make_conversation
 
 
 @pytest.mark.parametrize("split", [Central(), Session(), Dialogue(1), Dialogue(1, 0.1)])
@@ -19,11 +19,11 @@ from tests.strategies import conversation, corpora, corpus_of
 @given(corpus=corpora())
 def test_dialogues_stay_whole(split: Partitioner, corpus: ConversationCorpus) -> None:
     for client in split.split(corpus, corpus.part("train"), 0):
-        for share in client.shares:
-            labels = corpus.conversations[share.dialogue].labels
-            assert share.context.all()
-            assert (share.labelled == (labels != UNLABELLED)).all()
-            assert share.listener is None
+        for sample in client.samples:
+            labels = corpus.conversations[sample.dialogue].labels
+            assert sample.context.all()
+            assert (sample.labelled == (labels != UNLABELLED)).all()
+            assert sample.listener is None
 
 
 @settings(max_examples=20, deadline=None)
@@ -31,16 +31,16 @@ def test_dialogues_stay_whole(split: Partitioner, corpus: ConversationCorpus) ->
 def test_central_is_one_client_and_session_one_a_session(corpus: ConversationCorpus) -> None:
     train = corpus.part("train")
     (client,) = Central().split(corpus, train, 0)
-    assert [share.dialogue for share in client.shares] == train
+    assert [sample.dialogue for sample in client.samples] == train
     sessions = Session().split(corpus, train, 0)
     assert [c.name for c in sessions] == sorted({corpus.conversations[d].session for d in train})
     for site in sessions:
-        assert {corpus.conversations[s.dialogue].session for s in site.shares} == {site.name}
+        assert {corpus.conversations[s.dialogue].session for s in site.samples} == {site.name}
 
 
 def test_session_refuses_a_corpus_without_sessions() -> None:
     corpus = corpus_of(
-        [conversation("a", [("Ann", 0)], session="s"), conversation("b", [("B", 1)])]
+        [make_conversation("a", [("Ann", 0)], session="s"), make_conversation("b", [("B", 1)])]
     )
     with pytest.raises(InputError, match="dialogue 'b' has no session"):
         Session().split(corpus, [0, 1], 0)
@@ -53,20 +53,20 @@ def test_dealt_dialogues_are_even_to_within_one(
 ) -> None:
     train = corpus.part("train")
     count = data.draw(st.integers(1, len(train)))
-    sizes = [len(c.shares) for c in Dialogue(count).split(corpus, train, seed)]
+    sizes = [len(c.samples) for c in Dialogue(count).split(corpus, train, seed)]
     assert len(sizes) == count
     assert max(sizes) - min(sizes) <= 1
 
 
 def test_alpha_is_how_alike_clients_are() -> None:
-    talks = [conversation(f"d{i}", [("Ann", i % 4)] * 3) for i in range(200)]
-    corpus = corpus_of(talks)
+    conversations = [make_conversation(f"d{i}", [("Ann", i % 4)] * 3) for i in range(200)]
+    corpus = corpus_of(conversations)
 
     def purity(alpha: float) -> float:
         """The mean part of a client's commonest emotion: from 1/4 to 1."""
         parts = []
         for client in Dialogue(10, alpha).split(corpus, corpus.part("train"), 0):
-            emotions = [corpus.conversations[s.dialogue].labels[0] for s in client.shares]
+            emotions = [corpus.conversations[s.dialogue].labels[0] for s in client.samples]
             parts.append(np.bincount(emotions).max() / len(emotions))
         return float(np.mean(parts))
 
@@ -75,7 +75,7 @@ def test_alpha_is_how_alike_clients_are() -> None:
 
 @pytest.mark.parametrize("alpha", [None, 0.5])
 def test_more_clients_than_dialogues_are_refused(alpha: float | None) -> None:
-    corpus = corpus_of([conversation(f"d{i}", [("Ann", 0)]) for i in range(3)])
+    corpus = corpus_of([make_conversation(f"d{i}", [("Ann", 0)]) for i in range(3)])
     assert len(Dialogue(3, alpha).split(corpus, [0, 1, 2], 0)) == 3
     with pytest.raises(InputError, match="clients is 4, but there are only 3 training dialogues"):
         Dialogue(4, alpha).split(corpus, [0, 1, 2], 0)

@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import whole
+from fedmer.data.partition import whole
 from fedmer.metrics import confusion_of
 from fedmer.record.votes import FILE, write_votes
 from tests.federations import small_corpus

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native, sdt_pickle
-from fedmer.data.formats.room import MAX_GB
+from fedmer.data.formats.memory import MAX_GB
 from fedmer.errors import InputError
 
 UNDERSTOOD = (

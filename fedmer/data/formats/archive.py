@@ -1,6 +1,6 @@
 """Arrays out of an ``.npz`` from anybody.
 
-``numpy.load`` makes room for whatever a header claims and unpacks whatever an archive holds. Here
+``numpy.load`` allocates whatever a header claims and unpacks whatever an archive holds. Here
 every claim is measured against the file before anything is made.
 """
 
@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmer.data.formats.room import Room
+from fedmer.data.formats.memory import MemoryBudget
 from fedmer.errors import InputError
 
 PLAIN = "biufcSU"
@@ -38,16 +38,16 @@ _CHARACTERS = 0x110000
 """Unicode ends here."""
 
 
-def read_archive(path: Path, room: Room) -> dict[str, NDArray[Any]]:
+def read_archive(path: Path, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
     """Read all arrays of an ``.npz``, executing nothing in it.
 
     Args:
         path: The file.
-        room: What the arrays may take together.
+        budget: What the arrays may take together.
 
     Raises:
         InputError: It is damaged, encrypted, packed in an unknown way, or larger than there is
-            room for; a key occurs twice; or an array is of Python objects, of records, of dates,
+            memory for; a key occurs twice; or an array is of Python objects, of records, of dates,
             or claims another size than it has.
     """
     arrays: dict[str, NDArray[Any]] = {}
@@ -64,7 +64,7 @@ def read_archive(path: Path, room: Room) -> dict[str, NDArray[Any]]:
                         f"{where} claims {member.file_size} bytes, more than its "
                         f"{member.compress_size} can unpack to; copy or download the file again."
                     )
-                room.take(member.file_size)
+                budget.take(member.file_size)
                 arrays[key] = _member(archive, member, where)
     except InputError:
         raise

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
 from fedmer.data.formats.archive import read_archive
+from fedmer.data.formats.memory import MAX_GB, MemoryBudget
 from fedmer.data.formats.numbers import single_precision
-from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.errors import InputError
 from fedmer.files import SHARED, replacing
 
@@ -53,7 +53,7 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
             :func:`fedmer.data.corpus.check` refuses.
     """
     path = Path(path)
-    columns = _load(path, Room(path, max_gb))
+    columns = _load(path, MemoryBudget(path, max_gb))
     modalities = _modalities(columns, path)
     rows = len(columns["dialogue"])
     for key in (*REQUIRED[:-1], *OPTIONAL, *modalities, *(PRESENCE + m for m in modalities)):
@@ -72,24 +72,24 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
             features[name] = np.where(mask[:, None], features[name], np.float32(0))
     turns = columns["turn"].astype(np.int64)
     conversations = []
-    for talk, places in _dialogues(columns["dialogue"]):
+    for dialogue, places in _dialogues(columns["dialogue"]):
         places = places[np.argsort(turns[places], kind="stable")]
         spoken = turns[places]
         twice = spoken[1:][spoken[1:] == spoken[:-1]]
         if len(twice):
             raise InputError(
-                f"{path}: dialogue '{talk}' has turn {twice[0]} twice; number its turns from 0."
+                f"{path}: dialogue '{dialogue}' has turn {twice[0]} twice; number its turns from 0."
             )
         conversations.append(
             Conversation(
-                id=talk,
+                id=dialogue,
                 features={m: features[m][places] for m in modalities},
                 present={m: present[m][places] for m in modalities},
                 speakers=columns["speaker"][places],
                 labels=columns["label"][places].astype(np.int64),
-                split=_single(columns["split"][places], "split", talk, path),
+                split=_single(columns["split"][places], "split", dialogue, path),
                 session=(
-                    _single(columns["session"][places], "session", talk, path)
+                    _single(columns["session"][places], "session", dialogue, path)
                     if "session" in columns
                     else ""
                 ),
@@ -118,29 +118,31 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
             f"{corpus.name}: a modality cannot be called '{taken[0]}', since the native file uses "
             "that key for something else; rename it."
         )
-    talks = corpus.conversations
+    conversations = corpus.conversations
     columns: dict[str, NDArray[Any]] = {
-        "dialogue": np.repeat([c.id for c in talks], [len(c) for c in talks]),
-        "turn": np.concatenate([np.arange(len(c)) for c in talks]),
-        "speaker": np.concatenate([c.speakers for c in talks]),
-        "label": np.concatenate([c.labels for c in talks]),
-        "split": np.repeat([c.split for c in talks], [len(c) for c in talks]),
-        "session": np.repeat([c.session for c in talks], [len(c) for c in talks]),
+        "dialogue": np.repeat([c.id for c in conversations], [len(c) for c in conversations]),
+        "turn": np.concatenate([np.arange(len(c)) for c in conversations]),
+        "speaker": np.concatenate([c.speakers for c in conversations]),
+        "label": np.concatenate([c.labels for c in conversations]),
+        "split": np.repeat([c.split for c in conversations], [len(c) for c in conversations]),
+        "session": np.repeat([c.session for c in conversations], [len(c) for c in conversations]),
         "label_names": np.array(corpus.label_names, dtype=np.str_),
     }
     for name in corpus.modalities:
-        columns[name] = np.concatenate([c.features[name] for c in talks])
-        mask = np.concatenate([c.present[name] for c in talks])
+        columns[name] = np.concatenate([c.features[name] for c in conversations])
+        mask = np.concatenate([c.present[name] for c in conversations])
         if not mask.all():
             columns[PRESENCE + name] = mask
-    if all(len(c.utterances) == len(c) for c in talks):
-        columns["utterance"] = np.array([u for c in talks for u in c.utterances], dtype=np.str_)
+    if all(len(c.utterances) == len(c) for c in conversations):
+        columns["utterance"] = np.array(
+            [u for c in conversations for u in c.utterances], dtype=np.str_
+        )
     with replacing(path, SHARED) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
 
 
-def _load(path: Path, room: Room) -> dict[str, NDArray[Any]]:
-    columns = read_archive(path, room)
+def _load(path: Path, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
+    columns = read_archive(path, budget)
     if not columns:
         raise InputError(f"{path} holds no arrays; a native corpus needs {', '.join(REQUIRED)}.")
     for key, column in columns.items():
@@ -212,11 +214,11 @@ def _dialogues(column: NDArray[np.str_]) -> Iterable[tuple[str, NDArray[np.int64
         yield str(names[index]), places[index]
 
 
-def _single(values: NDArray[np.str_], key: str, talk: str, path: Path) -> str:
+def _single(values: NDArray[np.str_], key: str, dialogue: str, path: Path) -> str:
     found = np.unique(values)
     if len(found) > 1:
         raise InputError(
-            f"{path}: dialogue '{talk}' has {key} '{found[0]}' and '{found[1]}'; "
+            f"{path}: dialogue '{dialogue}' has {key} '{found[0]}' and '{found[1]}'; "
             f"a dialogue belongs to one {key} as a whole."
         )
     return str(found[0])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.formats.archive import PLAIN, check_elements
-from fedmer.data.formats.room import Room
+from fedmer.data.formats.memory import MemoryBudget
 
 _KEYS = (str, bytes, float, bool, type(None), np.integer, np.str_)
 _ITEM = 64
@@ -36,7 +36,7 @@ class Element:
             # Any number of these fills no bytes at all.
             raise ValueError("elements of no size")
 
-    def build(self, state: Any, room: Room) -> None:
+    def build(self, state: Any, budget: MemoryBudget) -> None:
         """Take the byte order; flags and fields are where a forged description would ask for bytes
         to be taken as pointers."""
         if any(part is not None for part in state[2:5]):
@@ -50,12 +50,12 @@ class Array(np.ndarray[Any, Any]):
 
     built = False
 
-    def build(self, state: Any, room: Room) -> None:
+    def build(self, state: Any, budget: MemoryBudget) -> None:
         """Fill itself.
 
         Args:
             state: Shape, element type, order and content are its last parts.
-            room: What copies may take.
+            budget: What copies may take.
 
         Raises:
             ValueError: The description is no plain array's, or it is the second: whatever was made
@@ -75,26 +75,26 @@ class Array(np.ndarray[Any, Any]):
             raw = _bytes(raw)
             if len(raw) != math.prod(shape) * element.dtype.itemsize:
                 raise ValueError("an array whose bytes do not fill its shape")
-        room.take(len(raw) * (8 if element.dtype.kind == "O" else 1))
+        budget.take(len(raw) * (8 if element.dtype.kind == "O" else 1))
         description: Any = (1, shape, element.dtype, bool(fortran), raw)
         self.__setstate__(description)
         check_elements(self, "an array")
 
 
-def names(room: Room) -> Mapping[tuple[str, str], Callable[..., Any] | None]:
+def names(budget: MemoryBudget) -> Mapping[tuple[str, str], Callable[..., Any] | None]:
     """What a pickle may name: module and name -> what is called for it; None for a type that only
     stands beside something else, as the ``list`` of a ``defaultdict(list)`` does.
 
     Args:
-        room: What conversions may take together. No file that NumPy wrote converts the same bytes
+        budget: What conversions may take together. No file that NumPy wrote converts the same bytes
             twice, but one that was made by hand may, a thousand times.
     """
 
     def copied(raw: Any) -> Any:
         if isinstance(raw, str | bytes):
-            room.take(len(raw))
+            budget.take(len(raw))
         elif isinstance(raw, list | tuple):
-            room.take(_ITEM * len(raw))
+            budget.take(_ITEM * len(raw))
         return raw
 
     def scalar(element: Any, raw: Any) -> Any:

@@ -1,7 +1,7 @@
 """Reading somebody else's pickle without running what it asks for.
 
 A pickle is a program for a small machine with a stack. Python's own machine calls what it is told
-to and makes room for whatever is claimed: nine bytes can take gigabytes of it. This one knows plain
+to and allocates whatever is claimed: nine bytes can take gigabytes of it. This one knows plain
 things only, and measures every claim against the file before anything is made.
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from fedmer.data.formats.memory import MAX_GB, MemoryBudget
 from fedmer.data.formats.pickle_names import Array, Element, key, names
-from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.errors import InputError
 
 _STEP = 64
@@ -22,7 +22,7 @@ _SET = 256
 """Bytes that an empty set or dictionary takes, about."""
 
 _PATIENCE = 1024
-"""Instructions between two looks at the room that is left."""
+"""Instructions between two looks at the memory that is left."""
 
 _COPIES = 8
 """How often a feature is copied on its way: from text to bytes, from a list to a set."""
@@ -79,10 +79,10 @@ class _Machine:
         self._file = file
         self._path = path
         self._left = path.stat().st_size
-        self._room = Room(path, max_gb)
-        self._room.take(self._left)
+        self._budget = MemoryBudget(path, max_gb)
+        self._budget.take(self._left)
         copies = (_COPIES * self._left + 10**6) / 1e9
-        self._copies = Room(path, copies, "it repeats itself, so make it anew")
+        self._copies = MemoryBudget(path, copies, "it repeats itself, so make it anew")
         self._names = names(self._copies)
         self._stack: list[Any] = []
         self._marks: list[int] = []
@@ -101,7 +101,7 @@ class _Machine:
             steps[code]()
             count += 1
             if count % _PATIENCE == 0:
-                self._room.take(_PATIENCE * _STEP)
+                self._budget.take(_PATIENCE * _STEP)
 
     # Reading.
 
@@ -287,7 +287,7 @@ class _Machine:
         self._top(list).extend(items)
 
     def do_empty_dict(self) -> None:
-        self._room.take(_SET)
+        self._budget.take(_SET)
         self._stack.append({})
 
     def do_dict(self) -> None:
@@ -308,7 +308,7 @@ class _Machine:
             content[key(name)] = value
 
     def do_empty_set(self) -> None:
-        self._room.take(_SET)
+        self._budget.take(_SET)
         self._stack.append(set())
 
     def do_additems(self) -> None:
@@ -316,7 +316,7 @@ class _Machine:
         self._top(set).update(map(key, items))
 
     def do_frozenset(self) -> None:
-        self._room.take(_SET)
+        self._budget.take(_SET)
         self._stack.append(frozenset(map(key, self._since_mark())))
 
     # Names of other programs.
@@ -346,7 +346,7 @@ class _Machine:
         given, named = self._stack.pop(), self._stack.pop()
         if type(named) is not _Named or named.make is None or type(given) is not tuple:
             raise TypeError("it calls what cannot be called")
-        self._room.take(_SET)
+        self._budget.take(_SET)
         self._stack.append(named.make(*given))
 
     def do_inst(self) -> None:

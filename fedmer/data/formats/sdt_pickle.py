@@ -30,8 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.data.formats.memory import MAX_GB, MemoryBudget
 from fedmer.data.formats.numbers import single_precision
-from fedmer.data.formats.room import MAX_GB, Room
 from fedmer.data.formats.safe_pickle import load
 from fedmer.errors import InputError
 from fedmer.files import SHARED, replacing
@@ -90,12 +90,12 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     path = Path(path)
     parts = load(path, max_gb)
     # One row of a pickle can be all rows of all dialogues.
-    room = Room(path, max_gb)
+    budget = MemoryBudget(path, max_gb)
     layout = _layout(parts, path)
     conversations = []
     for split, place in (("train", layout.sentences + 1), ("test", layout.sentences + 2)):
-        for talk in _ids(parts[place], path):
-            conversations.append(_conversation(parts, layout, talk, split, path, room))
+        for dialogue in _ids(parts[place], path):
+            conversations.append(_conversation(parts, layout, dialogue, split, path, budget))
     return ConversationCorpus(
         path.stem, conversations, IEMOCAP_LABELS if layout.iemocap else MELD_LABELS
     )
@@ -115,7 +115,7 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
         InputError: The corpus is not of IEMOCAP's form, or the folder cannot be written to.
     """
     path = Path(path)
-    people = {person for talk in corpus.conversations for person in talk.people}
+    people = {person for dialogue in corpus.conversations for person in dialogue.people}
     if (
         tuple(corpus.label_names) != IEMOCAP_LABELS
         or set(corpus.modalities) != {"text", "audio", "visual"}
@@ -125,21 +125,21 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
             f"{corpus.name} cannot be written as SDT's IEMOCAP pickle, which has text, audio and "
             "visual, IEMOCAP's six emotions and speakers such as 'Ses01F'; write a native file."
         )
-    talks = corpus.conversations
+    dialogues = corpus.conversations
     text, audio, visual = (
-        {c.id: list(c.features[m]) for c in talks} for m in ("text", "audio", "visual")
+        {c.id: list(c.features[m]) for c in dialogues} for m in ("text", "audio", "visual")
     )
     parts = (
         {
             c.id: [f"{c.id}_{person[-1]}{i:03d}" for i, person in enumerate(c.speakers)]
-            for c in talks
+            for c in dialogues
         },
-        {c.id: [str(person)[-1] for person in c.speakers] for c in talks},
-        {c.id: c.labels.tolist() for c in talks},
+        {c.id: [str(person)[-1] for person in c.speakers] for c in dialogues},
+        {c.id: c.labels.tolist() for c in dialogues},
         *(text, text, text, text, audio, visual),
-        {c.id: list(c.utterances) or [""] * len(c) for c in talks},
-        [c.id for c in talks if c.split != "test"],
-        [c.id for c in talks if c.split == "test"],
+        {c.id: list(c.utterances) or [""] * len(c) for c in dialogues},
+        [c.id for c in dialogues if c.split != "test"],
+        [c.id for c in dialogues if c.split == "test"],
     )
     with replacing(path, SHARED) as file:
         pickle.dump(parts, file, protocol=2)
@@ -178,8 +178,8 @@ def _ids(ids: Any, path: Path) -> list[Any]:
         listed = sorted(ids) if isinstance(ids, set | frozenset) else list(ids)
     except TypeError:
         listed = [None]
-    for talk in listed:
-        if not isinstance(talk, str | int | np.integer):
+    for dialogue in listed:
+        if not isinstance(dialogue, str | int | np.integer):
             raise InputError(
                 f"{path}: the training and test dialogues must be lists of ids, which are strings "
                 "or whole numbers."
@@ -188,26 +188,31 @@ def _ids(ids: Any, path: Path) -> list[Any]:
 
 
 def _conversation(
-    parts: Sequence[Any], layout: Layout, talk: Any, split: str, path: Path, room: Room
+    parts: Sequence[Any],
+    layout: Layout,
+    dialogue: Any,
+    split: str,
+    path: Path,
+    budget: MemoryBudget,
 ) -> Conversation:
-    where = f"{path}: dialogue '{talk}'"
+    where = f"{path}: dialogue '{dialogue}'"
 
     def part(place: int, key: str) -> Any:
         try:
-            return parts[place][talk]
+            return parts[place][dialogue]
         except KeyError:
             raise InputError(f"{where} is listed under {split} but has no {key}.") from None
 
     labels = _labels(part(LABELS, "labels"), where)
     features = {
-        name: _matrix(part(place, name), f"{where}: '{name}'", room)
+        name: _matrix(part(place, name), f"{where}: '{name}'", budget)
         for name, place in layout.modalities.items()
     }
-    speakers, session = _speakers(part(SPEAKERS, "speakers"), layout, talk, where, room)
-    words = _listed(parts[layout.sentences].get(talk))
+    speakers, session = _speakers(part(SPEAKERS, "speakers"), layout, dialogue, where, budget)
+    words = _listed(parts[layout.sentences].get(dialogue))
     whole = len(words) == len(labels) and all(isinstance(sentence, str) for sentence in words)
     return Conversation(
-        id=str(talk),
+        id=str(dialogue),
         features=features,
         present={name: np.ones(len(labels), dtype=np.bool_) for name in features},
         speakers=speakers,
@@ -236,7 +241,7 @@ def _labels(labels: Any, where: str) -> NDArray[np.int64]:
 
 
 def _speakers(
-    names: Any, layout: Layout, talk: Any, where: str, room: Room
+    names: Any, layout: Layout, dialogue: Any, where: str, budget: MemoryBudget
 ) -> tuple[NDArray[np.str_], str]:
     listed = _listed(names)
     letters = bool(listed) and all(isinstance(name, str) for name in listed)
@@ -246,18 +251,18 @@ def _speakers(
                 f"{where} has speakers {_some(listed)}; expected MELD's, a vector for each turn "
                 "with a one in it."
             )
-        vectors = _matrix(names, f"{where}: speakers", room)
+        vectors = _matrix(names, f"{where}: speakers", budget)
         if not vectors.size:
             raise InputError(f"{where} has speakers that are vectors of no numbers.")
         places = vectors.argmax(axis=1)
-        return np.array([f"{talk}/speaker{place}" for place in places], dtype=np.str_), ""
-    session = re.match(r"Ses\d\d", str(talk))
+        return np.array([f"{dialogue}/speaker{place}" for place in places], dtype=np.str_), ""
+    session = re.match(r"Ses\d\d", str(dialogue))
     if letters and not set(listed) <= set("MF"):
         raise InputError(f"{where} has speakers {_some(listed)}; expected M and F.")
     if session is None:
         raise InputError(f"{where}: an id of IEMOCAP starts with the session, such as Ses01.")
     if not letters:
-        vectors = _matrix(names, f"{where}: speakers", room)
+        vectors = _matrix(names, f"{where}: speakers", budget)
         if vectors.shape[1] != 2:
             raise InputError(
                 f"{where} has speakers that are vectors of {vectors.shape[1]} numbers; expected M "
@@ -271,17 +276,17 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(sorted(set(names))[:5])[:100]
 
 
-def _matrix(rows: Any, where: str, room: Room) -> NDArray[np.float32]:
+def _matrix(rows: Any, where: str, budget: MemoryBudget) -> NDArray[np.float32]:
     """``(N, D)`` float32 from whatever a published file holds: a matrix, or a list of rows."""
     if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.dtype.kind in "biuf":
-        room.take(4 * rows.size)
+        budget.take(4 * rows.size)
         return single_precision(np.asarray(rows), where)
     listed = _listed(rows)
     if not listed:
         what = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else "no rows"
         raise InputError(f"{where} has {what}; expected one row of numbers a turn.")
     width = len(_listed(listed[0]))
-    room.take(4 * width * len(listed))
+    budget.take(4 * width * len(listed))
     values = np.empty((len(listed), width))
     for place, row in enumerate(listed):
         values[place] = _row(row, width, where)

@@ -12,8 +12,8 @@ from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.formats import read_corpus
 from fedmer.data.holdout import hold_out
+from fedmer.data.partition import ClientPartition, Sample, whole
 from fedmer.data.remote import Description, Request
-from fedmer.data.share import ClientShares, Share, whole
 from fedmer.data.standardise import Statistics, moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
@@ -38,8 +38,8 @@ class NodeData:
     """
 
     corpus: ConversationCorpus
-    own: ClientShares
-    held: list[Share]
+    own: ClientPartition
+    held: list[Sample]
 
     @classmethod
     def read(cls, path: Path, request: Request, first: FirstAnswer | None = None) -> "NodeData":
@@ -60,7 +60,7 @@ class NodeData:
             raise InputError(f"{corpus.name} has no dialogue of split 'train' to learn from.")
         if first is not None:
             request = first.settle(path, request, chosen=bool(val))
-        everything = ClientShares("node", train)
+        everything = ClientPartition("node", train)
         if val:
             return cls(corpus, everything, val)
         (own,), (held,) = hold_out([everything], request.holdout, request.seed)
@@ -97,8 +97,8 @@ class NodeData:
         """Excerpts, standardised if there are statistics."""
         return ClientData(
             "this node",
-            [excerpt(self.corpus, share, statistics) for share in self.own.shares],
-            [excerpt(self.corpus, share, statistics) for share in self.held],
+            [excerpt(self.corpus, sample, statistics) for sample in self.own.samples],
+            [excerpt(self.corpus, sample, statistics) for sample in self.held],
         )
 
     def own_statistics(self) -> dict[str, Statistics]:
@@ -178,5 +178,5 @@ def shape_for(corpus: ConversationCorpus, speakers: int) -> CorpusShape:
     return replace(corpus.shape, speakers=max(speakers, corpus.shape.speakers))
 
 
-def _whole(corpus: ConversationCorpus, part: str) -> list[Share]:
+def _whole(corpus: ConversationCorpus, part: str) -> list[Sample]:
     return [whole(corpus.conversations[index], index) for index in corpus.part(part)]

@@ -141,7 +141,7 @@ def masked_sum(
         flower: The way to the nodes.
         weights: Node -> weight.
         round: From 0.
-        threshold: Share of the nodes that has to stay for the total to be unmasked.
+        threshold: Sample of the nodes that has to stay for the total to be unmasked.
         clip: A node with a number beyond ``[-clip, clip]``, after the weight, takes no part.
         seconds: To wait for each of the four stages.
         letter: The digest of what all of them were asked to learn.

@@ -84,7 +84,7 @@ class GraphConvolution(nn.Module):
     Args:
         hidden: Width d of the nodes.
         depth: The layer's number l, from 1.
-        alpha: Share of the first layer's input, in [0, 1].
+        alpha: Sample of the first layer's input, in [0, 1].
         decay: The factor lambda, above 0: the larger, the further down W counts.
 
     Raises:

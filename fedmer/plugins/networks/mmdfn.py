@@ -49,7 +49,7 @@ class MMDFN(Network):
         hidden: Width d of nodes and layers, an even number: half of it runs each way.
         dropout: Probability in [0, 1).
         layers: Graph convolutions K. The authors run 16 or 32.
-        alpha: Share of the nodes' first state h^0 in each layer, in [0, 1].
+        alpha: Sample of the nodes' first state h^0 in each layer, in [0, 1].
         decay: lambda above 0 of GCNII: the larger, the further down a layer's weights count.
         party: Modality name -> weight w of the BiGRU over a speaker's own turns, 0 or more and not
             all 0; 1 where nothing is said. The authors have 3 for audio, 0 for visual, 1 for text.

@@ -42,7 +42,7 @@ class MMGCN(Network):
         hidden: Width d of nodes and layers, an even number: half of it runs each way.
         dropout: Probability in [0, 1).
         layers: Graph convolutions K. The authors run 64.
-        alpha: Share of the nodes' first state h^0 in each layer, in [0, 1].
+        alpha: Sample of the nodes' first state h^0 in each layer, in [0, 1].
         decay: lambda above 0 of GCNII: the larger, the further down a layer's weights count.
 
     Raises:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares, Share
+from fedmer.data.partition import ClientPartition, Sample
 from fedmer.errors import InputError
 
 ALPHA_RANGE = (1e-6, 1e6)
@@ -59,9 +59,9 @@ def labelled_turns(corpus: ConversationCorpus, dialogues: Sequence[int]) -> Labe
     )
 
 
-def shares_by_owner(
+def samples_by_owner(
     corpus: ConversationCorpus, turns: LabelledTurns, owner: NDArray[np.int64], clients: int
-) -> list[ClientShares]:
+) -> list[ClientPartition]:
     """Clients that each hold some utterances' labels, and every dialogue they touch as context.
 
     Args:
@@ -73,15 +73,15 @@ def shares_by_owner(
     order = np.lexsort((turns.turn, turns.dialogue, owner))
     dialogue, holder = turns.dialogue[order], owner[order]
     first = np.concatenate([[True], (np.diff(dialogue) != 0) | (np.diff(holder) != 0)])
-    # A share is a dialogue at a client. Its label mask is a slice of one array, since a split over
-    # thousands of clients has a million shares.
-    sizes = np.array([len(talk) for talk in corpus.conversations])
+    # A sample is a dialogue at a client. Its label mask is a slice of one array, since a split over
+    # thousands of clients has a million samples.
+    sizes = np.array([len(conversation) for conversation in corpus.conversations])
     ends = np.cumsum(sizes[dialogue[first]])
     starts = ends - sizes[dialogue[first]]
     labelled = np.zeros(ends[-1], dtype=bool)
     labelled[starts[np.cumsum(first) - 1] + turns.turn[order]] = True
     context = [np.ones(size, dtype=bool) for size in sizes]
-    shares: list[list[Share]] = [[] for _ in range(clients)]
+    samples: list[list[Sample]] = [[] for _ in range(clients)]
     for index, client, start, end in zip(
         dialogue[first].tolist(),
         holder[first].tolist(),
@@ -89,8 +89,8 @@ def shares_by_owner(
         ends.tolist(),
         strict=True,
     ):
-        shares[client].append(Share(index, context[index], labelled[start:end]))
-    return [ClientShares(f"client {i}", held) for i, held in enumerate(shares)]
+        samples[client].append(Sample(index, context[index], labelled[start:end]))
+    return [ClientPartition(f"client {i}", held) for i, held in enumerate(samples)]
 
 
 def dirichlet_owners(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares, whole
+from fedmer.data.partition import ClientPartition, whole
 from fedmer.plugins.partitioners._assign import training
 
 
@@ -13,7 +13,7 @@ class Central(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`; nothing is random."""
-        shares = [whole(corpus.conversations[d], d) for d in training(dialogues)]
-        return [ClientShares("central", shares)]
+        samples = [whole(corpus.conversations[d], d) for d in training(dialogues)]
+        return [ClientPartition("central", samples)]

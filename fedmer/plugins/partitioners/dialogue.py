@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares, Share, whole
+from fedmer.data.partition import ClientPartition, Sample, whole
 from fedmer.plugins.partitioners._assign import (
     check_alpha,
     check_clients,
@@ -45,7 +45,7 @@ class Dialogue(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`.
 
         Raises:
@@ -73,8 +73,8 @@ def _dominant(corpus: ConversationCorpus, dialogue: int) -> int:
 
 def _clients(
     corpus: ConversationCorpus, dialogues: Sequence[int], owner: NDArray[np.int64], clients: int
-) -> list[ClientShares]:
-    shares: list[list[Share]] = [[] for _ in range(clients)]
+) -> list[ClientPartition]:
+    samples: list[list[Sample]] = [[] for _ in range(clients)]
     for index, client in zip(dialogues, owner.tolist(), strict=True):
-        shares[client].append(whole(corpus.conversations[index], index))
-    return [ClientShares(f"client {i}", held) for i, held in enumerate(shares)]
+        samples[client].append(whole(corpus.conversations[index], index))
+    return [ClientPartition(f"client {i}", held) for i, held in enumerate(samples)]

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.plugins.partitioners._assign import (
     check_alpha,
     check_clients,
@@ -14,7 +14,7 @@ from fedmer.plugins.partitioners._assign import (
     dirichlet_owners,
     fill_empty,
     labelled_turns,
-    shares_by_owner,
+    samples_by_owner,
     training,
 )
 from fedmer.seeds import generator
@@ -45,7 +45,7 @@ class Dirichlet(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`.
 
         Raises:
@@ -58,4 +58,4 @@ class Dirichlet(Partitioner):
         for emotion in np.unique(turns.label):
             members = np.flatnonzero(turns.label == emotion)
             owner[members] = dirichlet_owners(random, len(members), self.clients, self.alpha)
-        return shares_by_owner(corpus, turns, fill_empty(owner, self.clients), self.clients)
+        return samples_by_owner(corpus, turns, fill_empty(owner, self.clients), self.clients)

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import (
     check_clients,
     check_enough,
     labelled_turns,
-    shares_by_owner,
+    samples_by_owner,
     training,
 )
 from fedmer.seeds import generator
@@ -55,7 +55,7 @@ class NWay(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`.
 
         Raises:
@@ -83,7 +83,7 @@ class NWay(Partitioner):
             members = random.permutation(np.flatnonzero(label == emotion))
             holders = random.permutation(np.flatnonzero(held[:, emotion]))
             owner[members] = holders[np.arange(len(members)) % len(holders)]
-        return shares_by_owner(corpus, turns, owner, self.clients)
+        return samples_by_owner(corpus, turns, owner, self.clients)
 
     def _check_possible(self, utterances: NDArray[np.int64], low: int, high: int) -> None:
         """Refuse what no draw could serve; what passes, ``split`` can always do.

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares, Share, whole
+from fedmer.data.partition import ClientPartition, Sample, whole
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import training
 
@@ -17,19 +17,20 @@ class Session(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`; nothing is random.
 
         Raises:
             InputError: A training dialogue belongs to no session.
         """
-        sessions: dict[str, list[Share]] = {}
+        sessions: dict[str, list[Sample]] = {}
         for index in training(dialogues):
-            talk = corpus.conversations[index]
-            if not talk.session:
+            dialogue = corpus.conversations[index]
+            if not dialogue.session:
                 raise InputError(
-                    f"{corpus.name}: dialogue '{talk.id}' has no session; the split Session needs "
-                    "a corpus that names one for every dialogue. Use Speaker or Dialogue instead."
+                    f"{corpus.name}: dialogue '{dialogue.id}' has no session; the split "
+                    "Session needs a corpus that names one for every dialogue. Use Speaker or "
+                    "Dialogue instead."
                 )
-            sessions.setdefault(talk.session, []).append(whole(talk, index))
-        return [ClientShares(name, shares) for name, shares in sorted(sessions.items())]
+            sessions.setdefault(dialogue.session, []).append(whole(dialogue, index))
+        return [ClientPartition(name, samples) for name, samples in sorted(sessions.items())]

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
-from fedmer.data.share import ClientShares, Share
+from fedmer.data.partition import ClientPartition, Sample
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import training
 
@@ -33,15 +33,15 @@ class Speaker(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`; nothing is random.
 
         Raises:
             InputError: No speaker has ``min_utterances`` labelled training turns.
         """
         people = [
-            ClientShares(person, shares)
-            for person, shares in sorted(self.by_person(corpus, dialogues).items())
+            ClientPartition(person, samples)
+            for person, samples in sorted(self.by_person(corpus, dialogues).items())
         ]
         clients = [person for person in people if person.examples >= self.min_utterances]
         if not clients:
@@ -52,24 +52,26 @@ class Speaker(Partitioner):
             )
         return clients
 
-    def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Share]:
-        """One share a speaker with labelled turns, in the order in which they first speak."""
-        talk = corpus.conversations[dialogue]
-        labelled = set(talk.speakers[talk.labels != UNLABELLED].tolist())
-        return [self.share(talk, dialogue, p) for p in talk.people if p in labelled]
+    def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Sample]:
+        """One sample a speaker with labelled turns, in the order in which they first speak."""
+        conversation = corpus.conversations[dialogue]
+        labelled = set(conversation.speakers[conversation.labels != UNLABELLED].tolist())
+        return [
+            self.sample(conversation, dialogue, p) for p in conversation.people if p in labelled
+        ]
 
     def by_person(
         self, corpus: ConversationCorpus, dialogues: Sequence[int]
-    ) -> dict[str, list[Share]]:
-        """Speaker -> that speaker's share of every dialogue with a labelled turn of theirs."""
-        people: dict[str, list[Share]] = {}
+    ) -> dict[str, list[Sample]]:
+        """Speaker -> that speaker's sample of every dialogue with a labelled turn of theirs."""
+        people: dict[str, list[Sample]] = {}
         for index in training(dialogues):
-            for share in Speaker.views(self, corpus, index):
-                people.setdefault(str(share.listener), []).append(share)
+            for sample in Speaker.views(self, corpus, index):
+                people.setdefault(str(sample.listener), []).append(sample)
         return people
 
-    def share(self, talk: Conversation, dialogue: int, person: str) -> Share:
+    def sample(self, conversation: Conversation, dialogue: int, person: str) -> Sample:
         """What ``person`` holds of a dialogue of ``N`` turns: all as context, own labels."""
-        own = talk.speakers == person
-        context = np.ones(len(talk), dtype=bool)
-        return Share(dialogue, context, own & (talk.labels != UNLABELLED), listener=person)
+        own = conversation.speakers == person
+        context = np.ones(len(conversation), dtype=bool)
+        return Sample(dialogue, context, own & (conversation.labels != UNLABELLED), listener=person)

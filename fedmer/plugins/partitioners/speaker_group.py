@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.plugins.partitioners._assign import (
     check_clients,
     check_enough,
     labelled_turns,
-    shares_by_owner,
+    samples_by_owner,
     training,
 )
 
@@ -39,19 +39,21 @@ class SpeakerGroup(Partitioner):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`; nothing is random.
 
         Raises:
             InputError: There are more clients than speakers with labelled training turns.
         """
         indices = training(dialogues)
-        talks = [corpus.conversations[index] for index in indices]
-        speakers = np.concatenate([talk.speakers[talk.labels != UNLABELLED] for talk in talks])
+        conversations = [corpus.conversations[index] for index in indices]
+        speakers = np.concatenate(
+            [dialogue.speakers[dialogue.labels != UNLABELLED] for dialogue in conversations]
+        )
         people, person, counts = np.unique(speakers, return_inverse=True, return_counts=True)
         check_enough(self.clients, len(people), "speakers with labelled turns")
         owner = _deal(counts, self.clients)[person]
-        return shares_by_owner(corpus, labelled_turns(corpus, indices), owner, self.clients)
+        return samples_by_owner(corpus, labelled_turns(corpus, indices), owner, self.clients)
 
 
 def _deal(counts: NDArray[np.int64], clients: int) -> NDArray[np.int64]:

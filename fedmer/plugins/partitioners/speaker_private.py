@@ -1,7 +1,7 @@
 """A client for every person, who keeps nothing of the others."""
 
 from fedmer.data.corpus import UNLABELLED, Conversation
-from fedmer.data.share import Share
+from fedmer.data.partition import Sample
 from fedmer.plugins.partitioners.speaker import Speaker
 
 
@@ -23,8 +23,8 @@ class SpeakerPrivate(Speaker):
         super().__init__(min_utterances)
         self.keep_gaps = keep_gaps
 
-    def share(self, talk: Conversation, dialogue: int, person: str) -> Share:
+    def sample(self, conversation: Conversation, dialogue: int, person: str) -> Sample:
         """What ``person`` holds of a dialogue: own turns as context, own labels."""
-        own = talk.speakers == person
-        labelled = own & (talk.labels != UNLABELLED)
-        return Share(dialogue, own, labelled, listener=person, keep_gaps=self.keep_gaps)
+        own = conversation.speakers == person
+        labelled = own & (conversation.labels != UNLABELLED)
+        return Sample(dialogue, own, labelled, listener=person, keep_gaps=self.keep_gaps)

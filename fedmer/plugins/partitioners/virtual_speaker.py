@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.share import ClientShares
+from fedmer.data.partition import ClientPartition
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners._assign import check_clients
 from fedmer.plugins.partitioners.speaker import Speaker
@@ -34,7 +34,7 @@ class VirtualSpeaker(Speaker):
 
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
-    ) -> list[ClientShares]:
+    ) -> list[ClientPartition]:
         """See :meth:`Partitioner.split`. Clients are in the order of speakers, then devices.
 
         Raises:
@@ -42,20 +42,22 @@ class VirtualSpeaker(Speaker):
                 there are pairs of a speaker and a dialogue.
         """
         people = self.by_person(corpus, dialogues)
-        pairs = sum(len(shares) for shares in people.values())
+        pairs = sum(len(samples) for samples in people.values())
         if not len(people) <= self.clients <= pairs:
             raise InputError(
                 f"clients is {self.clients}, but {len(people)} speakers have labelled training "
                 f"utterances, in {pairs} pairs of a speaker and a dialogue; "
                 f"ask for {len(people)} to {pairs} clients."
             )
-        devices = _devices({person: len(shares) for person, shares in people.items()}, self.clients)
+        devices = _devices(
+            {person: len(samples) for person, samples in people.items()}, self.clients
+        )
         clients = []
-        for person, shares in sorted(people.items()):
-            order = generator(seed, "partition", person).permutation(len(shares))
+        for person, samples in sorted(people.items()):
+            order = generator(seed, "partition", person).permutation(len(samples))
             for device in range(devices[person]):
-                held = [shares[i] for i in sorted(order[device :: devices[person]])]
-                clients.append(ClientShares(f"{person} {device + 1}", held))
+                held = [samples[i] for i in sorted(order[device :: devices[person]])]
+                clients.append(ClientPartition(f"{person} {device + 1}", held))
         return clients
 
 

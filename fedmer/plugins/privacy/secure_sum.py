@@ -12,7 +12,7 @@ class SecureSum(Privacy):
 
     .. math:: q\big(w_i (\theta_i - \theta)\big) + m_i + \sum_{j \ne i} \pm m_{ij} \bmod 2^{32}
 
-    with masks that cancel in the sum, or that the others' key shares undo for a client that was
+    with masks that cancel in the sum, or that the others' key samples undo for a client that was
     lost. So every rule that is linear works, :class:`~fedmer.plugins.aggregators.distance.Distance`
     among them. Numbers are rounded to a grid of ``2 clip / 2^b`` with ``b = 31 - log2(clients)``.
 
@@ -21,7 +21,7 @@ class SecureSum(Privacy):
     order of batches and dropout by themselves. Needs ``--executor Flower``.
 
     Args:
-        threshold: Share of the cohort, in (0.5, 1], that has to stay to the end of a round. Above
+        threshold: Sample of the cohort, in (0.5, 1], that has to stay to the end of a round. Above
             one half, so that no two totals of one round can be unmasked and compared.
         clip: The largest size of a number in a weighted update; a client beyond it takes no part.
 

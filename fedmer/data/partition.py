@@ -11,8 +11,8 @@ from fedmer.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Share:
-    """A client's share of one dialogue of ``N`` turns.
+class Sample:
+    """One dialogue of ``N`` turns as a client sees it.
 
     Args:
         dialogue: Index into ``corpus.conversations``.
@@ -34,49 +34,51 @@ class Share:
     keep_gaps: bool = False
 
     def __post_init__(self) -> None:
-        # Splits over thousands of clients make a million shares, and any() costs ten times as much.
+        # Splits over thousands of clients make a million samples; any() costs ten times as much.
         same = self.context.shape == self.labelled.shape
         if not same or np.count_nonzero(self.labelled > self.context):
-            raise InputError("A share's labelled turns must lie within its context.")
+            raise InputError("A sample's labelled turns must lie within its context.")
         if not np.count_nonzero(self.labelled):
-            raise InputError("A share needs at least one labelled turn.")
+            raise InputError("A sample needs at least one labelled turn.")
 
     def positions(self) -> NDArray[np.int64]:
         """The place of every turn of K, for the position encoding."""
         places = np.flatnonzero(self.context)
         return places if self.keep_gaps else np.arange(len(places))
 
-    def roles(self, talk: Conversation) -> NDArray[np.int64]:
+    def roles(self, dialogue: Conversation) -> NDArray[np.int64]:
         """Role-relative speaker ids of the turns of K: 0 is the listener, then partners.
 
         Partners are numbered in the order in which they speak, so an id says what somebody is to
         the listener and never who they are.
         """
-        people = list(dict.fromkeys(talk.speakers[self.context].tolist()))
+        people = list(dict.fromkeys(dialogue.speakers[self.context].tolist()))
         if self.listener is not None:
             people = [self.listener, *(p for p in people if p != self.listener)]
         ids = {person: role for role, person in enumerate(people)}
-        return np.array([ids[p] for p in talk.speakers[self.context].tolist()], dtype=np.int64)
+        return np.array([ids[p] for p in dialogue.speakers[self.context].tolist()], dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class ClientShares:
+class ClientPartition:
     """Everything that one client holds.
 
     Args:
         name: What to call it in tables, for example the speaker.
-        shares: At least one; no dialogue twice.
+        samples: At least one; no dialogue twice.
     """
 
     name: str
-    shares: Sequence[Share]
+    samples: Sequence[Sample]
 
     @property
     def examples(self) -> int:
         """Labelled turns."""
-        return sum(int(share.labelled.sum()) for share in self.shares)
+        return sum(int(sample.labelled.sum()) for sample in self.samples)
 
 
-def whole(talk: Conversation, dialogue: int) -> Share:
-    """The share of somebody who holds a dialogue entirely."""
-    return Share(dialogue, np.ones(len(talk), dtype=bool), talk.labels != UNLABELLED)
+def whole(conversation: Conversation, dialogue: int) -> Sample:
+    """A dialogue as a client sees it that holds all of it."""
+    return Sample(
+        dialogue, np.ones(len(conversation), dtype=bool), conversation.labels != UNLABELLED
+    )

@@ -10,7 +10,7 @@ MAX_GB = 1.0
 has about 0.6 GB."""
 
 
-class Room:
+class MemoryBudget:
     """Bytes that a file may still take; a file of a few kilobytes can unpack to anything.
 
     Args:
