@@ -207,7 +207,8 @@ class CLI(LightningCLI):
             raised = error.__cause__ or error.__context__ or error
             own = None if isinstance(raised, ValueError | ImportError) else foreign(raised)
             raise own or InputError(cause(error)) from error
-        self.model.executor.configure(settings)
+        if self.model.executor.remote is not None:
+            self.model.executor.remote.configure(settings)
         self.datamodule.room = self.room
 
     def fit(self, **arguments: Any) -> None:

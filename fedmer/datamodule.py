@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_data import ClientData
@@ -170,15 +171,14 @@ class FederatedDataModule(pl.LightningDataModule):
     def _meet(self) -> bool:
         """Ask the executor for clients whose data is elsewhere; are there any?"""
         module: Any = self.trainer.lightning_module if self.trainer is not None else None
-        if module is None:
+        executor: Executor | None = module.executor if module is not None else None
+        if executor is None or executor.remote is None:
             return False
         public = read_corpus(self.path, self.max_gb) if self.path else None
         fraction = self.holdout
         if fraction is None:
             fraction = 0.0 if public is not None and public.part("val") else 0.1
-        remote: RemoteClients | None = module.executor.meet(Request(self.mode, fraction, self.seed))
-        if remote is None:
-            return False
+        remote = executor.remote.meet(Request(self.mode, fraction, self.seed))
         self.remote = remote
         self._corpus = remote.corpus(public, "federation")
         self._warn_of_classes(torch.stack([own.counts for own in remote.known.values()]).sum(0))

@@ -218,6 +218,7 @@ class FederatedModule(pl.LightningModule):
             "network": type(self.network).__name__,
             "seed": self.seed,
             "sizes": self.loop.sizes,
+            "remote": self.executor.remote is not None,
             **self.loop.state_dict(),
         }
 
@@ -250,8 +251,8 @@ class FederatedModule(pl.LightningModule):
                 f"run's {len(self.loop.sizes)}; pass the config.yaml beside it with --config, "
                 "and the same corpus."
             )
-        elsewhere = "run" in saved["executor"]
-        if self.trainer.state.fn == "fit" and elsewhere != (self._data.remote is not None):
+        elsewhere = saved.get("remote", False)
+        if self.trainer.state.fn == "fit" and elsewhere != (self.executor.remote is not None):
             raise InputError(
                 "The checkpoint is of a run whose clients were elsewhere than this run's; go on "
                 "with the same --executor and --executor.federation."

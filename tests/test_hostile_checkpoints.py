@@ -43,6 +43,7 @@ WRONG = {
     "no fedmer": (entry("fedmer", value=...), "is not a checkpoint of fedmer"),
     "fedmer": (entry("fedmer", value=3), "an entry 'fedmer' that is int, not dict"),
     "rule": (entry("fedmer", "aggregator", value=...), "lacks the entry 'fedmer.aggregator'"),
+    "remote": (entry("fedmer", "remote", value=1), "an entry 'fedmer.remote' that is neither true"),
     "sizes": (entry("fedmer", "sizes", value=[-1]), "an entry 'fedmer.sizes' that is of another"),
     "tensors": (entry("fedmer", "tensors", value={"a": "b"}), "an entry 'fedmer.tensors'"),
     "large": (larger, "an entry 'fedmer.tensors.x' that is no plain tensor, or larger"),

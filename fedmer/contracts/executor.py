@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from fedmer.collector import Collector
 from fedmer.contracts.aggregator import ServerState
@@ -29,6 +29,20 @@ class Traffic:
 
     down: int = 0
     up: int = 0
+
+
+class RemoteFederation(Protocol):
+    """What an executor can do besides, whose clients have their data on machines of their own."""
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Receive the run's configuration, by which clients build their side of it."""
+
+    def meet(self, request: Request) -> RemoteClients:
+        """Ask the clients to describe their data, once, before the first round.
+
+        Raises:
+            InputError: Too few answer, or what they hold does not go together.
+        """
 
 
 class Executor(ABC):
@@ -66,12 +80,10 @@ class Executor(ABC):
                 "--executor Flower."
             )
 
-    def meet(self, request: Request) -> RemoteClients | None:
-        """Ask clients whose data is elsewhere to describe it; None where there are no such."""
+    @property
+    def remote(self) -> "RemoteFederation | None":
+        """The way to clients on machines of their own; None where the server has all data."""
         return None
-
-    def configure(self, settings: Mapping[str, Any]) -> None:  # noqa: B027 - few need it
-        """Receive the run's configuration, for clients that are built elsewhere."""
 
     def bind(self, trainer: ClientSide, state: ServerState) -> None:
         """Receive the client side and the server's state, once, before the first round."""

@@ -53,6 +53,8 @@ def wrong_entry(content: Any, size: int) -> str | None:
         people = content["FederatedDataModule"].get("speakers", 0)
         if not _whole(people) or people > _PEOPLE:
             return "has an entry 'FederatedDataModule.speakers' that is no number of people"
+        if not isinstance(content["fedmer"].get("remote", False), bool):
+            return "has an entry 'fedmer.remote' that is neither true nor false"
         evaluated = content["callbacks"].get("RunRecord", {}).get("evaluated", {})
         for name, entry in evaluated.items() if isinstance(evaluated, dict) else ():
             if not _is_evaluated(entry):

@@ -189,7 +189,7 @@ def test_a_federation_needs_the_command_line(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="which only 'fedmer fit' has; start the run with it"):
         Flower(federation=tmp_path).meet(Request("none", 0.1, 0))
-    assert Flower().meet(Request("none", 0.1, 0)) is None
+    assert Flower().remote is None
 
 
 def test_a_checkpoint_of_another_kind_of_run_is_scored_but_not_gone_on_with(
@@ -203,7 +203,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_scored_but_not_gone_on_with(
     assert main(["fit", *here, "--name", "run", "--trainer.max_epochs", "1"]) == 0
     path = tmp_path / "run" / "checkpoints" / "last.ckpt"
     saved = torch.load(path, weights_only=True)
-    saved["fedmer"]["executor"] = {"run": "0" * 32}
+    saved["fedmer"] |= {"remote": True, "executor": {}}
     torch.save(saved, path)
     assert main(["test", *here, "--ckpt_path", str(path)]) == 0
     capsys.readouterr()

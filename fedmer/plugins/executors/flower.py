@@ -5,11 +5,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
-from fedmer.contracts.executor import Executor
+from fedmer.contracts.executor import Executor, RemoteFederation
 from fedmer.contracts.privacy import Privacy
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
@@ -18,9 +18,6 @@ from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.metrics import Scores, scores_of
 from fedmer.plugins.privacy.secure_sum import SecureSum
 from fedmer.running_mean import ClientWeight
-
-if TYPE_CHECKING:
-    pass
 
 
 class Flower(Executor):
@@ -88,9 +85,15 @@ class Flower(Executor):
         else:
             super().protect(privacy)
 
-    def meet(self, request: Request) -> RemoteClients | None:
-        if self.federation is None:
-            return None
+    @property
+    def remote(self) -> RemoteFederation | None:
+        return None if self.federation is None else self
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        self._settings = settings
+
+    def meet(self, request: Request) -> RemoteClients:
+        assert self.federation is not None
         from fedmer.flower.server.deployment import Deployment
 
         if not self._settings:
@@ -100,17 +103,16 @@ class Flower(Executor):
             )
         self._run = Deployment(self.federation, self.timeout)
         atexit.register(self.close)
-        self._met, failures = self._run.meet(request, self.least(len(self._run.names)))
+        met: RemoteClients
+        met, failures = self._run.meet(request, self.least(len(self._run.names)))
         for sentence in failures.values():
             warnings.warn(sentence, stacklevel=2)
-        return self._met
+        self._met = met
+        return met
 
     def least(self, nodes: int) -> int:
         """How many of some nodes have to finish."""
         return min(self.min_nodes or ceil(nodes / 2), nodes)
-
-    def configure(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
 
     def score(self, knowledge: Broadcast) -> dict[int, Scores]:
         if self._met is None:
