@@ -64,7 +64,7 @@ def same_class(keys: Sequence[str], one: str, other: str) -> bool:
 
 
 def typed_class(part: str, name: str) -> str:
-    """Import a class that a person typed by its dotted path, so that what is wrong can be told.
+    """Import a class that a person typed by its dotted path, so that what is wrong can be said.
 
     Args:
         part: One of :data:`PARTS`.
@@ -116,8 +116,8 @@ def classes(part: str) -> dict[str, Any]:
         registry.load(_KINDS[part])
         named = {p.name: trust.loaded(p.path) for p in registry.plugins(_KINDS[part])}
     else:
-        rooms = [vars(sys.modules[place]) for place in _TORCH[part] if place in sys.modules]
-        named = {name: found for room in rooms for name, found in room.items()}
+        groups = [vars(sys.modules[place]) for place in _TORCH[part] if place in sys.modules]
+        named = {name: found for group in groups for name, found in group.items()}
     base = _base(part)
     return {
         name: found

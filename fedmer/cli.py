@@ -130,7 +130,7 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a bad checkpoint before Lightning looks into it."""
         super().parse_arguments(parser, args)
-        self.room = 0
+        self.least_speakers = 0
         subcommand = self.config["subcommand"]
         seed = self.config[subcommand].seed_everything
         if not 0 <= seed < 2**32:
@@ -141,7 +141,7 @@ class CLI(LightningCLI):
             recover(run)
             saved = check_checkpoint(Path(checkpoint))
             # Checkpoints made before 0.1 do not say; their data does.
-            self.room = saved.get(FederatedDataModule.__qualname__, {}).get("speakers", 0)
+            self.least_speakers = saved.get(FederatedDataModule.__qualname__, {}).get("speakers", 0)
         elif subcommand != "fit":
             raise InputError(
                 f"'fedmer {subcommand}' needs a trained network; name a checkpoint with "
@@ -158,7 +158,7 @@ class CLI(LightningCLI):
         if config.weights_only is None:
             config.weights_only = True
         if "verbose" in config:
-            config.verbose = False  # our own table says it
+            config.verbose = False  # our table says it
         check_options(config.trainer)
         if config.trainer.gradient_clip_val is not None:
             # A Trainer under manual optimization refuses to clip; the clients' steps are meant.
@@ -205,11 +205,11 @@ class CLI(LightningCLI):
         except ValueError as error:
             # A parser makes its own error of whatever a class raises that it makes.
             raised = error.__cause__ or error.__context__ or error
-            own = None if isinstance(raised, ValueError | ImportError) else foreign(raised)
-            raise own or InputError(cause(error)) from error
+            found = None if isinstance(raised, ValueError | ImportError) else foreign(raised)
+            raise found or InputError(cause(error)) from error
         if self.model.executor.remote is not None:
             self.model.executor.remote.configure(settings)
-        self.datamodule.room = self.room
+        self.datamodule.least_speakers = self.least_speakers
 
     def fit(self, **arguments: Any) -> None:
         """Train, with the run folder to itself."""
@@ -278,9 +278,9 @@ class CLI(LightningCLI):
     def _repeatable_config(self) -> str:
         """The configuration without what names this one run."""
         whole = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))
-        own = whole[self.subcommand]
-        own |= {"name": None, "overwrite": False, "ckpt_path": None, "traceback": False}
-        text: str = yaml.safe_dump(own, sort_keys=False)
+        ours = whole[self.subcommand]
+        ours |= {"name": None, "overwrite": False, "ckpt_path": None, "traceback": False}
+        text: str = yaml.safe_dump(ours, sort_keys=False)
         return text
 
 
@@ -354,7 +354,7 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
 
 
 def _sentence_of(error: Exception) -> InputError | None:
-    """What a person is told of an exception; None for a mistake of fedmer's."""
+    """The sentence for a user on an exception; None for a mistake of fedmer's."""
     if isinstance(error, InputError):
         return error
     return of_lightning(error) or foreign(error)

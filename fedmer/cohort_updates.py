@@ -31,7 +31,9 @@ class CohortUpdates:
         for kind, length in self._lengths():
             if kind.is_floating_point:
                 for start, stop in self._steps(length):
-                    yield torch.stack([own.vectors[kind][start:stop] for own in self._updates])
+                    yield torch.stack(
+                        [update.vectors[kind][start:stop] for update in self._updates]
+                    )
 
     def combine(self, rule: Callable[[Tensor], Tensor]) -> FlatWeights:
         """Join them block by block.
@@ -46,8 +48,10 @@ class CohortUpdates:
             for start, stop in self._steps(length) if kind.is_floating_point else []:
                 joined.vectors[kind][start:stop] = next(parts)
             if not kind.is_floating_point:
-                for own in self._updates[1:]:
-                    torch.maximum(joined.vectors[kind], own.vectors[kind], out=joined.vectors[kind])
+                for update in self._updates[1:]:
+                    torch.maximum(
+                        joined.vectors[kind], update.vectors[kind], out=joined.vectors[kind]
+                    )
         return joined
 
     def _lengths(self) -> list[tuple[torch.dtype, int]]:

@@ -83,7 +83,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.max_gb = max_gb
         self._corpus: ConversationCorpus | None = None
         self._split = False
-        self.room = 0
+        self.least_speakers = 0
         """The most people in a dialogue that the network has to have room for, at least: those of
         the data that a checkpoint was trained on."""
         self.remote: RemoteClients | None = None
@@ -105,8 +105,8 @@ class FederatedDataModule(pl.LightningDataModule):
 
     @property
     def shape(self) -> CorpusShape:
-        own = self.corpus.shape
-        return replace(own, speakers=max(own.speakers, self.room))
+        shape = self.corpus.shape
+        return replace(shape, speakers=max(shape.speakers, self.least_speakers))
 
     def setup(self, stage: str) -> None:
         """Split the corpus; once, whatever the stage.
@@ -181,10 +181,10 @@ class FederatedDataModule(pl.LightningDataModule):
         remote = executor.remote.meet(Request(self.mode, fraction, self.seed))
         self.remote = remote
         self._corpus = remote.corpus(public, "federation")
-        self._warn_of_classes(torch.stack([own.counts for own in remote.known.values()]).sum(0))
+        self._warn_of_classes(torch.stack([known.counts for known in remote.known.values()]).sum(0))
         self.partitions, self.held = [], []
         if self.mode == "federated":
-            self.statistics = combine(own.moments for own in remote.known.values())
+            self.statistics = combine(known.moments for known in remote.known.values())
         else:
             self.statistics = {}
         return True
@@ -196,12 +196,12 @@ class FederatedDataModule(pl.LightningDataModule):
             return self.remote.clients
         result = []
         for client, held in zip(self.partitions, self.held, strict=True):
-            own = self._statistics_of(client)
+            statistics = self._statistics_of(client)
             result.append(
                 ClientData(
                     client.name,
-                    [excerpt(self.corpus, sample, own) for sample in client.samples],
-                    [excerpt(self.corpus, sample, own) for sample in held],
+                    [excerpt(self.corpus, sample, statistics) for sample in client.samples],
+                    [excerpt(self.corpus, sample, statistics) for sample in held],
                 )
             )
         return result
@@ -258,10 +258,10 @@ class FederatedDataModule(pl.LightningDataModule):
             "speakers": self.shape.speakers,
             "statistics": {
                 name: {
-                    "mean": torch.from_numpy(own.mean),
-                    "deviation": torch.from_numpy(own.deviation),
+                    "mean": torch.from_numpy(kept.mean),
+                    "deviation": torch.from_numpy(kept.deviation),
                 }
-                for name, own in self.statistics.items()
+                for name, kept in self.statistics.items()
             },
         }
 
@@ -271,15 +271,15 @@ class FederatedDataModule(pl.LightningDataModule):
         Raises:
             InputError: The checkpoint was trained on other emotions or other features.
         """
-        for what, own in (
+        for what, ours in (
             ("emotions", list(self.corpus.label_names)),
             ("features", dict(self.shape.features)),
         ):
             saved = state_dict["labels" if what == "emotions" else what]
-            if saved != own:
+            if saved != ours:
                 raise InputError(
                     f"The checkpoint was trained on the {what} {saved}, but {self.corpus.name} has "
-                    f"{own}; give the corpus that it was trained on."
+                    f"{ours}; give the corpus that it was trained on."
                 )
         self.statistics = {
             name: Statistics(saved["mean"].numpy(), saved["deviation"].numpy())

@@ -90,7 +90,7 @@ class FederatedModule(pl.LightningModule):
         self.votes: Tensor | None = None
         """``(N, C)``: how many networks named each class of the labelled turns of ``test``, in the
         data's order, at the last evaluation."""
-        self._ballots: list[Tensor] = []
+        self._votes: list[Tensor] = []
 
     @property
     def loop(self) -> FederatedLoop:
@@ -237,9 +237,9 @@ class FederatedModule(pl.LightningModule):
                     "pass the config.yaml beside it with --config."
                 )
         assert self.network is not None
-        own = {f"network.{name}": v.shape for name, v in self.network.state_dict().items()}
-        theirs = {n: v.shape for n, v in checkpoint["state_dict"].items() if n in own}
-        if own != theirs:
+        shapes = {f"network.{name}": v.shape for name, v in self.network.state_dict().items()}
+        theirs = {n: v.shape for n, v in checkpoint["state_dict"].items() if n in shapes}
+        if shapes != theirs:
             raise InputError(
                 "The checkpoint's network has other sizes than this run's; pass the config.yaml "
                 "beside it with --config, and the corpus that it was trained on."
@@ -285,13 +285,13 @@ class FederatedModule(pl.LightningModule):
             return  # every network is on a machine of its own, and none here
         knowledge = self.loop.knowledge()
         metrics: Any = self.metrics[part]
-        guesses = [
+        predictions = [
             named(self.aggregator.predict(network(batch), knowledge), batch)
             for network in self._networks(knowledge)
         ]
-        metrics.count(torch.cat(guesses), batch.labels[batch.labelled].repeat(len(guesses)))
+        metrics.count(torch.cat(predictions), batch.labels[batch.labelled].repeat(len(predictions)))
         if part == "test":
-            self._ballots.append(count_votes(guesses, self._data.shape.classes))
+            self._votes.append(count_votes(predictions, self._data.shape.classes))
 
     def _count_holdouts(self) -> None:
         """Add up how clients elsewhere scored their own holdouts."""
@@ -300,8 +300,8 @@ class FederatedModule(pl.LightningModule):
             counts = torch.tensor(scores.confusion).flatten()
             names = torch.arange(len(scores.confusion))
             pairs = torch.cartesian_prod(names, names).repeat_interleave(counts, dim=0)
-            truth, guess = pairs.to(self.device).unbind(dim=1)
-            metrics.count(guess, truth)
+            truth, prediction = pairs.to(self.device).unbind(dim=1)
+            metrics.count(prediction, truth)
 
     def _networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
         """The global network, or where there is none each client's own in turn.
@@ -327,8 +327,8 @@ class FederatedModule(pl.LightningModule):
         self._log_round({f"{part}_{name}": v for name, v in self.scores[part].totals.items()})
         metrics.reset()
         if part == "test":
-            self.votes = self._data.batches["test"].restore(torch.cat(self._ballots)).cpu()
-            self._ballots = []
+            self.votes = self._data.batches["test"].restore(torch.cat(self._votes)).cpu()
+            self._votes = []
 
     def _log_round(self, values: dict[str, float]) -> None:
         # Lightning's loggers take a metric called "step" for their axis, which else counts clients.

@@ -62,7 +62,7 @@ def foreign(error: BaseException) -> ForeignError | None:
 def of_lightning(error: Exception) -> InputError | None:
     """What Lightning says against what was asked of it, as a sentence.
 
-    A package that it wants, or a callback or logger that cannot do what it was told.
+    A package that it wants, or a callback or logger that cannot do what it was asked.
     """
     frames = traceback.extract_tb(error.__traceback__)
     parts = Path(frames[-1].filename).parts if frames else ()

@@ -294,7 +294,7 @@ class LocalTrainer:
                     strategy.backward(loss, None)
                     if clip is not None:
                         # A check of every norm would wait for the device; a loss that is not
-                        # finite is told at the end.
+                        # finite is reported at the end.
                         self.fabric.clip_gradients(
                             self.module, optimizer, max_norm=clip, error_if_nonfinite=False
                         )

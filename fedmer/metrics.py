@@ -80,10 +80,10 @@ class EmotionMetrics(nn.Module):
         """
         self.count(named(logits, batch), batch.labels[batch.labelled])
 
-    def count(self, guesses: Tensor, labels: Tensor) -> None:
+    def count(self, predictions: Tensor, labels: Tensor) -> None:
         """Count turns: the ``(N,)`` classes named, and the ``(N,)`` true ones."""
-        if len(guesses):
-            self.collection.update(guesses, labels)
+        if len(predictions):
+            self.collection.update(predictions, labels)
 
     @property
     def empty(self) -> bool:
@@ -117,11 +117,11 @@ def named(logits: Tensor, batch: Batch) -> Tensor:
     return logits[batch.labelled].argmax(dim=-1)
 
 
-def count_votes(guesses: Sequence[Tensor], classes: int) -> Tensor:
+def count_votes(predictions: Sequence[Tensor], classes: int) -> Tensor:
     """How many networks named each class.
 
     Args:
-        guesses: At least one ``(N,)`` int64, one a network.
+        predictions: At least one ``(N,)`` int64, one a network.
         classes: Number of emotions ``C``.
 
     Returns:
@@ -131,10 +131,12 @@ def count_votes(guesses: Sequence[Tensor], classes: int) -> Tensor:
     tensor([[1, 0, 1],
             [0, 2, 0]], dtype=torch.int32)
     """
-    votes = torch.zeros(len(guesses[0]), classes, dtype=torch.int32, device=guesses[0].device)
-    one = torch.ones(len(guesses[0]), 1, dtype=torch.int32, device=guesses[0].device)
-    for guess in guesses:
-        votes.scatter_add_(1, guess[:, None], one)
+    votes = torch.zeros(
+        len(predictions[0]), classes, dtype=torch.int32, device=predictions[0].device
+    )
+    one = torch.ones(len(predictions[0]), 1, dtype=torch.int32, device=predictions[0].device)
+    for prediction in predictions:
+        votes.scatter_add_(1, prediction[:, None], one)
     return votes
 
 
@@ -147,12 +149,12 @@ def scores_of(confusion: Sequence[Sequence[int]]) -> Scores:
     counts = torch.tensor(confusion).flatten()
     classes = len(confusion)
     pairs = torch.cartesian_prod(torch.arange(classes), torch.arange(classes))
-    truth, guess = pairs.repeat_interleave(counts, dim=0).unbind(dim=1)
-    return confusion_of(guess, truth, classes)
+    truth, prediction = pairs.repeat_interleave(counts, dim=0).unbind(dim=1)
+    return confusion_of(prediction, truth, classes)
 
 
-def confusion_of(guesses: Tensor, labels: Tensor, classes: int) -> Scores:
-    """Scores of guesses for labels, ``(N,)`` int64 each."""
+def confusion_of(predictions: Tensor, labels: Tensor, classes: int) -> Scores:
+    """Scores of predictions for labels, ``(N,)`` int64 each."""
     metrics = EmotionMetrics(classes)
-    metrics.collection.update(guesses.to(torch.int64), labels)
+    metrics.collection.update(predictions.to(torch.int64), labels)
     return metrics.scores()

@@ -16,7 +16,7 @@ def printable(text: str) -> str:
     >>> print(printable("Anna\x1b[2J\nB\u00e9la\u202e"))
     Anna\x1b[2J\nBéla\u202e
     """
-    return "".join(_visible(letter) for letter in text)
+    return "".join(_visible(character) for character in text)
 
 
 def drawable(text: str) -> str:
@@ -28,8 +28,8 @@ def drawable(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def _visible(letter: str) -> str:
-    steers = unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp")
-    if not steers or letter in _JOINERS:
-        return letter
-    return letter.encode("unicode_escape").decode("ascii")
+def _visible(character: str) -> str:
+    steers = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    if not steers or character in _JOINERS:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

@@ -70,12 +70,12 @@ class PrototypeSet(Mapping[str, Prototypes]):
     def pack(self) -> dict[str, Tensor]:
         """As tensors of a message or of the server's state."""
         tensors = {}
-        for site, own in self.items():
-            tensors[_MEANS + site] = own.means
-            if own.counts is None:
-                tensors[_KNOWN + site] = own.known
+        for site, prototypes in self.items():
+            tensors[_MEANS + site] = prototypes.means
+            if prototypes.counts is None:
+                tensors[_KNOWN + site] = prototypes.known
             else:
-                tensors[_COUNTS + site] = own.counts
+                tensors[_COUNTS + site] = prototypes.counts
         return tensors
 
     @classmethod
@@ -93,5 +93,9 @@ class PrototypeSet(Mapping[str, Prototypes]):
 
 def stack_clients(cohort: Sequence[PrototypeSet], site: str) -> tuple[Tensor, Tensor]:
     """``(I, C, D)`` means and ``(I, C)`` counts of ``I`` clients at a site."""
-    counts = [own.counts for own in (client[site] for client in cohort) if own.counts is not None]
+    counts = [
+        prototypes.counts
+        for prototypes in (client[site] for client in cohort)
+        if prototypes.counts is not None
+    ]
     return torch.stack([client[site].means for client in cohort]), torch.stack(counts)

@@ -75,10 +75,10 @@ class RunFolder:
         if name is not None and (not name or Path(name).name != name or name in (".", "..")):
             raise InputError(f"--name is '{name}'; expected a plain folder name, without slashes.")
         if name is None and checkpoint is not None:
-            own = checkpoint.resolve().parent
-            if own.name == CHECKPOINTS and (own.parent / "config.yaml").exists():
-                _lock(own.parent).check()
-                return cls(own.parent, checkpoint=checkpoint)
+            folder = checkpoint.resolve().parent
+            if folder.name == CHECKPOINTS and (folder.parent / "config.yaml").exists():
+                _lock(folder.parent).check()
+                return cls(folder.parent, checkpoint=checkpoint)
         path = runs / (name or default)
         if name is None:
             number = 2

@@ -55,7 +55,7 @@ class Schedule:
     """What a round's optimizer is set to, as a function of the round and of nothing else.
 
     A scheduler is stepped on a stand-in for the client's optimizer, as often as there were rounds.
-    Whoever asks for a round, in whatever order and process, is told the same.
+    Whoever asks for a round, in whatever order and process, gets the same.
 
     Args:
         optimizer: Parameters -> optimizer of a client.

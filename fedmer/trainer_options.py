@@ -32,7 +32,7 @@ class Option:
     def admits(self, value: Any) -> bool:
         """Whether a value may be given; 1 is a batch and 1.0 is all of them."""
         if self.only is not None:
-            return any(type(value) is type(own) and value == own for own in self.only)
+            return any(type(value) is type(one) and value == one for one in self.only)
         return self.least is None or (value is not None and value >= self.least)
 
 
@@ -178,7 +178,7 @@ CALLBACKS: Mapping[str, CallbackKind] = {
         _STEPS + "write a network whose frozen parameters ask for no gradient.", refused=True
     ),
     "SpikeDetection": CallbackKind(
-        "it looks at the Trainer's loss; a loss that is not finite is told of every client.",
+        "it looks at the Trainer's loss; a loss that is not finite is reported of every client.",
         refused=True,
     ),
     "ThroughputMonitor": CallbackKind(
@@ -207,9 +207,9 @@ def check_options(trainer: Any) -> None:
             raise InputError(f"{given} cannot be used; expected {option.least} or more.")
         raise InputError(f"{given} cannot be used: {option.says}")
     for kind, options in _callbacks(trainer.callbacks):
-        own = kind_of(kind)
-        if own is not None and own.refused:
-            raise InputError(f"The callback {kind.__name__} cannot be used: {own.says}")
+        known = kind_of(kind)
+        if known is not None and known.refused:
+            raise InputError(f"The callback {kind.__name__} cannot be used: {known.says}")
         if issubclass(kind, Timer) and options.get("interval") != "epoch":
             raise InputError(
                 f"The callback {kind.__name__} would end the run in the middle of a round; add "

@@ -27,9 +27,9 @@ _LIGHTNING = ("accelerators", "callbacks", "loggers", "plugins", "profilers", "s
 FILE = (
     *CLIENT,
     *(
-        f"{package}.{room}"
+        f"{package}.{module}"
         for package in ("pytorch_lightning", "lightning_fabric")
-        for room in _LIGHTNING
+        for module in _LIGHTNING
     ),
 )
 """Where those lie that a configuration file may name."""

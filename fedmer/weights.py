@@ -101,7 +101,7 @@ def not_finite(named: Mapping[str, Tensor]) -> str:
         for tensor in named.values():
             if tensor.is_floating_point() and tensor.numel():
                 pieces.setdefault((tensor.device, tensor.dtype), []).append(tensor.flatten())
-        vectors = [torch.cat(own) for own in pieces.values()]
+        vectors = [torch.cat(piece) for piece in pieces.values()]
     # Both ends in one pass and without a copy, as isfinite is not; NaN is both ends of its vector.
     ends = [end for vector in vectors for end in torch.stack(vector.aminmax()).tolist()]
     if all(map(math.isfinite, ends)):
@@ -138,9 +138,9 @@ def flatten(network: nn.Module) -> FlatWeights:
     Writing into the vector changes the network. Moving the network to another device afterwards
     takes it out of the vector.
     """
-    own = network.state_dict(keep_vars=True)
-    flat = FlatWeights.of(own)
-    for name, tensor in own.items():
+    state = network.state_dict(keep_vars=True)
+    flat = FlatWeights.of(state)
+    for name, tensor in state.items():
         tensor.data = flat[name]
     return flat
 
@@ -156,23 +156,27 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def copy_weights(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+def copy_weights(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Copy weights over others of the same names and shapes.
 
     Raises:
         ValueError: A name or a shape differs; the sentence says which.
     """
-    if isinstance(own, FlatWeights) and isinstance(weights, FlatWeights) and own.fits(weights):
-        for kind, vector in own.vectors.items():
+    if (
+        isinstance(target, FlatWeights)
+        and isinstance(weights, FlatWeights)
+        and target.fits(weights)
+    ):
+        for kind, vector in target.vectors.items():
             vector.copy_(weights.vectors[kind])
         return
-    if own.keys() != weights.keys():
-        odd = sorted(own.keys() ^ weights.keys())
+    if target.keys() != weights.keys():
+        odd = sorted(target.keys() ^ weights.keys())
         raise ValueError(f"Weights of another network: {len(odd)} names differ, first '{odd[0]}'.")
-    for name, target in own.items():
-        if target.shape != weights[name].shape:
+    for name, tensor in target.items():
+        if tensor.shape != weights[name].shape:
             raise ValueError(
                 f"Weights of another network: '{name}' has shape {tuple(weights[name].shape)}, "
-                f"expected {tuple(target.shape)}."
+                f"expected {tuple(tensor.shape)}."
             )
-        target.copy_(weights[name])
+        tensor.copy_(weights[name])

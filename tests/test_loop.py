@@ -158,7 +158,7 @@ def test_local_never_exchanges_and_remembers() -> None:
     assert reports[0].bytes_down == 0
     assert loop.trainer.trained == list(range(8))
     assert reports[1].train_loss < reports[0].train_loss
-    networks = [loop.trainer.memory[client]["weights"] for client in (0, 1)]
+    networks = [loop.trainer.memory[client].weights for client in (0, 1)]
     assert not same_bits(*networks)
 
 

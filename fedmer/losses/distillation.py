@@ -116,8 +116,8 @@ class SelfDistillation(nn.Module):
         backward pass through the teacher.
         """
         target = F.log_softmax(teacher / self.temperature, dim=-1)
-        guess = F.log_softmax(student / self.temperature, dim=-1)
-        pointwise = (target.exp() * (target - guess)).sum(dim=-1)
+        predicted = F.log_softmax(student / self.temperature, dim=-1)
+        pointwise = (target.exp() * (target - predicted)).sum(dim=-1)
         return (pointwise * counted).sum() / counted.sum().clamp(min=1)
 
 

@@ -101,14 +101,14 @@ def contrastive(
         floor: The least margin.
 
     Returns:
-        ``(N,)``; 0 where the own prototype is unknown.
+        ``(N,)``; 0 where the turn's prototype is unknown.
     """
     apart = distances(embeddings, prototypes, kind)
-    own = torch.nn.functional.one_hot(labels, len(known)).bool()
+    same_class = torch.nn.functional.one_hot(labels, len(known)).bool()
     reach = margins(prototypes, known, kind, floor)[labels][:, None]
     # An infinite margin is that of a class without rivals, so that nothing of it is left here.
-    hinge = (reach - apart).clamp(min=0).masked_fill(own | ~known, 0.0).sum(dim=1)
-    return ((apart * own).sum(dim=1) + hinge) * known[labels]
+    hinge = (reach - apart).clamp(min=0).masked_fill(same_class | ~known, 0.0).sum(dim=1)
+    return ((apart * same_class).sum(dim=1) + hinge) * known[labels]
 
 
 def nearest(embeddings: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:

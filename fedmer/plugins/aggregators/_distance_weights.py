@@ -71,19 +71,19 @@ class DistanceWeights:
     def _closeness(self, local: Tensor, held: Tensor, previous: Tensor, known: Tensor) -> Tensor:
         """How near each client is to the global prototype of each class, ``(I, C)``."""
         apart = prototype.distances(local, previous, self.distance)
-        own = apart.diagonal(dim1=1, dim2=2)
-        own = own.masked_fill(~held, 0.0)
+        distances = apart.diagonal(dim1=1, dim2=2)
+        distances = distances.masked_fill(~held, 0.0)
         if self.weighting == "softmax":
             # The nearest scores 1: far prototypes must not underflow all at once.
-            nearest = own.masked_fill(~held, torch.inf).amin(dim=0).nan_to_num(posinf=0.0)
-            return torch.exp((nearest - own) / self.tau)
+            nearest = distances.masked_fill(~held, torch.inf).amin(dim=0).nan_to_num(posinf=0.0)
+            return torch.exp((nearest - distances) / self.tau)
         margin = prototype.margins(previous, known, self.distance)
         margin = torch.where(torch.isfinite(margin), margin, 0.0)
         if self.radius == "clip":
-            return (margin - own).clamp(min=0)
-        reach = torch.maximum(margin, own.amax(dim=0))
+            return (margin - distances).clamp(min=0)
+        reach = torch.maximum(margin, distances.amax(dim=0))
         # With all distances and the radius 0 everybody is equally near.
-        return torch.where(reach > 0, reach - own + self.epsilon * reach, 1.0)
+        return torch.where(reach > 0, reach - distances + self.epsilon * reach, 1.0)
 
 
 def weighted_means(local: Tensor, weights: Tensor) -> Tensor:

@@ -106,8 +106,8 @@ class Distance(Aggregator):
 
     >>> def sent(client: int, mean: float) -> Summary:
     ...     held = torch.tensor([5, 5])
-    ...     own = Prototypes(torch.tensor([[mean], [2.0]]), held > 0, held)
-    ...     return Summary(client, examples=10, tensors=PrototypeSet({"fused": own}).pack())
+    ...     prototypes = Prototypes(torch.tensor([[mean], [2.0]]), held > 0, held)
+    ...     return Summary(client, examples=10, tensors=PrototypeSet({"fused": prototypes}).pack())
     >>> before = Prototypes(torch.tensor([[0.0], [2.0]]), torch.tensor([True, True]))
     >>> state = ServerState(torch.nn.Linear(1, 1))
     >>> state.tensors |= PrototypeSet({"fused": before}).pack()
@@ -262,9 +262,9 @@ class Distance(Aggregator):
             return torch.ones_like(labels, dtype=torch.bool)
         with torch.no_grad():
             apart = prototype.distances(rows, prototypes, self.distance)
-            own = apart.gather(1, labels[:, None])[:, 0]
+            nearest = apart.gather(1, labels[:, None])[:, 0]
             rival = prototype.margins(prototypes, known, self.distance)[labels]
-            violation = own + self.alpha >= rival
+            violation = nearest + self.alpha >= rival
             return violation if self.gate == "violation" else ~violation
 
     def _class_weights(

@@ -41,8 +41,8 @@ class FedProto(Aggregator):
 
     >>> def sent(client: int, means: list[list[float]], counts: list[int]) -> Summary:
     ...     held = torch.tensor(counts)
-    ...     own = Prototypes(torch.tensor(means), held > 0, held)
-    ...     return Summary(client, sum(counts), tensors=PrototypeSet({"fused": own}).pack())
+    ...     prototypes = Prototypes(torch.tensor(means), held > 0, held)
+    ...     return Summary(client, sum(counts), tensors=PrototypeSet({"fused": prototypes}).pack())
     >>> cohort = [sent(0, [[1.0], [0.0]], [9, 0]), sent(1, [[3.0], [5.0]], [1, 2])]
     >>> state = ServerState(torch.nn.Linear(1, 1))
     >>> FedProto().step(state, cohort, {}, None)

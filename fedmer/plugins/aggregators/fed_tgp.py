@@ -50,8 +50,8 @@ class FedTGP(FedProto):
         InputError: A value is out of range.
 
     >>> held = torch.tensor([4, 4])
-    >>> own = Prototypes(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), held > 0, held)
-    >>> cohort = [Summary(0, examples=8, tensors=PrototypeSet({SITE: own}).pack())]
+    >>> prototypes = Prototypes(torch.tensor([[0.0, 0.0], [3.0, 4.0]]), held > 0, held)
+    >>> cohort = [Summary(0, examples=8, tensors=PrototypeSet({SITE: prototypes}).pack())]
     >>> state = ServerState(nn.Linear(1, 1))
     >>> FedTGP().step(state, cohort, {}, None)
     >>> PrototypeSet.unpack(state.tensors)[SITE].means.shape
@@ -162,14 +162,14 @@ def adaptive_margin(local: Tensor, held: Tensor, largest: float) -> float:
 def separation(
     rows: Tensor, labels: Tensor, prototypes: Tensor, known: Tensor, margin: float
 ) -> Tensor:
-    """The generator's loss: cross-entropy of minus the distances, the own one enlarged.
+    """The generator's loss: cross-entropy of minus the distances, with a margin.
 
     Args:
         rows: ``(M, D)``, clients' prototypes.
         labels: ``(M,)`` int64, their classes.
         prototypes: ``(C, D)``, what the generator makes.
         known: ``(C,)`` bool; the others take no part.
-        margin: Added to the distance to the own class.
+        margin: Added to the distance to the class of the turn.
     """
     apart = torch.cdist(rows, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
     apart = apart + margin * F.one_hot(labels, len(prototypes))

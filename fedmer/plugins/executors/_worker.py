@@ -164,8 +164,8 @@ def _answer(
     attached: dict[str, Tensor] = {}
     if update is not None:
         attached = {name: value for name, value in update.weights.items() if name not in up}
-        own = {name: update.weights[name] for name in up} if attached else update.weights
-        copy_weights(up, own)
+        sent = {name: update.weights[name] for name in up} if attached else update.weights
+        copy_weights(up, sent)
     return summary, memory, attached, update is not None, None
 
 

@@ -91,7 +91,9 @@ class Auto(Executor):
             began = time.perf_counter()
             self._begin(executor, share)
             summaries = {client: executor.train(client) for client in share}
-            self._first |= {client: own for client, own in summaries.items() if own is not None}
+            self._first |= {
+                client: summary for client, summary in summaries.items() if summary is not None
+            }
             turns = sum(self.trainer.data[client].examples for client in share)
             seconds[type(executor).__name__] = (time.perf_counter() - began) / turns
         name = min(seconds, key=lambda name: seconds[name])

@@ -114,11 +114,11 @@ class Stacked(Executor):
         for client in clients:
             weights, losses = found[client]
             copy_weights(self.trainer.weights, {**self.trainer.weights, **weights})
-            own = self.trainer.begin(self.received, self.trainer.recall(client))
-            own.steps = len(losses)
+            context = self.trainer.begin(self.received, self.trainer.recall(client))
+            context.steps = len(losses)
             loss = float(torch.stack(losses).mean())
             try:
-                summary, update, memory = self.trainer.report(client, own, loss)
+                summary, update, memory = self.trainer.report(client, context, loss)
             except NotFiniteError as error:
                 self.leave_out(client, f"was left out: {error}")
                 self._done[client] = None
@@ -184,7 +184,7 @@ class Stacked(Executor):
         client = self.trainer.client
         batch = _batch_of_batches(excerpts)
         weights = [self.trainer.class_weights[number] for number in clients]
-        own = None if weights[0] is None else torch.stack([w for w in weights if w is not None])
+        stacked = None if weights[0] is None else torch.stack([w for w in weights if w is not None])
 
         def loss(parameters: dict[str, Tensor], parts: dict[str, Any], rare: Any) -> Tensor:
             seen = Batch(**parts)
@@ -192,8 +192,8 @@ class Stacked(Executor):
             found: Tensor = client.loss(output, seen, rare)
             return found
 
-        mapped = vmap(loss, in_dims=(0, 0, None if own is None else 0), randomness="different")
-        found: Tensor = mapped(dict(stack), batch, own)
+        mapped = vmap(loss, in_dims=(0, 0, None if stacked is None else 0), randomness="different")
+        found: Tensor = mapped(dict(stack), batch, stacked)
         return found
 
 

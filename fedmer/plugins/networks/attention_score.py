@@ -145,8 +145,8 @@ class ModalityScores(nn.Module):
         """The likeness ``rho`` of each modality and the one before it, ``(M, B, L)`` in [0, 1]."""
         if self.settings.rho == "one":
             return torch.ones(there.shape, device=there.device)
-        own = torch.stack([outputs[name] for name in self.modalities]).float()
-        coefficient = pearson(own, own.roll(1, dims=0)) * (there & there.roll(1, dims=0))
+        stacked = torch.stack([outputs[name] for name in self.modalities]).float()
+        coefficient = pearson(stacked, stacked.roll(1, dims=0)) * (there & there.roll(1, dims=0))
         rho = (1 + coefficient) / 2 if self.settings.rho == "pearson" else coefficient.abs()
         return rho.clamp(min=self.settings.rho_min, max=1.0)
 

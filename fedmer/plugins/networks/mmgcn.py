@@ -83,8 +83,8 @@ class MMGCN(Network):
 
     def forward(self, batch: Batch) -> NetworkOutput:
         rows, present = self.project(batch), there(batch)
-        told = along(self.context, rows[self.main][:, None], present[self.main][:, None])[:, 0]
-        rows[self.main] = told + self.speaker(numbered(batch, self.shape.speakers))
+        context = along(self.context, rows[self.main][:, None], present[self.main][:, None])[:, 0]
+        rows[self.main] = context + self.speaker(numbered(batch, self.shape.speakers))
         nodes = torch.stack(list(rows.values()), dim=1)
         exist = torch.stack([present[name] for name in rows], dim=1)
         graph = multimodal_graph(nodes, exist)
