@@ -1,13 +1,14 @@
 r"""Does a table of scores agree with itself?
 
-The accuracy of an emotion is its recall :math:`R_k`, so with :math:`n_k` turns of each
+The accuracy of an emotion is its recall :math:`R_k`, so with :math:`n_k` utterances of each
 
 .. math:: \mathrm{accuracy} = \frac{\sum_k n_k R_k}{\sum_k n_k} \qquad
    \mathrm{weighted\ F1} = \frac{\sum_k n_k F_k}{\sum_k n_k}
 
-hold exactly for one run, and for means over runs of the same test turns. In a printed table every
-number may be off by half a unit of its last digit, and the two sides by the weighted mean of these
-halves and the half of the total; a row that is further off cannot have been measured as described.
+hold exactly for one run, and for means over runs of the same test utterances. In a printed table
+every number may be off by half a unit of its last digit, and the two sides by the weighted mean of
+these halves and the half of the total; a row that is further off cannot have been measured as
+described.
 """
 
 import csv
@@ -120,8 +121,8 @@ def audit_file(path: Path) -> Audit:
             unchecked.append(row["row"])
     if not findings:
         raise InputError(
-            f"No row of {path} says how many turns each emotion has (support_NAME); without that "
-            "nothing can be checked."
+            f"No row of {path} says how many utterances each emotion has (support_NAME); without "
+            "that nothing can be checked."
         )
     return Audit(findings, unchecked)
 
@@ -132,14 +133,14 @@ def _check(row: Mapping[str, str], emotions: Sequence[str], path: Path) -> list[
     if min(support) < 0 or total <= 0:
         raise InputError(
             f"{path}: the supports of '{row['row']}' are {', '.join(f'{n:g}' for n in support)}; "
-            "expected counts of turns, not negative and not all 0."
+            "expected counts of utterances, not negative and not all 0."
         )
     findings = []
     for score, prefix in _SUMS.items():
         printed, half = _number(row, score, path)
         parts = [_number(row, prefix + name, path) for name in emotions]
         implied = sum(n * value for n, (value, _) in zip(support, parts, strict=True)) / total
-        halves = sum(n * own for n, (_, own) in zip(support, parts, strict=True)) / total
+        halves = sum(n * half for n, (_, half) in zip(support, parts, strict=True)) / total
         findings.append(Finding(row["row"], score, printed, implied, half + halves))
     return findings
 

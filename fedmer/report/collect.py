@@ -52,7 +52,7 @@ class Run:
 
     @property
     def personal(self) -> bool:
-        """Are the scores those of all clients' own networks, pooled?"""
+        """Are the scores those of all clients' personal networks, pooled?"""
         return bool(self.result.get("personal", self.result["aggregator"] in _PERSONAL))
 
     @property
@@ -72,7 +72,7 @@ class Run:
         path = self.path / "config.yaml"
         content = safe_yaml.read(path) if path.exists() else {}
         try:
-            # Rows are told apart by what this says.
+            # Rows are distinguished by this.
             json.dumps(content, sort_keys=True)
         except (TypeError, ValueError):
             raise InputError(
@@ -226,20 +226,21 @@ def _given(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     rows = read_rows(path)
-    own = next((row for row in rows if row.get("trial") == folder.name), {})
-    columns = list(own)
+    trial = next((row for row in rows if row.get("trial") == folder.name), {})
+    columns = list(trial)
     # A row that is being written lacks cells.
-    own = {name: value or "" for name, value in own.items()}
-    if not {"seconds", "rounds"} <= own.keys():
+    trial = {name: value or "" for name, value in trial.items()}
+    if not {"seconds", "rounds"} <= trial.keys():
         return {}
     # A trial's parameters stand between what became of it and its scores.
     return {
-        name: own[name] for name in columns[columns.index("seconds") + 1 : columns.index("rounds")]
+        name: trial[name]
+        for name in columns[columns.index("seconds") + 1 : columns.index("rounds")]
     }
 
 
 def _check_one_corpus(runs: Sequence[Run]) -> None:
-    """Refuse to compare what was measured on different turns."""
+    """Refuse to compare what was measured on different utterances."""
     first = runs[0]
     for run in runs:
         if run.corpus != first.corpus or _labels(run) != _labels(first):
@@ -247,11 +248,11 @@ def _check_one_corpus(runs: Sequence[Run]) -> None:
                 f"{first.path} is of {first.corpus} and {run.path} of {run.corpus}; a table "
                 "compares runs of one corpus, so report them apart."
             )
-        shares = [r.confusion.sum(axis=1) / r.confusion.sum() for r in (first, run)]
-        if not np.allclose(shares[0], shares[1], atol=1e-9):
+        frequencies = [r.confusion.sum(axis=1) / r.confusion.sum() for r in (first, run)]
+        if not np.allclose(frequencies[0], frequencies[1], atol=1e-9):
             raise InputError(
                 f"{first.path} and {run.path} are of {run.corpus}, but were scored on different "
-                "test turns (--trainer.limit_val_batches does that); report them apart."
+                "test utterances (--trainer.limit_val_batches does that); report them apart."
             )
 
 

@@ -41,5 +41,5 @@ def totals(confusion: NDArray[Any]) -> tuple[Floats, Floats]:
     """
     recall, f1 = class_scores(confusion)
     support = confusion.sum(axis=-1)
-    share = support / np.maximum(support.sum(axis=-1, keepdims=True), 1)
-    return (share * recall).sum(axis=-1), (share * f1).sum(axis=-1)
+    fractions = support / np.maximum(support.sum(axis=-1, keepdims=True), 1)
+    return (fractions * recall).sum(axis=-1), (fractions * f1).sum(axis=-1)

@@ -74,9 +74,9 @@ def differences(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Differenc
     for row in rows:
         if row in baselines:
             continue
-        own = [b for b in baselines if len(baselines) == 1 or _alike(row) == _alike(b)]
-        if own:
-            found.append(_difference(row, own[0]))
+        like = [b for b in baselines if len(baselines) == 1 or _alike(row) == _alike(b)]
+        if like:
+            found.append(_difference(row, like[0]))
         else:
             note = "no baseline with this network and split"
             found.append(Difference(row.name, "", [], None, None, note))
@@ -101,7 +101,7 @@ def _difference(row: Row, baseline: Row) -> Difference:
         assert ours is not None
         assert theirs is not None
         if not _same_turns(ours, theirs):
-            return _bare(row, baseline, seeds, f"seed {seed}: scored on different turns")
+            return _bare(row, baseline, seeds, f"seed {seed}: scored on different utterances")
         pairs[seed] = ours.by_dialogue()[1], theirs.by_dialogue()[1]
     accuracy, weighted = paired_bootstrap(list(pairs.values()))
     return Difference(row.name, baseline.name, seeds, accuracy, weighted)
@@ -129,7 +129,7 @@ def paired_bootstrap(pairs: Sequence[Paired], seed: int = 0) -> tuple[Interval, 
 
     A resample draws seeds and dialogues with replacement, the same for both sides, adds up the
     confusion matrices of the dialogues drawn, scores them, and takes the mean over the seeds drawn.
-    Whole dialogues are drawn because turns of one dialogue are alike.
+    Whole dialogues are drawn because utterances of one dialogue are alike.
 
     Args:
         pairs: One a seed, all of the same dialogues.

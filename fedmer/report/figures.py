@@ -5,18 +5,19 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from fedmer.printable import drawable
 from fedmer.report.collect import Run
 from fedmer.report.grouping import Row
-from fedmer.report.side_tables import size
 from fedmer.report.svg import colour, drawing, line_style, svg_of
+from fedmer.report.tables import size
 
 Series = dict[int, float]
 """Round -> value."""
 
 
-def curves(rows: Sequence[Row]) -> str:
+def curves(rows: Sequence[Row]) -> Markup:
     """Training loss and weighted F1 on validation and test over rounds: means and bands."""
     panels: list[tuple[str, Callable[[Run], Series]]] = [
         ("weighted F1 on validation (points)", lambda run: _points(run, "val_weighted_f1")),
@@ -33,7 +34,7 @@ def curves(rows: Sequence[Row]) -> str:
         return svg_of(figure, "curves", "Convergence over rounds")
 
 
-def bytes_against_score(rows: Sequence[Row]) -> str:
+def bytes_against_score(rows: Sequence[Row]) -> Markup:
     """Weighted F1 on test over the bytes sent so far, with a dot at the round that is reported."""
     with drawing(7.5, 4) as figure:
         axes = figure.subplots()
@@ -61,8 +62,8 @@ def bytes_against_score(rows: Sequence[Row]) -> str:
         return svg_of(figure, "bytes", "Bytes against weighted F1")
 
 
-def holdouts(rows: Sequence[Row]) -> str:
-    """Weighted F1 of every client on its own holdout: a dot a client and seed, a bar the mean."""
+def holdouts(rows: Sequence[Row]) -> Markup:
+    """Weighted F1 of every client on its holdout: a dot a client and seed, a bar the mean."""
     with drawing(7.5, 1 + 0.42 * len(rows)) as figure:
         axes = figure.subplots()
         for number, row in enumerate(rows):
@@ -78,11 +79,11 @@ def holdouts(rows: Sequence[Row]) -> str:
                 axes.plot([fmean(values)] * 2, [number - 0.36, number + 0.36], color=colour(number))
         axes.set_yticks(range(len(rows)), [drawable(row.name) for row in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel("weighted F1 on the client's own holdout (points)")
-        return svg_of(figure, "holdouts", "Clients on their own holdouts")
+        axes.set_xlabel("weighted F1 on the client's holdout (points)")
+        return svg_of(figure, "holdouts", "Clients on their holdouts")
 
 
-def concentration(rows: Sequence[Row]) -> str:
+def concentration(rows: Sequence[Row]) -> Markup:
     r"""How many clients a round's mean is really made of, and the largest single weight.
 
     With weights :math:`w_i` of sum 1 the effective number is :math:`1 / \sum_i w_i^2`: all of them
@@ -95,7 +96,7 @@ def concentration(rows: Sequence[Row]) -> str:
     with drawing(9, 3.2) as figure:
         for axes, (title, measure) in zip(figure.subplots(1, 2), panels, strict=True):
             for number, row in enumerate(rows):
-                series = [{r: measure(own) for r, own in _weights(run).items()} for run in row.runs]
+                series = [{r: measure(w) for r, w in _weights(run).items()} for run in row.runs]
                 _band(axes, series, number)
             axes.set_title(drawable(title), loc="left", fontsize=10)
             axes.set_xlabel("round")
@@ -104,20 +105,20 @@ def concentration(rows: Sequence[Row]) -> str:
         return svg_of(figure, "concentration", "Concentration of weights over rounds")
 
 
-def weight_map(run: Run, number: int) -> str:
-    """A run's weights: a line a client, the one with most turns on top, a column a round."""
+def weight_map(run: Run, number: int) -> Markup:
+    """A run's weights: a line a client, the one with most utterances on top, a column a round."""
     sizes = {int(row["client"]): int(row["examples"]) for row in run.clients}
     order = sorted(sizes, key=lambda client: (-sizes[client], client))
     rounds = sorted({int(row["round"]) for row in run.clients})
     line = {client: place for place, client in enumerate(order)}
     column = {number: place for place, number in enumerate(rounds)}
-    shares = np.zeros((len(order), len(rounds)))
+    values = np.zeros((len(order), len(rounds)))
     for row in run.clients:
-        shares[line[int(row["client"])], column[int(row["round"])]] = float(row["weight"])
+        values[line[int(row["client"])], column[int(row["round"])]] = float(row["weight"])
     # Blue that grows more solid, so that it reads on a light and on a dark page.
-    pixels = np.empty((*shares.shape, 4))
+    pixels = np.empty((*values.shape, 4))
     pixels[..., :3] = (0.20, 0.49, 0.83)
-    pixels[..., 3] = shares / max(float(shares.max()), 1e-12)
+    pixels[..., 3] = values / max(float(values.max()), 1e-12)
     with drawing(4.2, 2.6) as figure:
         axes = figure.subplots()
         extent = (rounds[0] - 0.5, rounds[-1] + 0.5, len(order) + 0.5, 0.5)
@@ -127,7 +128,7 @@ def weight_map(run: Run, number: int) -> str:
         axes.set_ylabel("client, largest first")
         for axis in (axes.xaxis, axes.yaxis):
             _whole(axis)
-        axes.set_title(f"darkest: {shares.max():.3f}", loc="left", fontsize=9)
+        axes.set_title(f"darkest: {values.max():.3f}", loc="left", fontsize=9)
         return svg_of(figure, f"weights{number}", "Weight of every client in every round")
 
 
@@ -178,4 +179,4 @@ def _weights(run: Run) -> dict[int, list[float]]:
     weights: dict[int, list[float]] = {}
     for row in run.clients:
         weights.setdefault(int(row["round"]), []).append(float(row["weight"]))
-    return {number: own for number, own in weights.items() if sum(own) > 0}
+    return {number: cohort for number, cohort in weights.items() if sum(cohort) > 0}

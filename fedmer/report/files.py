@@ -1,18 +1,14 @@
 """The files of a report, beside each other in one folder."""
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from fedmer.errors import InputError
 from fedmer.files import SHARED, write_atomically
 from fedmer.report.audit import audit_file
 from fedmer.report.page import MARK, page_of
 from fedmer.report.report import Report
-from fedmer.report.score_table import PERSONAL, run_rows, score_grid, score_rows
-from fedmer.report.side_tables import byte_table, client_table, difference_table
+from fedmer.report.score_table import PERSONAL, runs_csv, score_table
+from fedmer.report.tables import byte_table, client_table, difference_table
 
 PAGE = "index.html"
 
@@ -39,22 +35,20 @@ def write_report(report: Report, folder: Path) -> None:
         InputError: A table contradicts itself, or the folder cannot be written.
     """
     labels = report.labels
-    sides = {
+    tables = {
+        "table": score_table(report.lines, labels),
         "differences": difference_table(report.differences),
         "clients": client_table(report.rows),
         "bytes": byte_table(report.rows),
     }
-    table = score_grid(report.lines, labels).markdown()
-    if any(row.personal for row in report.rows):
-        table += f"\n{PERSONAL} Scores of all clients' own networks, pooled.\n"
     texts = {
-        PAGE: page_of(report),
-        "table.csv": _csv(*score_rows(report.lines, labels)),
-        "table.md": table,
-        "runs.csv": _csv(*run_rows(report.rows, labels)),
-        **{f"{name}.csv": _csv(side.columns, side.rows) for name, side in sides.items()},
-        **{f"{name}.md": side.grid.markdown() for name, side in sides.items()},
+        PAGE: page_of(report, tables),
+        "runs.csv": runs_csv(report.rows, labels),
+        **{f"{name}.csv": table.csv() for name, table in tables.items()},
+        **{f"{name}.md": table.grid.markdown() for name, table in tables.items()},
     }
+    if any(row.personal for row in report.rows):
+        texts["table.md"] += f"\n{PERSONAL} Scores of all clients' personal networks, pooled.\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -68,11 +62,3 @@ def write_report(report: Report, folder: Path) -> None:
         wrong = [str(f) for f in audit_file(folder / name).findings if not f.consistent]
         if wrong:
             raise InputError(f"{folder / name} contradicts itself: {wrong[0]}.")
-
-
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue()

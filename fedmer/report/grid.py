@@ -1,8 +1,11 @@
-"""A table for people: as HTML and as Markdown."""
+"""A table for people, on the page and as Markdown, and for programs, as CSV."""
 
+import csv
+import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table whose first column names its rows.
+    """A table whose first column names its rows; ``page.html`` shows it as HTML.
 
     Args:
         heads: Titles of the columns.
@@ -38,34 +41,10 @@ class Grid:
     rows: Sequence[Sequence[Cell]]
     groups: Sequence[tuple[str, int]] = ()
     below: int = 0
-    text: Sequence[int] = field(default=())
-
-    def html(self) -> str:
-        """A ``<table>`` that scrolls where it is wider than the page."""
-        out = ['<div class="wide"><table>', "<thead>"]
-        if self.groups:
-            spans = "".join(
-                f'<th colspan="{span}" scope="colgroup">{escape(title)}</th>'
-                for title, span in self.groups
-            )
-            out.append(f'<tr class="groups">{spans}</tr>')
-        heads = "".join(
-            f'<th scope="col"{self._left(i)}>{escape(head)}</th>'
-            for i, head in enumerate(self.heads)
-        )
-        out += [f"<tr>{heads}</tr>", "</thead>", "<tbody>"]
-        for number, row in enumerate(self.rows):
-            if self.below and number == len(self.rows) - self.below:
-                out.append('</tbody><tbody class="below">')
-            first = f'<th scope="row">{_html(row[0])}</th>'
-            cells = "".join(
-                f"<td{self._left(i)}>{_html(cell)}</td>" for i, cell in enumerate(row[1:], start=1)
-            )
-            out.append(f"<tr>{first}{cells}</tr>")
-        return "\n".join([*out, "</tbody></table></div>"])
+    text: Sequence[int] = ()
 
     def markdown(self) -> str:
-        """The same for a text file; a column of a group has the group's title before its own."""
+        """For a text file; a column of a group has the group's title before it."""
         above = [title for title, span in self.groups for _ in range(span)]
         above = above or [""] * len(self.heads)
         heads = [
@@ -76,17 +55,32 @@ class Grid:
         lines = [map(_escaped, heads), rule, *(map(_markdown, row) for row in self.rows)]
         return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
-    def _left(self, column: int) -> str:
-        return ' class="left"' if column == 0 or column in self.text else ""
+
+@dataclass(frozen=True)
+class Table:
+    """The same numbers for people and for programs.
+
+    Args:
+        grid: For people.
+        columns: Of the CSV file.
+        rows: Of the CSV file.
+    """
+
+    grid: Grid
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+    def csv(self) -> str:
+        return as_csv(self.columns, self.rows)
 
 
-def _html(cell: Cell) -> str:
-    text = escape(cell.text)
-    if cell.strong:
-        text = f"<b>{text}</b>"
-    if cell.spread:
-        text += f" <small>{escape(cell.spread)}</small>"
-    return text + escape(cell.mark)
+def as_csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """The text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _markdown(cell: Cell) -> str:
@@ -103,4 +97,4 @@ def _escaped(text: str) -> str:
     a\|b &lt;c&gt; \*d\*
     """
     plain = escape(" ".join(text.split()), quote=False)
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|" else letter for letter in plain)
+    return "".join(f"\\{sign}" if sign in "\\`*_[]|" else sign for sign in plain)

@@ -56,15 +56,15 @@ def rows_of(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
     groups: dict[str, dict[int, Run]] = {}
     notes = []
     for run in runs:
-        own = groups.setdefault(json.dumps(_settings(run), sort_keys=True, default=str), {})
-        if run.seed in own:
+        group = groups.setdefault(json.dumps(_settings(run), sort_keys=True, default=str), {})
+        if run.seed in group:
             notes.append(
-                f"{run.path.name} has the configuration and seed of {own[run.seed].path.name} and "
-                "is left out."
+                f"{run.path.name} has the configuration and seed of {group[run.seed].path.name} "
+                "and is left out."
             )
         else:
-            own[run.seed] = run
-    members = [[own[seed] for seed in sorted(own)] for own in groups.values()]
+            group[run.seed] = run
+    members = [[group[seed] for seed in sorted(group)] for group in groups.values()]
     names = _names([group[0] for group in members])
     return [Row(name, group) for name, group in zip(names, members, strict=True)], notes
 
@@ -112,7 +112,7 @@ def _flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What tells rows apart: a sweep's own values, else rule, network and split."""
+    """What distinguishes rows: a sweep's values, else rule, network and split."""
     for names in (_given_names(runs), _part_names(runs)):
         if names is not None and len(set(names)) == len(names):
             return names
@@ -163,22 +163,24 @@ def _part_names(runs: Sequence[Run]) -> list[str]:
 def _with_options(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
     """Add to names that occur more than once the options in which their rows differ.
 
-    An option that most rows of a name agree on is only said of those that do not.
+    An option that most rows of a name agree on only stands in the names of those that do not.
     """
     settings = [_settings(run) for run in runs]
     result = list(names)
     for name in {name for name in names if names.count(name) > 1}:
         group = [i for i, other in enumerate(names) if other == name]
         options = sorted({option for i in group for option in settings[i]})
-        said: dict[int, list[str]] = {i: [] for i in group}
+        differing: dict[int, list[str]] = {i: [] for i in group}
         for option in options:
-            # An option that a row lacks belongs to a class that it did not choose, which is said.
-            own = {i: _shown(settings[i][option]) for i in group if option in settings[i]}
-            commonest, count = Counter(own.values()).most_common(1)[0]
-            for i, value in own.items():
-                if len(set(own.values())) > 1 and (value != commonest or 2 * count <= len(group)):
-                    said[i].append(f"{_short(option, options)}={value}")
-        for i, words in said.items():
+            # An option that a row lacks is of a class that it did not choose, which its name says.
+            values = {i: _shown(settings[i][option]) for i in group if option in settings[i]}
+            commonest, count = Counter(values.values()).most_common(1)[0]
+            for i, value in values.items():
+                if len(set(values.values())) > 1 and (
+                    value != commonest or 2 * count <= len(group)
+                ):
+                    differing[i].append(f"{_short(option, options)}={value}")
+        for i, words in differing.items():
             result[i] = ", ".join([name, *words])
     return result
 

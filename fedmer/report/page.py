@@ -1,34 +1,97 @@
 """The page of a report: one HTML file that loads nothing."""
 
-from html import escape
-from importlib.resources import files
-from string import Template
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedmer.errors import InputError
+from fedmer.record.prototypes import FILE as PROTOTYPES
+from fedmer.record.prototypes import read_prototypes
+from fedmer.report.differences import RESAMPLES
+from fedmer.report.figures import bytes_against_score, concentration, curves, holdouts, weight_map
+from fedmer.report.grid import Table
+from fedmer.report.prototype_figure import prototype_figure
 from fedmer.report.report import Report
 from fedmer.report.scores import Line
-from fedmer.report.sections import Section, sections_of
+from fedmer.report.svg import PALETTE, dash
 
 MARK = '<meta name="generator" content="fedmer report">'
 """In every page; a folder whose index.html has it may be written over."""
 
 
-def page_of(report: Report) -> str:
-    """The whole page, every name in it escaped."""
-    sections = sections_of(report)
-    here = files("fedmer.report")
-    return Template((here / "page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(f"Federations on {report.corpus}"),
-        style=(here / "page.css").read_text(encoding="utf-8"),
-        lead=escape(_lead(report)),
+def page_of(report: Report, tables: Mapping[str, Table]) -> str:
+    """The whole page, every name in it escaped.
+
+    Args:
+        report: What it says.
+        tables: Name of the file -> the table in it.
+    """
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    confusions = [
+        (row, np.sum([run.confusion for run in row.runs], axis=0).tolist()) for row in report.rows
+    ]
+    return pages.get_template("page.html").render(
+        mark=Markup(MARK),
+        report=report,
+        lead=_lead(report),
         summary=_summary(report),
-        contents="\n".join(f'<li><a href="#{s.id}">{escape(s.title)}</a></li>' for s in sections),
-        sections="\n".join(_section(section) for section in sections),
+        tables=tables,
+        figures=_figures(report),
+        confusions=confusions,
+        resamples=RESAMPLES,
+        seeds_compared=max((len(one.seeds) for one in report.differences), default=0),
+        palette=len(PALETTE),
+        dash=dash,
     )
 
 
-def _section(section: Section) -> str:
-    title = escape(section.title)
-    return f'<section id="{section.id}">\n<h2>{title}</h2>\n{section.body}</section>'
+def _figures(report: Report) -> dict[str, Any]:
+    """Name -> a figure, or several with their titles; None or empty where there is none."""
+    rows = report.rows
+    kept = any(run.result["holdouts"] for row in rows for run in row.runs)
+    weights = [
+        (row.name, weight_map(row.runs[0], number))
+        for number, row in enumerate(rows)
+        if row.runs[0].clients
+    ]
+    return {
+        "curves": curves(rows),
+        "holdouts": holdouts(rows) if kept else None,
+        "bytes": bytes_against_score(rows),
+        "concentration": concentration(rows) if weights else None,
+        "weights": weights,
+        "prototypes": _prototypes(report),
+    }
+
+
+def _prototypes(report: Report) -> list[tuple[str, Markup]]:
+    tiles = []
+    for place, row in enumerate(report.rows):
+        path = row.runs[0].path / PROTOTYPES
+        if not path.exists():
+            continue
+        rounds, found = read_prototypes(path)
+        for number, (site, (values, known)) in enumerate(found.items()):
+            if values.shape[1] != len(report.labels):
+                raise InputError(
+                    f"{path}: site '{site}' has {values.shape[1]} classes; the corpus has "
+                    f"{len(report.labels)}. Remove the file to leave it out."
+                )
+            figure, explained = prototype_figure(
+                f"prototypes{place}x{number}", rounds, values, known, report.labels
+            )
+            tiles.append((f"{row.name}, {site}: {100 * explained:.0f} % of the variance", figure))
+    return tiles
 
 
 def _lead(report: Report) -> str:
@@ -48,7 +111,7 @@ def _lead(report: Report) -> str:
 
 
 def _summary(report: Report) -> str:
-    """Who leads, by how much over what needs no federation, and what is missing."""
+    """The best row, its lead over what needs no federation, and which rows differ clearly."""
     trained = [line for line in report.lines if line.kind == "runs"]
     best = max(trained, key=lambda line: line.weighted_f1.mean)
     sentences = [f"Highest weighted F1: {best.name} with {_score(best)} points."]
@@ -63,11 +126,7 @@ def _summary(report: Report) -> str:
     if known:
         named = "; ".join(clear) if clear else "none"
         sentences.append(f"Clearly apart from {report.baseline} in weighted F1: {named}.")
-    out = f"<p>{escape(' '.join(sentences))}</p>"
-    if report.notes:
-        items = "".join(f"<li>{escape(note)}</li>" for note in report.notes)
-        out += f'\n<ul class="notes caption">{items}</ul>'
-    return out
+    return " ".join(sentences)
 
 
 def _counted(number: int, what: str) -> str:

@@ -23,7 +23,7 @@ CELLS_WITH_NUMBERS = 60
 def label_counts(
     corpus: ConversationCorpus, clients: Sequence[ClientPartition]
 ) -> NDArray[np.int64]:
-    """``(clients, classes)`` labelled turns.
+    """``(clients, classes)`` labelled utterances.
 
     >>> from fedmer.data.partition import ClientPartition, whole
     >>> from fedmer.data.synthetic import synthetic_corpus
@@ -41,7 +41,7 @@ def label_counts(
 
 
 def partition_table(corpus: ConversationCorpus, clients: Sequence[ClientPartition]) -> "Table":
-    """One row a client: dialogues, labelled turns, and how many of each emotion.
+    """One row a client: dialogues, labelled utterances, and how many of each emotion.
 
     Args:
         corpus: What was split.
@@ -99,7 +99,7 @@ def save_partition_picture(
     axes = figure.add_subplot()
     image = axes.imshow(counts, cmap="Blues", aspect="auto", vmin=0, interpolation="nearest")
     axes.set_xticks(range(columns), [drawable(name) for name in corpus.label_names])
-    title = f"{drawable(corpus.name)}: labelled turns of {rows} clients"
+    title = f"{drawable(corpus.name)}: labelled utterances of {rows} clients"
     axes.set_title(title, loc="left", fontsize=11)
     if rows <= CELLS_WITH_NUMBERS:
         axes.set_yticks(range(rows), [drawable(client.name) for client in clients])
@@ -115,6 +115,6 @@ def save_partition_picture(
     else:
         axes.set_ylabel("client")
     axes.tick_params(length=0, labelsize=9)
-    figure.colorbar(image, ax=axes, label="labelled turns")
+    figure.colorbar(image, ax=axes, label="labelled utterances")
     with replacing(path) as file:
         figure.savefig(file, format="png", dpi=150)

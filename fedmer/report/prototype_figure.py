@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from fedmer.printable import drawable
@@ -19,12 +20,12 @@ def project(
         known: ``(R, C)``; others are not looked at.
 
     Returns:
-        ``(R, C, 2)`` principal components, NaN where not known, and the share of the variance that
-        they show, in [0, 1].
+        ``(R, C, 2)`` principal components, NaN where not known, and the fraction of the variance
+        that they show, in [0, 1].
 
     >>> lying = np.array([[[0.0, 0.0, 7.0], [3.0, 4.0, 7.0]]])
-    >>> places, share = project(lying, np.ones((1, 2), dtype=bool))
-    >>> float(abs(places[0, 0, 0] - places[0, 1, 0])), share
+    >>> places, explained = project(lying, np.ones((1, 2), dtype=bool))
+    >>> float(abs(places[0, 0, 0] - places[0, 1, 0])), explained
     (5.0, 1.0)
     """
     points = prototypes[known]
@@ -40,8 +41,8 @@ def project(
         found[:, axis] = centred @ direction * sign
     places[known] = found
     variance = sizes**2
-    share = float(variance[:2].sum() / variance.sum()) if variance.sum() > 0 else 1.0
-    return places, share
+    explained = float(variance[:2].sum() / variance.sum()) if variance.sum() > 0 else 1.0
+    return places, explained
 
 
 def _apart(
@@ -49,7 +50,7 @@ def _apart(
 ) -> list[tuple[str, NDArray[np.float64], NDArray[np.float64]]]:
     """Names, the ends of their paths, and places beside the ends where they do not overlap."""
     extent = np.nanmax(places, axis=(0, 1)) - np.nanmin(places, axis=(0, 1))
-    room = np.maximum(extent, 1e-12) * (0.3, 0.055)
+    gap = np.maximum(extent, 1e-12) * (0.3, 0.055)
     ends = [
         (label, places[known[:, number], number][-1])
         for number, label in enumerate(labels)
@@ -57,10 +58,10 @@ def _apart(
     ]
     settled: list[tuple[str, NDArray[np.float64], NDArray[np.float64]]] = []
     for label, end in sorted(ends, key=lambda item: float(item[1][1])):
-        place = end + room * (0.07, 0.0)
+        place = end + gap * (0.07, 0.0)
         for _, _, below in settled:
-            if abs(place[0] - below[0]) < room[0] and place[1] - below[1] < room[1]:
-                place[1] = below[1] + room[1]
+            if abs(place[0] - below[0]) < gap[0] and place[1] - below[1] < gap[1]:
+                place[1] = below[1] + gap[1]
         settled.append((label, end, place))
     return settled
 
@@ -71,7 +72,7 @@ def prototype_figure(
     prototypes: NDArray[np.float64],
     known: NDArray[np.bool_],
     labels: Sequence[str],
-) -> tuple[str, float]:
+) -> tuple[Markup, float]:
     """One path a class, from its first round (small) to the last (large, with the class's name).
 
     Args:
@@ -82,9 +83,9 @@ def prototype_figure(
         labels: ``C`` names.
 
     Returns:
-        The figure, and the share of the variance that it shows.
+        The figure, and the fraction of the variance that it shows.
     """
-    places, share = project(prototypes, known)
+    places, explained = project(prototypes, known)
     with drawing(4.6, 3.8) as figure:
         axes = figure.subplots()
         for number in range(len(labels)):
@@ -101,4 +102,4 @@ def prototype_figure(
             )
         axes.set(xlabel="first principal component", ylabel="second")
         axes.set_title(f"rounds {rounds[0]} to {rounds[-1]}", loc="left", fontsize=9)
-        return svg_of(figure, name, "Prototypes in two dimensions"), share
+        return svg_of(figure, name, "Prototypes in two dimensions"), explained

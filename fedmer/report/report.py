@@ -57,9 +57,9 @@ def make_report(found: Collection, baseline: str | None) -> Report:
     chosen = _baselines(rows, baseline)
     notes = [*found.notes, *repeated]
     rule = chosen[0].runs[0].result["aggregator"]
-    said = chosen[0].name if len(chosen) == 1 else f"{rule} with the same network and split"
+    title = chosen[0].name if len(chosen) == 1 else f"{rule} with the same network and split"
     compared = differences(rows, chosen)
-    return Report(rows, lines_of(rows), said, compared, constant_parts(rows), notes)
+    return Report(rows, lines_of(rows), title, compared, constant_parts(rows), notes)
 
 
 def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:

@@ -98,7 +98,7 @@ def _text(value: Any, where: str) -> None:
 
 
 def _is_unicode(text: str) -> bool:
-    return not any(0xD800 <= ord(letter) < 0xE000 for letter in text)
+    return not any(0xD800 <= ord(sign) < 0xE000 for sign in text)
 
 
 def _flag(value: Any, where: str) -> None:

@@ -6,16 +6,23 @@ from typing import Any
 import numpy as np
 
 from fedmer.report.confusion import class_scores, totals
-from fedmer.report.grid import Cell, Grid
+from fedmer.report.grid import Cell, Grid, Table, as_csv
 from fedmer.report.grouping import Row
 from fedmer.report.scores import Line, Score, support_of
 
 PERSONAL = "\u2020"
-"""Stands behind rows whose scores are those of all clients' own networks, pooled."""
+"""Stands behind rows whose scores are those of all clients' personal networks, pooled."""
 
 
-def score_grid(lines: Sequence[Line], labels: Sequence[str]) -> Grid:
-    """Accuracy and F1 of every emotion, then overall; the best run of a column is strong."""
+def score_table(lines: Sequence[Line], labels: Sequence[str]) -> Table:
+    """Accuracy and F1 of every emotion, then overall.
+
+    The best run of a column is strong. The CSV has points with four decimals; ``--audit`` reads it.
+    """
+    return Table(_grid(lines, labels), *_columns_and_rows(lines, labels))
+
+
+def _grid(lines: Sequence[Line], labels: Sequence[str]) -> Grid:
     width = 2 * len(labels) + 2
     best = _best([_scores(line, width) for line in lines if line.kind == "runs"])
     rows = []
@@ -23,7 +30,7 @@ def score_grid(lines: Sequence[Line], labels: Sequence[str]) -> Grid:
         cells = [Cell(line.name, mark=PERSONAL if line.personal else ""), Cell(str(line.seeds))]
         for place, score in enumerate(_scores(line, width)):
             eligible = line.kind == "runs" and len(best) == width
-            cells.append(score_cell(score, best[place] if eligible else None))
+            cells.append(_cell(score, best[place] if eligible else None))
         rows.append(cells)
     return Grid(
         ["", "seeds", *(["acc.", "F1"] * len(labels)), "acc.", "wF1"],
@@ -33,7 +40,7 @@ def score_grid(lines: Sequence[Line], labels: Sequence[str]) -> Grid:
     )
 
 
-def score_cell(score: Score | None, best: float | None = None) -> Cell:
+def _cell(score: Score | None, best: float | None = None) -> Cell:
     """A mean with its standard deviation, strong if it equals the best as printed."""
     if score is None:
         return Cell("")
@@ -43,8 +50,9 @@ def score_cell(score: Score | None, best: float | None = None) -> Cell:
     return Cell(text, strong, spread=spread)
 
 
-def score_rows(lines: Sequence[Line], labels: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of ``table.csv``, in points with four decimals; ``--audit`` reads it."""
+def _columns_and_rows(
+    lines: Sequence[Line], labels: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
     columns = ["row", "kind", "personal", "seeds"]
     for label in labels:
         columns += [
@@ -65,8 +73,8 @@ def score_rows(lines: Sequence[Line], labels: Sequence[str]) -> tuple[list[str],
     return columns, rows
 
 
-def run_rows(rows: Sequence[Row], labels: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
-    """Columns and rows of ``runs.csv``: every run by itself, which ``--audit`` reads too."""
+def runs_csv(rows: Sequence[Row], labels: Sequence[str]) -> str:
+    """``runs.csv``: every run by itself, which ``--audit`` reads too."""
     columns = ["row", "run", "seed", "which", "round"]
     for label in labels:
         columns += [f"support_{label}", f"accuracy_{label}", f"f1_{label}"]
@@ -82,7 +90,7 @@ def run_rows(rows: Sequence[Row], labels: Sequence[str]) -> tuple[list[str], lis
             line += [f"{100 * float(accuracy):.4f}", f"{100 * float(weighted):.4f}"]
             line += [run.result.get(name, "") for name in ("bytes_down", "bytes_up", "seconds")]
             written.append(line)
-    return columns, written
+    return as_csv(columns, written)
 
 
 def _scores(line: Line, width: int) -> list[Score | None]:

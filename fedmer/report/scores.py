@@ -40,9 +40,9 @@ class Line:
     Args:
         name: Of the row, or of the baseline.
         kind: ``runs`` were trained in a federation; a ``baseline`` was not.
-        personal: Are these the scores of all clients' own networks, pooled?
+        personal: Are these the scores of all clients' personal networks, pooled?
         seeds: How many it is a mean over.
-        support: Labelled test turns of every emotion; None if they differ between seeds.
+        support: Labelled test utterances of every emotion; None if they differ between seeds.
         accuracies: One an emotion, its recall; None if the runs did not keep it.
         f1: One an emotion; None likewise.
         accuracy: Overall.
@@ -66,7 +66,7 @@ def lines_of(rows: Sequence[Row]) -> list[Line]:
 
 
 def support_of(run: Run) -> list[int]:
-    """Labelled test turns of every emotion, each counted once even if many networks voted."""
+    """Labelled test utterances of every emotion, each counted once even if many networks voted."""
     counted: list[int] = run.confusion.sum(axis=1).tolist()
     if run.personal:
         networks = len({r["client"] for r in run.clients if int(r["round"]) <= run.round})
@@ -111,31 +111,31 @@ def _from_matrices(
 def _baselines(rows: Sequence[Row]) -> list[Line]:
     """The baselines of every run, one line for all that found the same.
 
-    They learn from all clients' turns together, so what a split leaves out or keeps back changes
-    them, and nothing else about a run does.
+    They learn from all clients' utterances together, so what a split leaves out or holds out
+    changes them, and nothing else about a run does.
     """
     lines = []
     for key, title in _BASELINES.items():
         found: dict[str, tuple[dict[int, Mapping[str, Any]], list[str]]] = {}
         for row in rows:
             baselines = {run.seed: run.result["baselines"] for run in row.runs}
-            own = {seed: found[key] for seed, found in baselines.items() if key in found}
-            if not own:
+            scores = {seed: found[key] for seed, found in baselines.items() if key in found}
+            if not scores:
                 continue
             split = str(row.runs[0].result["partitioner"])
             for known, splits in found.values():
-                if _agree(known, own):
-                    known |= own
+                if _agree(known, scores):
+                    known |= scores
                     if split not in splits:
                         splits.append(split)
                     break
             else:
-                found[row.name] = (dict(own), [split])
+                found[row.name] = (dict(scores), [split])
         names = [", ".join(splits) for _, splits in found.values()]
         clear = len(set(names)) == len(names)
-        for (owner, (own, _)), named in zip(found.items(), names, strict=True):
+        for (owner, (scores, _)), named in zip(found.items(), names, strict=True):
             also = "" if len(found) == 1 else f" ({named if clear else f'clients of {owner}'})"
-            lines.append(_baseline(title + also, list(own.values())))
+            lines.append(_baseline(title + also, list(scores.values())))
     return lines
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -76,7 +78,7 @@ def drawing(width: float, height: float) -> Iterator["Figure"]:
         yield figure
 
 
-def svg_of(figure: "Figure", name: str, title: str) -> str:
+def svg_of(figure: "Figure", name: str, title: str) -> Markup:
     """The figure as an ``<svg>`` for a page, to be called within :func:`drawing`.
 
     Colours become the page's variables, ids get the name in front so that those of two figures do
@@ -85,7 +87,7 @@ def svg_of(figure: "Figure", name: str, title: str) -> str:
     Args:
         figure: What was drawn.
         name: Of letters and digits, unique in the page.
-        title: What a screen reader says, of safe text.
+        title: What a screen reader says.
     """
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -104,7 +106,5 @@ def svg_of(figure: "Figure", name: str, title: str) -> str:
     for number, value in enumerate(PALETTE):
         body = body.replace(value, f"var(--row-{number})")
     body = body.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
-    return (
-        f'<svg viewBox="{box[1]}" role="img" aria-label="{title}" '
-        f'style="max-width:{width * 96:.0f}px">{body}'
-    ).strip()
+    head = Markup('<svg viewBox="{}" role="img" aria-label="{}" style="max-width:{:.0f}px">')
+    return head.format(box[1], title, width * 96) + Markup(body.strip())

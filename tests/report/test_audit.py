@@ -122,8 +122,8 @@ def test_rounded_means_pass_and_a_shift_beyond_rounding_does_not(
         ({"f1_sad": ""}, "f1_sad of 'SDT' is ''; expected a number such as 74.08."),
         ({"f1_sad": "nan"}, "f1_sad of 'SDT' is 'nan'; expected a number"),
         ({"accuracy": "73.95 %"}, "accuracy of 'SDT' is '73.95 %'; expected a number"),
-        ({f"support_{name}": "0" for name in EMOTIONS}, "expected counts of turns"),
-        ({f"support_{name}": "" for name in EMOTIONS}, "says how many turns each emotion has"),
+        ({f"support_{name}": "0" for name in EMOTIONS}, "expected counts of utterances"),
+        ({f"support_{name}": "" for name in EMOTIONS}, "says how many utterances each emotion has"),
     ],
 )
 def test_a_table_that_cannot_be_checked_is_a_sentence(

@@ -185,7 +185,7 @@ def test_other_test_turns_of_one_corpus_are_refused(
 
     spoil(path, fewer)
     assert main(["report", str(tmp_path)]) == 2
-    assert "were scored on different test turns" in capsys.readouterr().err
+    assert "were scored on different test utterances" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

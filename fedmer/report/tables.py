@@ -1,36 +1,19 @@
 """The tables beside the main one: differences, clients, bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 from fedmer.record.holdouts import FEWEST, Holdouts
 from fedmer.report.collect import Run
 from fedmer.report.differences import Difference, Interval
-from fedmer.report.grid import Cell, Grid
+from fedmer.report.grid import Cell, Grid, Table
 from fedmer.report.grouping import Row
 
 CLEAR = " *"
 """Marks a difference whose interval excludes zero."""
 
 
-@dataclass(frozen=True)
-class SideTable:
-    """A table for people, and for programs.
-
-    Args:
-        grid: For people.
-        columns: Of the CSV file.
-        rows: Of the CSV file.
-    """
-
-    grid: Grid
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-
-
-def difference_table(found: Sequence[Difference]) -> SideTable:
+def difference_table(found: Sequence[Difference]) -> Table:
     """Differences to the baseline row in points, with their intervals."""
     shown, written = [], []
     for one in found:
@@ -61,22 +44,22 @@ def difference_table(found: Sequence[Difference]) -> SideTable:
     scores = [
         f"{name}{end}" for name in ("accuracy", "weighted_f1") for end in ("", "_low", "_high")
     ]
-    return SideTable(grid, ["row", "baseline", "seeds", *scores, "note"], written)
+    return Table(grid, ["row", "baseline", "seeds", *scores, "note"], written)
 
 
-def client_table(rows: Sequence[Row]) -> SideTable:
-    """How evenly a row serves its clients: weighted F1 on each client's own holdout."""
+def client_table(rows: Sequence[Row]) -> Table:
+    """How evenly a row serves its clients: weighted F1 on each client's holdout."""
     shown, written = [], []
     for row in rows:
-        own = [run for run in row.runs if run.result["holdouts"]]
-        for run in own:
+        kept = [run for run in row.runs if run.result["holdouts"]]
+        for run in kept:
             for name, scores in run.result["holdouts"].items():
                 values = [f"{100 * scores[key]:.4f}" for key in ("accuracy", "weighted_f1")]
                 written.append([row.name, run.seed, name, scores["examples"], *values])
-        if not own:
+        if not kept:
             shown.append([Cell(row.name), Cell("0"), *[Cell("")] * 6])
             continue
-        each = [Holdouts.of(run.result["holdouts"]) for run in own]
+        each = [Holdouts.of(run.result["holdouts"]) for run in kept]
         spreads = [one.spread for one in each if one.spread is not None]
         numbers = [fmean(one.mean for one in each)]
         if spreads:
@@ -91,18 +74,18 @@ def client_table(rows: Sequence[Row]) -> SideTable:
                 *(Cell(row.name), Cell(str(each[0].clients))),
                 *(Cell(f"{100 * number:.1f}") for number in numbers),
                 *[Cell("")] * (4 - len(numbers)),
-                Cell("" if first is None else f"{first.worst} ({first.turns} turns)"),
+                Cell("" if first is None else f"{first.worst} ({first.turns} utterances)"),
                 Cell(str(each[0].small) if each[0].small else ""),
             ]
         )
-    seed, small = "worst in the first seed", f"under {FEWEST} turns"
+    seed, small = "worst in the first seed", f"under {FEWEST} utterances"
     heads = ["", "clients", "mean", "worst", "best", "spread (sd)", seed, small]
     grid = Grid(heads, shown, text=(6,))
     columns = ["row", "seed", "client", "examples", "accuracy", "weighted_f1"]
-    return SideTable(grid, columns, written)
+    return Table(grid, columns, written)
 
 
-def byte_table(rows: Sequence[Row]) -> SideTable:
+def byte_table(rows: Sequence[Row]) -> Table:
     """What crossed the wire, as means over seeds."""
     shown, written = [], []
     for row in rows:
@@ -127,7 +110,7 @@ def byte_table(rows: Sequence[Row]) -> SideTable:
         ["", "rounds", "down", "up", "a round", "until the round shown", "weighted F1"], shown
     )
     columns = ["row", "rounds", "bytes_down", "bytes_up", "bytes_a_round", "bytes_until_shown"]
-    return SideTable(grid, [*columns, "weighted_f1"], written)
+    return Table(grid, [*columns, "weighted_f1"], written)
 
 
 def bytes_until(run: Run, number: int) -> int:
@@ -169,10 +152,10 @@ def _interval_numbers(interval: Interval | None) -> list[str]:
     return ["" if value is None else f"{100 * value:.4f}" for value in values]
 
 
-def _signed(share: float) -> str:
+def _signed(difference: float) -> str:
     """In points, with a sign that is as long as the other.
 
     >>> _signed(-0.0123), _signed(0)
     ('\u22121.23', '+0.00')
     """
-    return f"{100 * share:+.2f}".replace("-", "\u2212")
+    return f"{100 * difference:+.2f}".replace("-", "\u2212")
