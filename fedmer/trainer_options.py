@@ -178,7 +178,7 @@ CALLBACKS: Mapping[str, CallbackKind] = {
         _STEPS + "write a network whose frozen parameters ask for no gradient.", refused=True
     ),
     "SpikeDetection": CallbackKind(
-        "it looks at the Trainer's loss; a loss that is not finite is reported of every client.",
+        "it looks at the Trainer's loss; a loss that is not finite is reported for every client.",
         refused=True,
     ),
     "ThroughputMonitor": CallbackKind(
