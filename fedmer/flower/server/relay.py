@@ -16,12 +16,16 @@ os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
 
 from fedmer.errors import InputError
 from fedmer.files import TemporaryFolder
 from fedmer.flower.records import portable, size
 
 T = TypeVar("T")
+_ATTEMPTS = 3
+_PAUSE = 0.5
+"""Seconds before the second attempt to send; twice as long before the third."""
 
 
 def serve(grid: Grid, address: str) -> None:
@@ -135,11 +139,18 @@ def push(
         group: The round, for Flower's log.
         seconds: How long a letter and its answer are good.
     """
-    messages = [
-        Message(content, node, kind, ttl=seconds, group_id=group) for node, content in letters
-    ]
     sizes = [size(content) for _, content in letters]
-    return list(zip(grid.push_messages(messages), sizes, strict=True))
+    for attempt in range(_ATTEMPTS):
+        messages = [
+            Message(content, node, kind, ttl=seconds, group_id=group) for node, content in letters
+        ]
+        try:
+            return list(zip(grid.push_messages(messages), sizes, strict=True))
+        except ObjectPushError:
+            # Flower stores each part of a message once, by its digest. Where a late reply of an
+            # earlier round holds an equal part, whoever stores it first ends the other's attempt.
+            time.sleep(_PAUSE * (1 + attempt))
+    return [(None, count) for count in sizes]
 
 
 @dataclass(frozen=True)
