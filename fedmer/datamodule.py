@@ -18,7 +18,7 @@ from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
 from fedmer.data.evaluation import EvaluationBatches
-from fedmer.data.formats import read_corpus
+from fedmer.data.formats import TableOptions, read_corpus
 from fedmer.data.formats.memory import MAX_GB
 from fedmer.data.holdout import hold_out
 from fedmer.data.leave_out import leave_session_out
@@ -56,6 +56,8 @@ class FederatedDataModule(pl.LightningDataModule):
         seed: Where the split and the holdout come from.
         max_gb: What the corpus file may unpack to, in 10^9 bytes. A file that takes more is
             refused before it fills the memory.
+        columns: For a table: field or modality -> the name of its column in the file.
+        labels: For a table: the emotions in their order; by default the alphabetical one.
 
     Raises:
         InputError: ``holdout`` is out of range.
@@ -70,6 +72,8 @@ class FederatedDataModule(pl.LightningDataModule):
         test_session: str | None = None,
         seed: int = 0,
         max_gb: float = MAX_GB,
+        columns: dict[str, str] | None = None,
+        labels: list[str] | None = None,
     ) -> None:
         super().__init__()
         if holdout is not None and not 0 <= holdout < 1:
@@ -81,6 +85,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.test_session = test_session
         self.seed = seed
         self.max_gb = max_gb
+        self.table = TableOptions(columns, labels, seed)
         self._corpus: ConversationCorpus | None = None
         self._split = False
         self.least_speakers = 0
@@ -97,7 +102,7 @@ class FederatedDataModule(pl.LightningDataModule):
         """The corpus; read on first use."""
         if self._corpus is None:
             path = self.path
-            corpus = read_corpus(path, self.max_gb) if path else synthetic_corpus()
+            corpus = read_corpus(path, self.max_gb, self.table) if path else synthetic_corpus()
             if self.test_session is not None:
                 corpus = leave_session_out(corpus, self.test_session)
             self._corpus = corpus
@@ -125,6 +130,8 @@ class FederatedDataModule(pl.LightningDataModule):
                 raise InputError(
                     f"{corpus.name} has no {part} part; mark at least one dialogue as '{part}'."
                 )
+        for note in corpus.notes if stage == "fit" else ():
+            print(f"{printable(corpus.name)}: {printable(note)}")
         if stage == "fit" and shared_speakers(corpus):
             warnings.warn(f"{corpus.name}: {shared_speakers_warning(corpus)}", stacklevel=2)
         train = corpus.part("train")
@@ -174,7 +181,7 @@ class FederatedDataModule(pl.LightningDataModule):
         executor: Executor | None = module.executor if module is not None else None
         if executor is None or executor.remote is None:
             return False
-        public = read_corpus(self.path, self.max_gb) if self.path else None
+        public = read_corpus(self.path, self.max_gb, self.table) if self.path else None
         fraction = self.holdout
         if fraction is None:
             fraction = 0.0 if public is not None and public.part("val") else 0.1

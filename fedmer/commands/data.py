@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from fedmer.arguments import complaint, to_path
 from fedmer.data.client_files import check_empty, write_clients
 from fedmer.data.corpus import ConversationCorpus
-from fedmer.data.formats import native, read_corpus, sdt_pickle
+from fedmer.data.formats import TableOptions, native, read_corpus, sdt_pickle
 from fedmer.data.formats.memory import MAX_GB
+from fedmer.data.formats.tables import write as tables
 from fedmer.data.synthetic import DIALOGUES, PRESETS, synthetic_corpus
 from fedmer.errors import InputError
 from fedmer.printable import printable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from fedmer.contracts.partitioner import Partitioner
 
-WRITERS: dict[str, Callable[[ConversationCorpus, Path], None]] = {
+SYNTHETIC: dict[str, Callable[[ConversationCorpus, Path], None]] = {
     "npz": native.write,
     "sdt-pickle": sdt_pickle.write,
 }
@@ -84,14 +85,17 @@ def _parser(argv: list[str]) -> "ArgumentParser":
         describe.add_argument(
             "--partitioner", type=str, help="also show how this split spreads the labels"
         )
-    _add_max_gb(describe)
+    _add_reading(describe)
     commands.add_subcommand("describe", describe)
 
-    convert = Parser(description="Turn a corpus of any kind into the native format.")
+    convert = Parser(description="Turn a corpus of any kind into the native format, or a table.")
     convert.add_argument("source", type=to_path, help="corpus file of any kind")
-    convert.add_argument("target", type=to_path, help="the .npz to write")
+    convert.add_argument(
+        "target", type=to_path, help="the .npz to write, or a .csv, .tsv, .jsonl or .parquet"
+    )
+    convert.add_argument("--seed", type=int, default=0, help="of the split of a table without one")
     convert.add_argument("--overwrite", action="store_true", help="replace the target")
-    _add_max_gb(convert)
+    _add_reading(convert)
     commands.add_subcommand("convert", convert)
 
     split = Parser(description="Write what each client holds as a corpus of its own.")
@@ -102,7 +106,7 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     split.add_argument("--seed", type=int, default=0, help="of the split")
     if argv[:1] == ["split"]:
         _add_partitioner(split, argv, "who holds what", DEFAULT_SPLIT)
-    _add_max_gb(split)
+    _add_reading(split)
     commands.add_subcommand("split", split)
 
     synth = Parser(description="Write a synthetic corpus that behaves like IEMOCAP.")
@@ -110,13 +114,14 @@ def _parser(argv: list[str]) -> "ArgumentParser":
     synth.add_argument("--preset", choices=tuple(PRESETS), default="small", help="feature sizes")
     synth.add_argument("--seed", type=int, default=0, help="the corpus is a function of it")
     synth.add_argument("--dialogues", type=int, default=DIALOGUES, help="at least 5")
-    synth.add_argument("--format", choices=tuple(WRITERS), default="npz", help="kind of file")
+    synth.add_argument("--format", choices=tuple(SYNTHETIC), default="npz", help="kind of file")
     synth.add_argument("--overwrite", action="store_true", help="replace the target")
     commands.add_subcommand("synth", synth)
     return parser
 
 
-def _add_max_gb(parser: "ArgumentParser") -> None:
+def _add_reading(parser: "ArgumentParser") -> None:
+    """Options of ``fedmer fit --data`` that say how a file is read."""
     parser.add_argument(
         "--max_gb",
         "--data.max_gb",
@@ -124,6 +129,23 @@ def _add_max_gb(parser: "ArgumentParser") -> None:
         default=MAX_GB,
         help="what the file may unpack to, in 10^9 bytes",
     )
+    parser.add_argument(
+        "--columns",
+        "--data.columns",
+        type=dict[str, str] | None,
+        help="of a table: field or modality, and the name of its column, as {speaker: Who}",
+    )
+    parser.add_argument(
+        "--labels",
+        "--data.labels",
+        type=list[str] | None,
+        help="of a table: the emotions in their order, as [calm, glad]",
+    )
+
+
+def _read(path: Path, options: "Namespace") -> ConversationCorpus:
+    table = TableOptions(options.columns, options.labels, options.seed)
+    return read_corpus(path, options.max_gb, table)
 
 
 def _add_partitioner(
@@ -158,11 +180,7 @@ def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
         raise InputError(
             "--save writes the picture of a split; name one, such as --partitioner Speaker."
         )
-    corpus = (
-        read_corpus(options.path, options.max_gb)
-        if options.path
-        else synthetic_corpus(options.seed)
-    )
+    corpus = _read(options.path, options) if options.path else synthetic_corpus(options.seed)
     console = Console()
     console.print(describe(corpus))
     recipe = suggested_recipe(corpus) if options.path else None
@@ -192,10 +210,15 @@ def _partitioner(options: "Namespace") -> "Partitioner":
 
 def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
     target = _free(options.target, options.overwrite)
-    if target.suffix != ".npz":
-        raise InputError(f"{target} does not end in .npz; the native format is an .npz file.")
-    corpus = read_corpus(options.source, options.max_gb)
-    native.write(corpus, target)
+    if target.suffix not in (".npz", *tables.SUFFIXES):
+        raise InputError(
+            f"{target} does not end in .npz, as the native format does, or in one of "
+            f"{', '.join(tables.SUFFIXES)}, as tables do."
+        )
+    corpus = _read(options.source, options)
+    (native.write if target.suffix == ".npz" else tables.write)(corpus, target)
+    for note in corpus.notes:
+        print(printable(note))
     _wrote(corpus, target)
 
 
@@ -205,7 +228,7 @@ def _split(options: "Namespace", parser: "ArgumentParser") -> None:
 
     folder = options.out_dir
     check_empty(folder)
-    corpus = read_corpus(options.corpus, options.max_gb)
+    corpus = _read(options.corpus, options)
     partitioner = _partitioner(options)
     clients = partitioner.split(corpus, corpus.part("train"), options.seed)
     write_clients(corpus, clients, folder, type(partitioner).__name__)
@@ -218,7 +241,7 @@ def _split(options: "Namespace", parser: "ArgumentParser") -> None:
 def _synth(options: "Namespace", parser: "ArgumentParser") -> None:
     target = _free(options.target, options.overwrite)
     corpus = synthetic_corpus(options.seed, options.dialogues, PRESETS[options.preset])
-    WRITERS[options.format](corpus, target)
+    SYNTHETIC[options.format](corpus, target)
     _wrote(corpus, target)
 
 

@@ -75,6 +75,7 @@ class ConversationCorpus:
         name: What to call it in tables.
         conversations: In the file's order.
         label_names: One name a class; a label is an index into it.
+        notes: What its reader decided by a rule, such as a split that the file does not have.
 
     Raises:
         InputError: What is wrong, in which dialogue, under which key.
@@ -83,6 +84,7 @@ class ConversationCorpus:
     name: str
     conversations: Sequence[Conversation]
     label_names: Sequence[str]
+    notes: Sequence[str] = ()
     _fingerprint: list[str] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """What a corpus looks like, as tables a person reads before spending hours on it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -60,7 +60,12 @@ def describe(corpus: ConversationCorpus) -> "Group":
     from rich.console import Group
     from rich.text import Text
 
-    parts = [_sizes(corpus), _emotions(corpus), _features(corpus)]
+    parts: list[Any] = [
+        _sizes(corpus),
+        *(Text(printable(f"Note: {note}")) for note in corpus.notes),
+        _emotions(corpus),
+        _features(corpus),
+    ]
     warning = shared_speakers_warning(corpus)
     return Group(
         *parts, *([Text(f"Warning: {printable(warning)}", style="yellow")] if warning else [])

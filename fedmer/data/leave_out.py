@@ -35,4 +35,6 @@ def leave_session_out(corpus: ConversationCorpus, session: str) -> ConversationC
         replace(dialogue, split="test" if dialogue.session == session else "train")
         for dialogue in corpus.conversations
     ]
-    return ConversationCorpus(f"{corpus.name}, {session} left out", dialogues, corpus.label_names)
+    return ConversationCorpus(
+        f"{corpus.name}, {session} left out", dialogues, corpus.label_names, corpus.notes
+    )

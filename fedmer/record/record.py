@@ -264,6 +264,7 @@ class RunRecord(pl.Callback):
             "data": {
                 "name": data.corpus.name,
                 "fingerprint": data.corpus.fingerprint,
+                "notes": list(data.corpus.notes),
                 "labels": list(data.corpus.label_names),
                 "modalities": dict(data.shape.features),
                 "standardise": data.mode,

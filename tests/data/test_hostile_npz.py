@@ -223,7 +223,8 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 FILES = {
     "a.npy": (b"\x93NUMPY\x01\x00", "is a single array"),
     "a.npz": (b"\x1f\x8b\x08\x00", "is compressed with gzip"),
-    "a.csv": (b"dialogue,turn,label\nd0,0,1\n", "is a text file that starts with 'dialogue,turn"),
+    "a.txt": (b"Once upon a time\n", "is a text file that starts with 'Once upon a time'"),
+    "a.xml": ("<a>,</a>".encode("utf-16"), "is text in UTF-16"),
     "empty.npz": (b"PK\x05\x06" + b"\0" * 18, "is an archive that holds nothing"),
     "bytes": (b"\x00\x01\x02\xff\x1b[31m", r"starts with b'\x00\x01\x02\xff'"),
 }

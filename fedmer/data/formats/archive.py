@@ -80,6 +80,30 @@ def read_archive(path: Path, budget: MemoryBudget) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def read_array(path: Path, budget: MemoryBudget) -> NDArray[Any]:
+    """Read the array of an ``.npy``, executing nothing in it.
+
+    Args:
+        path: The file.
+        budget: What it may take.
+
+    Raises:
+        InputError: It cannot be read, or as :func:`read_archive`.
+    """
+    try:
+        size = path.stat().st_size
+        budget.take(size)
+        with path.open("rb") as file:
+            return _array(file, size, str(path))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, MemoryError, OverflowError) as error:
+        raise InputError(
+            f"{path} is not a whole .npy file of a plain array ({error}); copy or download it "
+            "again."
+        ) from None
+
+
 class Measured:
     """A file that is never read in one piece: what has no end, has a list of members of gigabytes.
 
@@ -110,24 +134,30 @@ def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, where: str) -> ND
             "write the file with numpy.savez or numpy.savez_compressed."
         )
     with archive.open(member) as file:
-        shape, fortran, kind = _header(file, where)
-        count = math.prod(shape)
-        size = member.file_size - file.tell()
-        if count * kind.itemsize != size:
-            raise InputError(
-                f"{where} claims {kind} of shape {shape}, but has {size} bytes; copy or download "
-                "the file again."
-            )
-        array = np.empty(count, kind)
-        raw, done = array.view(np.uint8), 0
-        while done < size:
-            piece = file.read(min(_AT_ONCE, size - done))
-            if not piece:
-                raise InputError(f"{where} is cut short; copy or download the file again.")
-            raw[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
-            done += len(piece)
+        array = _array(file, member.file_size, where)
         # The checksum is compared at the end of the member, which only a further byte finds.
         file.read(1)
+    return array
+
+
+def _array(file: IO[bytes], size: int, where: str) -> NDArray[Any]:
+    """An array as ``numpy.save`` writes it, out of ``size`` bytes."""
+    shape, fortran, kind = _header(file, where)
+    count = math.prod(shape)
+    size -= file.tell()
+    if count * kind.itemsize != size:
+        raise InputError(
+            f"{where} claims {kind} of shape {shape}, but has {size} bytes; copy or download "
+            "the file again."
+        )
+    array = np.empty(count, kind)
+    raw, done = array.view(np.uint8), 0
+    while done < size:
+        piece = file.read(min(_AT_ONCE, size - done))
+        if not piece:
+            raise InputError(f"{where} is cut short; copy or download the file again.")
+        raw[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+        done += len(piece)
     check_elements(array, where)
     return array.reshape(shape, order="F" if fortran else "C")
 

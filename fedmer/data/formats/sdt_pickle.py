@@ -30,9 +30,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import Conversation, ConversationCorpus
-from fedmer.data.formats.memory import MAX_GB, MemoryBudget
+from fedmer.data.formats.memory import MemoryBudget
 from fedmer.data.formats.numbers import single_precision
-from fedmer.data.formats.safe_pickle import load
 from fedmer.errors import InputError
 from fedmer.files import SHARED, replacing
 
@@ -69,8 +68,8 @@ _REAL = (int, float, np.integer, np.floating)
 _ID_LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
-def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
-    """Read a feature pickle of SDT, MMGCN or conv-emotion, running nothing in it.
+def from_parts(parts: Any, path: Path, budget: MemoryBudget) -> ConversationCorpus:
+    """The corpus of a feature pickle of SDT, MMGCN or conv-emotion.
 
     IEMOCAP: a speaker is the session and the letter of the turn, ``Ses01F``; the letter in a
     dialogue's id is the actor who wore the markers, which is something else.
@@ -80,17 +79,14 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     named after the dialogue too: ``17/speaker0``. A split by person needs the original MELD.
 
     Args:
+        parts: What the pickle holds.
         path: The file.
-        max_gb: What it may unpack to, in 10^9 bytes.
+        budget: What the features may take: one row of a pickle can be all rows of all dialogues.
 
     Raises:
-        InputError: The pickle asks to run something, is damaged, is a tuple of another shape, or
-            lacks something for a dialogue; or :func:`fedmer.data.corpus.check` refuses it.
+        InputError: It is no tuple, one of another shape, or lacks something for a dialogue; or
+            :func:`fedmer.data.corpus.check` refuses it.
     """
-    path = Path(path)
-    parts = load(path, max_gb)
-    # One row of a pickle can be all rows of all dialogues.
-    budget = MemoryBudget(path, max_gb)
     layout = _layout(parts, path)
     conversations = []
     for split, place in (("train", layout.sentences + 1), ("test", layout.sentences + 2)):

@@ -1,0 +1,1 @@
+"""Tables with a row an utterance: CSV, TSV, JSON Lines, Parquet, and Hugging Face ``datasets``."""
