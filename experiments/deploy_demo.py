@@ -157,7 +157,10 @@ def main() -> None:
             nodes.append(stack.enter_context(running(command, log, "is connected")))
         deployed = ["--executor", "Flower", "--executor.federation", str(place)]
         deployed += ["--data.path", str(parts / "public.npz"), "--executor.timeout", "120"]
-        whole = ["--data.path", str(corpus), *split]
+        # A masked sum has one weight a client.
+        joint = ["--aggregator.heads", "joint"]
+        deployed += joint
+        whole = ["--data.path", str(corpus), *split, *joint]
         rounds = ["--trainer.max_epochs", str(options.rounds)]
         masked = ["--privacy", "SecureSum"]
         one = ["--trainer.max_epochs", "1"]

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
+from fedmer.losses.class_terms import NEUTRAL, ClassTerms
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.metrics import EmotionMetrics
 from fedmer.seeds import derive
@@ -59,7 +60,9 @@ class EmotionClient(pl.LightningModule):
 
     Under a plain ``Trainer`` it is the centralised baseline; in a federation
     :class:`~fedmer.local.LocalTrainer` drives the same hooks. Dropout is drawn from (seed, client,
-    epoch, step), so both ways give the same bits.
+    epoch, step), so both ways give the same bits. Under a plain ``Trainer`` classes weigh the same
+    and logits are not moved, unless ``class_terms`` is set, such as to ``loss.terms(counts,
+    counts)`` with the class counts of the data.
 
     Args:
         network: Any plugin of kind ``networks``.
@@ -77,8 +80,6 @@ class EmotionClient(pl.LightningModule):
     'Adam'
     """
 
-    class_weights: Tensor | None
-
     def __init__(
         self,
         network: Network,
@@ -93,7 +94,8 @@ class EmotionClient(pl.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = seed
-        self.class_weights = None
+        self.class_terms: ClassTerms = NEUTRAL
+        """What the loss makes of the classes, by the data that it trains on."""
         self.teacher: Network | None = None
         """The global network of the round's start, where the loss asks for it."""
         self.metrics = EmotionMetrics(network.shape.classes)
@@ -129,7 +131,7 @@ class EmotionClient(pl.LightningModule):
 
     def supervised_loss(self, output: NetworkOutput, batch: Batch) -> Tensor:
         """What the network's words on a batch cost, a scalar."""
-        loss: Tensor = self.loss(output, batch, self.class_weights, self._guidance(batch))
+        loss: Tensor = self.loss(output, batch, self.class_terms, self._guidance(batch))
         return loss
 
     @torch.no_grad()

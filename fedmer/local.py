@@ -18,7 +18,7 @@ from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError, NotFiniteError
-from fedmer.losses.distillation import inverse_frequencies
+from fedmer.losses.class_terms import NEUTRAL, ClassTerms
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.schedules import Schedule
@@ -126,7 +126,8 @@ class LocalTrainer:
         self._cache = BatchCache(self.fabric.device)
         self.memory = Spool()
         """What clients keep between rounds, by id."""
-        self.class_weights = self._make_class_weights(class_counts)
+        self.class_terms = self._make_class_terms(class_counts)
+        """What the loss makes of each client's classes, by id."""
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
         """One client's part of a round.
@@ -259,11 +260,11 @@ class LocalTrainer:
     ) -> tuple[float, dict[str, Any] | None]:
         """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
         # A module looks at whatever is set on it, which is more than a small step can afford.
-        network, weights = self.client.network, self.class_weights[client]
+        network, terms = self.client.network, self.class_terms[client]
         if not network.training:
             network.train()
-        if self.client.class_weights is not weights:
-            self.client.class_weights = weights
+        if self.client.class_terms is not terms:
+            self.client.class_terms = terms
 
         if self.client.teacher is not None:
             load_weights(self.client.teacher, context.received.weights or self._initial)
@@ -332,17 +333,15 @@ class LocalTrainer:
         data = self.data[client].train
         yield from self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
 
-    def _make_class_weights(self, everybody: Tensor | None) -> dict[int, Tensor | None]:
-        kind, classes = self.client.loss.class_weights, self.client.network.shape.classes
-        if kind == "none" or not self.data:
-            return dict.fromkeys(self.data)
+    def _make_class_terms(self, everybody: Tensor | None) -> dict[int, ClassTerms]:
+        loss, classes = self.client.loss, self.client.network.shape.classes
+        if not loss.counts_classes or not self.data:
+            return dict.fromkeys(self.data, NEUTRAL)
         counts = {client: data.class_counts(classes) for client, data in self.data.items()}
-        if kind == "global":
-            if everybody is None:
-                everybody = torch.stack(list(counts.values())).sum(dim=0)
-            counts = dict.fromkeys(counts, everybody)
-        device = self.fabric.device
-        return {client: inverse_frequencies(count).to(device) for client, count in counts.items()}
+        if everybody is None:
+            everybody = torch.stack(list(counts.values())).sum(dim=0)
+        terms = {client: loss.terms(count, everybody) for client, count in counts.items()}
+        return {client: found.to(self.fabric.device) for client, found in terms.items()}
 
     def _random_devices(self) -> list[int]:
         device = self.fabric.device

@@ -11,6 +11,7 @@ import inspect
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -135,9 +136,11 @@ def test_with_every_network_that_packs_no_sequences_too(
 
 
 @pytest.mark.parametrize("teacher", ["fused", "global"])
-@pytest.mark.parametrize("weights", ["none", "local"])
-def test_and_with_every_loss(teacher: str, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    loss = SelfDistillation(teacher=teacher, class_weights=weights)  # type: ignore[arg-type]
+@pytest.mark.parametrize("terms", [{}, {"class_weights": "local", "calibration": "prior"}])
+def test_and_with_every_loss(
+    teacher: str, terms: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = SelfDistillation(teacher=teacher, **terms)  # type: ignore[arg-type]
     assert "float(total)" in asked_first(*silent(FedAvg(), monkeypatch, loss=loss))
 
 

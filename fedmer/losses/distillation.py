@@ -1,5 +1,6 @@
 """The loss of SDT: cross-entropy of teacher and students, and distillation between them."""
 
+import math
 from typing import Literal
 
 import torch
@@ -10,6 +11,7 @@ from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
+from fedmer.losses.class_terms import NEUTRAL, Calibration, ClassTerms, class_terms
 
 ClassWeights = Literal["none", "local", "global"]
 
@@ -34,6 +36,9 @@ class SelfDistillation(nn.Module):
     detached unless asked for. A student's terms leave out the turns that lack its modality. A
     network without students is trained by the first term alone.
 
+    With a calibration, :math:`z` and :math:`z_m` are the network's logits plus a client's offsets
+    (:func:`~fedmer.losses.class_terms.logit_offsets`). Predictions are always made without them.
+
     Args:
         temperature: T > 0. The authors use 1 on IEMOCAP and 8 on MELD.
         task: The factor gamma_1 of the teacher's cross-entropy, 0 or more.
@@ -45,6 +50,11 @@ class SelfDistillation(nn.Module):
         class_weights: 'none' (all 1), 'local' (a client's own inverse class frequencies), or
             'global' (those of all clients together; the server then knows every client's class
             counts).
+        calibration: What is added to the logits in training, by how often a client has each class:
+            'none'; 'restricted' leaves out the classes that it lacks; 'balanced' adds the logarithm
+            of its class shares; 'prior' that of its shares over everybody's (the server then knows
+            every client's class counts).
+        calibration_strength: How much of it, 0 (none) or more; at most 1 for 'restricted'.
 
     Raises:
         InputError: A value is out of range.
@@ -59,6 +69,8 @@ class SelfDistillation(nn.Module):
         teacher: Literal["fused", "global"] = "fused",
         detach_teacher: bool = False,
         class_weights: ClassWeights = "none",
+        calibration: Calibration = "none",
+        calibration_strength: float = 1.0,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -68,17 +80,44 @@ class SelfDistillation(nn.Module):
         ):  # fmt: skip
             if not value >= 0:
                 raise InputError(f"the loss factor {name} is {value}; expected 0 or more.")
+        most = 1.0 if calibration == "restricted" else math.inf
+        if not 0 <= calibration_strength <= most or math.isinf(calibration_strength):
+            limit = "from 0 to 1 with calibration restricted" if most == 1 else "of 0 or more"
+            raise InputError(
+                f"calibration_strength is {calibration_strength}; expected a number {limit}."
+            )
         self.temperature = temperature
         self.task, self.students, self.distillation = task, students, distillation
         self.teacher = teacher
         self.detach_teacher = detach_teacher
         self.class_weights = class_weights
+        self.calibration: Calibration = calibration
+        self.calibration_strength = calibration_strength
+
+    def terms(self, counts: Tensor, everybody: Tensor) -> ClassTerms:
+        """What :meth:`forward` wants to know of a client's classes.
+
+        Args:
+            counts: ``(C,)``, how often each class occurs at the client.
+            everybody: ``(C,)``, at all clients together.
+
+        Raises:
+            InputError: It takes everybody's counts, and they are all 0.
+        """
+        return class_terms(
+            self.class_weights, self.calibration, self.calibration_strength, counts, everybody
+        )
+
+    @property
+    def counts_classes(self) -> bool:
+        """Does it look at how often each class occurs?"""
+        return self.class_weights != "none" or self.calibration != "none"
 
     def forward(
         self,
         output: NetworkOutput,
         batch: Batch,
-        class_weights: Tensor | None = None,
+        terms: ClassTerms = NEUTRAL,
         guidance: Tensor | None = None,
     ) -> Tensor:
         """The loss, a scalar; zero for a batch without a labelled turn.
@@ -86,7 +125,7 @@ class SelfDistillation(nn.Module):
         Args:
             output: What the network said of the batch.
             batch: The batch.
-            class_weights: ``(C,)`` weights :math:`w`, or None for all 1.
+            terms: The client's weights :math:`w` and offsets.
             guidance: ``(B, L, C)`` logits of the global teacher, without gradient.
 
         Raises:
@@ -98,13 +137,15 @@ class SelfDistillation(nn.Module):
                 "federation."
             )
         fused = output.logits.float()
-        loss = self.task * cross_entropy(fused, batch.labels, batch.labelled, class_weights)
+        moved = _moved(fused, terms.offsets)
+        loss = self.task * cross_entropy(moved, batch.labels, batch.labelled, terms.weights)
         target = fused if guidance is None else guidance.float()
         target = target.detach() if self.detach_teacher else target
         for name, logits in output.students.items():
             counted = batch.labelled & batch.present[name]
             student = logits.float()
-            entropy = cross_entropy(student, batch.labels, counted, class_weights)
+            moved = _moved(student, terms.offsets)
+            entropy = cross_entropy(moved, batch.labels, counted, terms.weights)
             divergence = self.divergence(target, student, counted)
             loss = loss + self.students * entropy + self.distillation * divergence
         return loss
@@ -119,6 +160,10 @@ class SelfDistillation(nn.Module):
         predicted = F.log_softmax(student / self.temperature, dim=-1)
         pointwise = (target.exp() * (target - predicted)).sum(dim=-1)
         return (pointwise * counted).sum() / counted.sum().clamp(min=1)
+
+
+def _moved(logits: Tensor, offsets: Tensor | None) -> Tensor:
+    return logits if offsets is None else logits + offsets
 
 
 def cross_entropy(
@@ -138,13 +183,3 @@ def cross_entropy(
     if class_weights is not None:
         weights = weights * class_weights[safe]
     return (surprise * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)
-
-
-def inverse_frequencies(counts: Tensor) -> Tensor:
-    """Class weights ``total / count``; 0 for a class that does not occur.
-
-    >>> inverse_frequencies(torch.tensor([1, 3, 0]))
-    tensor([4.0000, 1.3333, 0.0000])
-    """
-    total = counts.sum().float()
-    return torch.where(counts > 0, total / counts.clamp(min=1), 0.0)

@@ -1,7 +1,7 @@
 """Distance against loops, FedAvg and FedProto; its gate, its exchanges and what it refuses."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -208,9 +208,12 @@ def test_with_gamma_one_and_equal_distances_it_is_fedavg(seed: int, clients: int
         rule.step(state, summaries, weights, None)
 
 
-def test_without_correction_and_distance_weights_it_is_fedavg_in_a_real_federation() -> None:
-    rule = Distance(0.0, weighting="counts", gamma=1.0, min_count=1)
-    one, other = federation(rule), federation(FedAvg())
+@pytest.mark.parametrize("heads", ["joint", "classwise"])
+def test_without_correction_and_distance_weights_it_is_fedavg_in_a_real_federation(
+    heads: Literal["joint", "classwise"],
+) -> None:
+    rule = Distance(0.0, weighting="counts", gamma=1.0, min_count=1, heads=heads)
+    one, other = federation(rule), federation(FedAvg(heads))
     for number in range(2):
         mine, theirs = one.run_round(number), other.run_round(number)
         assert mine.weights == pytest.approx(theirs.weights, rel=1e-9)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
 from fedmer.errors import InputError
 from fedmer.loop import FederatedLoop
+from fedmer.losses.class_terms import ClassTerms
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.aggregators.fed_avg import FedAvg
@@ -67,7 +68,7 @@ def test_what_a_client_minimises_is_the_mix(seed: int, alpha: float) -> None:
     own, batch, rule = client(seed), masked(batch_of(seed)), FedProc()
     sent = prototypes(seed, width=4)
     parameters = list(own.network.parameters())
-    own.class_weights = torch.tensor([1.0, 2.0, 0.5, 3.0])
+    own.class_terms = ClassTerms(torch.tensor([1.0, 2.0, 0.5, 3.0]), torch.tensor([0.0, -1, 0, 1]))
 
     def gradients(share: float) -> list[torch.Tensor]:
         context = ClientRound(own, Broadcast(1, None, {**sent, "alpha": torch.tensor(share)}))

@@ -41,7 +41,7 @@ def run(
     kind: type[Network],
     rule: Aggregator,
     rounds: int = 2,
-    class_weights: str = "local",
+    loss: SelfDistillation | None = None,
     training: LocalTraining = TRAINING,
     optimizer: OptimizerCallable = SGD,
     **more: object,
@@ -54,7 +54,7 @@ def run(
         known = kind.__init__.__code__.co_varnames
         return kind(CORPUS.shape, **{k: v for k, v in wanted.items() if k in known})
 
-    client = EmotionClient(network(), SelfDistillation(class_weights=class_weights), optimizer)  # type: ignore[arg-type]
+    client = EmotionClient(network(), loss or SelfDistillation(class_weights="local"), optimizer)
     trainer = LocalTrainer(client, CLIENTS, rule, training)
     loop = FederatedLoop(network(), rule, All(), executor, trainer, seed=0)
     for number in range(rounds):
@@ -89,10 +89,21 @@ def _all(kind: type[Network]) -> list[type[Network]]:
 @pytest.mark.parametrize("rule", [FedAdam, Local])
 def test_rules_that_leave_the_loss_alone(rule: type[Aggregator]) -> None:
     adam = partial(torch.optim.Adam, lr=1e-3, eps=1e-2)
-    expected = run(Inline(), LateFusion, rule(), optimizer=adam, class_weights="none")
-    found = run(Stacked(), LateFusion, rule(), optimizer=adam, class_weights="none")
+    expected = run(Inline(), LateFusion, rule(), optimizer=adam, loss=SelfDistillation())
+    found = run(Stacked(), LateFusion, rule(), optimizer=adam, loss=SelfDistillation())
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_a_calibrated_loss_and_heads_class_by_class() -> None:
+    loss = SelfDistillation(calibration="prior")
+    one, other = FedAvg(heads="classwise"), FedAvg(heads="classwise")
+    expected = run(Inline(), LateFusion, one, loss=loss)
+    found = run(Stacked(clients=3), LateFusion, other, loss=loss)
+    plain = run(Stacked(clients=3), LateFusion, FedAvg(), loss=SelfDistillation())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-4, msg=name)
+    assert not any(torch.allclose(plain[n], found[n], atol=1e-3) for n in plain if "head" in n)
 
 
 def test_dropout_is_drawn_for_every_client_and_the_same_again() -> None:

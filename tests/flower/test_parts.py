@@ -125,16 +125,18 @@ def test_a_client_trains_to_the_same_bits_wherever_it_was_built() -> None:
     assert same_bits(update.weights, update_again.weights)
 
 
-def test_class_counts_of_everybody_are_used() -> None:
+@pytest.mark.parametrize(
+    ("option", "term"),
+    [({"class_weights": "global"}, "weights"), ({"calibration": "prior"}, "offsets")],
+)
+def test_class_counts_of_everybody_are_used(option: dict[str, str], term: str) -> None:
     clients = {0: data_module().clients[0]}
-    chosen = told(loss={"temperature": 8.0, "class_weights": "global"})
-    counts = torch.arange(1, CORPUS.shape.classes + 1)
-    weighted = build_trainer(chosen, CORPUS.shape, clients, counts).class_weights[0]
-    own = build_trainer(chosen, CORPUS.shape, clients).class_weights[0]
-    assert weighted is not None
-    assert own is not None
-    assert weighted[0] > weighted[-1]
-    assert not torch.equal(weighted, own)
+    chosen = told(loss={"temperature": 8.0, **option})
+    counts = 1000 * torch.arange(1, CORPUS.shape.classes + 1)
+    everybody = build_trainer(chosen, CORPUS.shape, clients, counts).class_terms[0].parts[term]
+    alone = build_trainer(chosen, CORPUS.shape, clients).class_terms[0].parts[term]
+    assert everybody[0] > everybody[-1]
+    assert not torch.equal(everybody, alone)
 
 
 @pytest.fixture

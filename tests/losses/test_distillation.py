@@ -14,7 +14,8 @@ from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
-from fedmer.losses.distillation import SelfDistillation, cross_entropy, inverse_frequencies
+from fedmer.losses.class_terms import ClassTerms, inverse_frequencies
+from fedmer.losses.distillation import SelfDistillation, cross_entropy
 
 quick = settings(max_examples=25, deadline=None)
 
@@ -111,7 +112,7 @@ def test_value_and_gradient_are_those_of_torch_on_the_rows_that_count(
 ) -> None:
     loss = SelfDistillation(temperature, *factors, detach_teacher=detach)
     class_weights = torch.arange(1.0, case.classes + 1).square() if weighted else None
-    actual = loss(case.output, case.batch, class_weights)
+    actual = loss(case.output, case.batch, ClassTerms(class_weights))
     expected = by_torch(loss, case, class_weights)
     torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
     if not expected.requires_grad:
@@ -131,9 +132,9 @@ def test_labels_outside_m_never_matter(case: Case, seed: int) -> None:
     batch = case.batch
     other = torch.randint(UNLABELLED, case.classes, batch.labels.shape, generator=random)
     changed = dataclasses.replace(batch, labels=torch.where(batch.labelled, batch.labels, other))
-    class_weights = torch.arange(1.0, case.classes + 1)
-    one = SelfDistillation()(case.output, batch, class_weights)
-    two = SelfDistillation()(case.output, changed, class_weights)
+    terms = ClassTerms(torch.arange(1.0, case.classes + 1), -torch.arange(float(case.classes)))
+    one = SelfDistillation()(case.output, batch, terms)
+    two = SelfDistillation()(case.output, changed, terms)
     assert torch.equal(one, two)
     before, after = gradients(one, case), gradients(two, case)
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -196,7 +197,7 @@ def test_temperature_only_divides_logits(case: Case, temperature: float) -> None
 @quick
 @given(case=cases(labelled=0.0))
 def test_a_batch_without_labels_is_worth_nothing(case: Case) -> None:
-    value = SelfDistillation()(case.output, case.batch, torch.ones(case.classes))
+    value = SelfDistillation()(case.output, case.batch, ClassTerms(torch.ones(case.classes)))
     assert value.item() == 0
     for gradient in gradients(value, case).values():
         assert (gradient == 0).all()
@@ -249,7 +250,7 @@ def test_values_out_of_range_are_refused(make: Callable[[], object], sentence: s
 def test_a_global_teacher_is_the_target_and_gets_no_gradient(case: Case, seed: int) -> None:
     guidance = torch.randn(case.output.logits.shape, generator=torch.Generator().manual_seed(seed))
     loss = SelfDistillation(temperature=2.0, task=0, students=0, teacher="global")
-    value = loss(case.output, case.batch, None, guidance)
+    value = loss(case.output, case.batch, guidance=guidance)
     expected = sum(
         loss.divergence(guidance, logits, case.batch.labelled & case.batch.present[name])
         for name, logits in case.output.students.items()
@@ -264,7 +265,7 @@ def test_a_global_teacher_is_the_target_and_gets_no_gradient(case: Case, seed: i
 def test_a_global_teacher_who_says_what_the_fused_branch_says_changes_no_value(case: Case) -> None:
     said = case.output.logits.detach()
     one = SelfDistillation()(case.output, case.batch)
-    other = SelfDistillation(teacher="global")(case.output, case.batch, None, said)
+    other = SelfDistillation(teacher="global")(case.output, case.batch, guidance=said)
     torch.testing.assert_close(one, other)
 
 

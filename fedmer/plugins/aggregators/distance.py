@@ -19,6 +19,7 @@ from fedmer.plugins.aggregators._distance_weights import (
     Weighting,
     weighted_means,
 )
+from fedmer.plugins.aggregators._heads import Heads, check_rows
 from fedmer.plugins.aggregators._prototypes import (
     counted_at,
     embedding_at,
@@ -63,8 +64,15 @@ class Distance(Aggregator):
         c^{k,t+1} = \sum_i w_{ik} C_i^k, \qquad
         w^{t+1} = \sum_i W_i w_i, \qquad W_i = \sum_k \frac{N_k}{N} w_{ik}
 
-    over those clients that hold a class; :math:`N_k = \sum_i n_{ik}`. A class that nobody in the
-    cohort holds keeps its prototype. The first round has no prototypes: nothing is corrected, and
+    over those clients that hold a class; :math:`N_k = \sum_i n_{ik}`. With ``heads='classwise'``
+    the row of class :math:`k` of a head is joined by :math:`w_{ik}` itself,
+
+    .. math:: w_{(k)}^{t+1} = \sum_i w_{ik} w_{i(k)}
+
+    which is what the paper's weights of single classes say when one reads a head's row as a
+    prototype of its class: an embedding is compared with both by a product or a distance, and a
+    client that lacks the class knows nothing of either. A class that nobody in the cohort holds
+    keeps its prototype and its row. The first round has no prototypes: nothing is corrected, and
     the counts alone weigh. With equal distances and :math:`\gamma = 1` this is FedAvg; with
     equal distances and :math:`\gamma = 0` the prototypes are FedProto's. The rule favours clients
     near the *old* prototypes: it damps drift and outliers, and for the same reason adapts slowly
@@ -100,6 +108,8 @@ class Distance(Aggregator):
             since weights need them, but none come down, so nothing is corrected. 'prototypes':
             networks stay personal.
         inference: Predict by the network's 'head', or by the nearest fused 'prototype'.
+        heads: How rows of classes are averaged: 'classwise' by :math:`w_{ik}`, the mean over sites;
+            or 'joint' by :math:`W_i` as everything else, which is the paper as printed.
 
     Raises:
         InputError: A value is out of range.
@@ -135,6 +145,7 @@ class Distance(Aggregator):
         tau: float = 1.0,
         exchange: Literal["both", "prototypes", "parameters"] = "both",
         inference: Literal["head", "prototype"] = "head",
+        heads: Heads = "classwise",
     ) -> None:
         for name, value in (
             ("strength (lambda)", strength), ("r_min", r_min), ("gamma", gamma)
@@ -168,6 +179,7 @@ class Distance(Aggregator):
         self.weights = DistanceWeights(weighting, radius, epsilon, gamma, tau, distance)
         self.exchange = exchange
         self.inference = inference
+        self.heads = heads
 
     def exchanges(self, name: str) -> bool:
         return self.exchange != "prototypes"
@@ -211,6 +223,16 @@ class Distance(Aggregator):
             total = torch.tensor([summary.examples for summary in summaries]).double()
         parts: list[float] = (total / total.sum()).tolist()
         return {summary.client: part for summary, part in zip(summaries, parts, strict=True)}
+
+    def weigh_classes(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, Tensor] | None:
+        if self.heads == "joint" or self.exchange == "prototypes":
+            return None
+        check_rows(state)
+        sites = [self._class_weights(summaries, state, site)[2] for site in self.sites]
+        rows = torch.stack(sites).mean(dim=0)
+        return {summary.client: row for summary, row in zip(summaries, rows, strict=True)}
 
     def step(
         self,

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary, Weights
+from fedmer.plugins.aggregators._heads import Heads
 from fedmer.plugins.aggregators._pseudo_gradient import Adaptive, leave_pseudo_gradient
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
@@ -39,6 +40,7 @@ class FedAdam(FedAvg):
         beta1: Decay of the first moment, from 0, below 1.
         beta2: Decay of the second moment, from 0, below 1.
         eps: Above 0; a weight whose gradient is below it moves by less than ``lr``.
+        heads: How rows of classes are averaged, 'joint' or 'classwise', as in FedAvg.
 
     Raises:
         InputError: A value is out of range.
@@ -54,8 +56,14 @@ class FedAdam(FedAvg):
     """
 
     def __init__(
-        self, lr: float = 0.03, beta1: float = 0.9, beta2: float = 0.99, eps: float = 1e-3
+        self,
+        lr: float = 0.03,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        eps: float = 1e-3,
+        heads: Heads = "joint",
     ) -> None:
+        super().__init__(heads)
         for name, value in (("lr", lr), ("eps", eps)):
             if not value > 0:
                 raise InputError(f"{name} is {value}; expected a number above 0.")

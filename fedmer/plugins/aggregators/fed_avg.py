@@ -1,9 +1,13 @@
 """FedAvg, federated averaging."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from fedmer.contracts.aggregator import Aggregator, ServerState
+from torch import Tensor
+
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.data.batch import Batch
 from fedmer.messages import Summary, Weights
+from fedmer.plugins.aggregators._heads import Heads, check_rows, count_classes, weights_by_counts
 
 
 class FedAvg(Aggregator):
@@ -14,6 +18,16 @@ class FedAvg(Aggregator):
     B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
     AISTATS 2017. :math:`n_i` counts labelled turns.
 
+    With ``heads='classwise'`` this holds for all but the head. There the row of class :math:`k` is
+    averaged by the turns of that class alone, and a class of which the cohort has none keeps its
+    row, so that nobody who does not know an emotion has a say in how it is named:
+
+    .. math:: w_{(k)}^{t+1} = \sum_i \frac{n_{ik}}{\sum_j n_{jk}} w_{i(k)}^{t+1}
+
+    Args:
+        heads: How rows of classes are averaged: 'joint', as everything else, or 'classwise', for
+            which the server learns every client's class counts.
+
     >>> import torch
     >>> rule, state = FedAvg(), ServerState(torch.nn.Linear(1, 1, bias=False))
     >>> rule.weigh([Summary(0, examples=30), Summary(1, examples=10)], state)
@@ -22,6 +36,25 @@ class FedAvg(Aggregator):
     >>> state.network.weight.item()
     2.0
     """
+
+    heads: Heads = "joint"
+    """Also of a subclass that takes no such argument."""
+
+    def __init__(self, heads: Heads = "joint") -> None:
+        self.heads = heads
+
+    def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
+        if self.heads == "joint":
+            return {}
+        return count_classes(batches, context.client.network.shape.classes)
+
+    def weigh_classes(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, Tensor] | None:
+        if self.heads == "joint":
+            return None
+        check_rows(state)
+        return weights_by_counts(summaries)
 
     def step(
         self,

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from fedmer.contracts.aggregator import ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary, Weights
+from fedmer.plugins.aggregators._heads import Heads
 from fedmer.plugins.aggregators._pseudo_gradient import leave_pseudo_gradient
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
@@ -27,6 +28,7 @@ class FedAvgM(FedAvg):
     Args:
         momentum: The decay beta, from 0, below 1. With 0 and ``lr`` 1 it is FedAvg bit for bit.
         lr: The server's learning rate eta, above 0.
+        heads: How rows of classes are averaged, 'joint' or 'classwise', as in FedAvg.
 
     Raises:
         InputError: ``momentum`` or ``lr`` is out of range.
@@ -42,7 +44,8 @@ class FedAvgM(FedAvg):
     3.5
     """
 
-    def __init__(self, momentum: float = 0.9, lr: float = 1.0) -> None:
+    def __init__(self, momentum: float = 0.9, lr: float = 1.0, heads: Heads = "joint") -> None:
+        super().__init__(heads)
         if not 0 <= momentum < 1:
             raise InputError(f"momentum is {momentum}; expected a number from 0, below 1.")
         if not lr > 0:

@@ -12,9 +12,10 @@ from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.plugins.aggregators._heads import Heads, check_rows
 from fedmer.plugins.aggregators._prototypes import embedding_at
 from fedmer.plugins.aggregators.fed_proto import SITE, FedProto
-from fedmer.prototypes import Prototypes, PrototypeSet
+from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
 
 
 class FedProc(FedProto):
@@ -40,6 +41,7 @@ class FedProc(FedProto):
     Args:
         rounds: :math:`T`, at least 1; by default the run's number of rounds.
         temperature: The factor theta under the similarities, above 0; 1 is none.
+        heads: How rows of classes are averaged, 'joint' or 'classwise', as in FedAvg.
 
     Raises:
         InputError: ``rounds`` or ``temperature`` is out of range.
@@ -49,7 +51,9 @@ class FedProc(FedProto):
     0.75
     """
 
-    def __init__(self, rounds: int | None = None, temperature: float = 1.0) -> None:
+    def __init__(
+        self, rounds: int | None = None, temperature: float = 1.0, heads: Heads = "joint"
+    ) -> None:
         super().__init__(inference="head")
         if rounds is not None and rounds < 1:
             raise InputError(f"rounds is {rounds}; expected at least 1.")
@@ -57,6 +61,7 @@ class FedProc(FedProto):
             raise InputError(f"temperature is {temperature}; expected a number above 0.")
         self.rounds = rounds
         self.temperature = temperature
+        self.heads = heads
 
     def exchanges(self, name: str) -> bool:
         return True
@@ -84,6 +89,15 @@ class FedProc(FedProto):
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         return {summary.client: float(summary.examples) for summary in summaries}
+
+    def weigh_classes(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, Tensor] | None:
+        if self.heads == "joint":
+            return None
+        check_rows(state)
+        _, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
+        return {s.client: count.double() for s, count in zip(summaries, counts, strict=True)}
 
     def step(
         self,

@@ -2,6 +2,7 @@
 
 from fedmer.contracts.aggregator import ClientRound
 from fedmer.errors import InputError
+from fedmer.plugins.aggregators._heads import Heads
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
 
@@ -17,6 +18,7 @@ class FedProx(FedAvg):
 
     Args:
         mu: Strength of the pull, 0 or more; 0 is FedAvg bit for bit.
+        heads: How rows of classes are averaged, 'joint' or 'classwise', as in FedAvg.
 
     Raises:
         InputError: ``mu`` is negative.
@@ -33,7 +35,8 @@ class FedProx(FedAvg):
     0.2
     """
 
-    def __init__(self, mu: float = 0.01) -> None:
+    def __init__(self, mu: float = 0.01, heads: Heads = "joint") -> None:
+        super().__init__(heads)
         if not mu >= 0:
             raise InputError(f"mu is {mu}; expected 0 or more.")
         self.mu = mu

@@ -27,6 +27,7 @@ class FedYogi(FedAdam):
         beta1: Decay of the first moment, from 0, below 1.
         beta2: How slowly the second moment moves, from 0, below 1.
         eps: Above 0; a weight whose gradient is below it moves by less than ``lr``.
+        heads: How rows of classes are averaged, 'joint' or 'classwise', as in FedAvg.
 
     Raises:
         InputError: A value is out of range.

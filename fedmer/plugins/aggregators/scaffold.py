@@ -32,7 +32,8 @@ class SCAFFOLD(FedAvg):
     local optimizer. The gradients are those that the optimizer would have followed, after
     clipping. The paper's proofs are for SGD; with Adam, the correction passes through its moments.
 
-    Nothing is corrected in the first round, which is FedAvg bit for bit.
+    Heads are averaged as everything else: controls cancel out over clients by the weights
+    :math:`n_i / n` alone. Nothing is corrected in the first round, which is FedAvg bit for bit.
 
     >>> state = ServerState(torch.nn.Linear(1, 1, bias=False), sizes=[30, 10])
     >>> mean = {"weight": torch.ones(1, 1), "control/weight": torch.full((1, 1), 2.0)}
@@ -40,6 +41,10 @@ class SCAFFOLD(FedAvg):
     >>> state.tensors["control/weight"].item()
     1.5
     """
+
+    def __init__(self) -> None:
+        # Rows of classes by other weights than the controls' would leave a client's drift in them.
+        super().__init__(heads="joint")
 
     def on_before_optimizer_step(self, context: ClientRound) -> None:
         for name, parameter in context.client.network.named_parameters():

@@ -159,8 +159,8 @@ class Flower(Executor):
         if any(weight.classes is not None for weight in weights.values()):
             raise InputError(
                 f"--privacy SecureSum has one weight a client, and "
-                f"{type(self.trainer.aggregator).__name__} has a weight a class; leave one of them "
-                "out."
+                f"{type(self.trainer.aggregator).__name__} has a weight a class; average heads as "
+                "everything else with --aggregator.heads joint."
             )
         # Nodes scale their updates by them, within a range that the mechanism fixes.
         total = sum(weight.whole for weight in weights.values())

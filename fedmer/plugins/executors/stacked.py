@@ -16,6 +16,7 @@ from fedmer.data.batch import Batch, EpochOrder, collate
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer
+from fedmer.losses.class_terms import ClassTerms
 from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.networks._layers import Dropout
 from fedmer.seeds import derive
@@ -183,16 +184,16 @@ class Stacked(Executor):
         """Every client's loss on its batch, ``(K,)``."""
         client = self.trainer.client
         batch = _batch_of_batches(excerpts)
-        weights = [self.trainer.class_weights[number] for number in clients]
-        stacked = None if weights[0] is None else torch.stack([w for w in weights if w is not None])
+        terms = [self.trainer.class_terms[number].parts for number in clients]
+        stacked = {name: torch.stack([parts[name] for parts in terms]) for name in terms[0]}
 
-        def loss(parameters: dict[str, Tensor], parts: dict[str, Any], rare: Any) -> Tensor:
+        def loss(parameters: dict[str, Tensor], parts: dict[str, Any], classes: Any) -> Tensor:
             seen = Batch(**parts)
             output = functional_call(client.network, parameters, (seen,))
-            found: Tensor = client.loss(output, seen, rare)
+            found: Tensor = client.loss(output, seen, ClassTerms(**classes))
             return found
 
-        mapped = vmap(loss, in_dims=(0, 0, None if stacked is None else 0), randomness="different")
+        mapped = vmap(loss, in_dims=(0, 0, 0 if stacked else None), randomness="different")
         found: Tensor = mapped(dict(stack), batch, stacked)
         return found
 
