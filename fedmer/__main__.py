@@ -2,24 +2,28 @@
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from fedmer import __version__
-from fedmer.arguments import at_home
-from fedmer.endings import exit_code
 from fedmer.errors import InputError
 from fedmer.plugins import registry
+from fedmer.terminal import at_home, exit_code
 
 SUBCOMMANDS = {
-    "fit": "train a federation",
-    "validate": "score a checkpoint on the validation part",
-    "test": "score a checkpoint on the test part",
-    "predict": "write a checkpoint's predictions for the test part",
-    "plugins": "list what can be swapped",
-    "data": "describe a corpus, convert one, write a synthetic one",
-    "sweep": "run the trials of a sweep file",
-    "report": "tables and pictures of finished runs, as one page",
-    "deploy": "bring up a server and nodes on Flower",
+    "fit": ("fedmer.cli", "train a federation"),
+    "validate": ("fedmer.cli", "score a checkpoint on the validation part"),
+    "test": ("fedmer.cli", "score a checkpoint on the test part"),
+    "predict": ("fedmer.cli", "write a checkpoint's predictions for the test part"),
+    "plugins": ("fedmer.commands.plugins", "list what can be swapped"),
+    "data": (
+        "fedmer.commands.data",
+        "describe a corpus, convert or split one, write a synthetic one",
+    ),
+    "sweep": ("fedmer.commands.sweep", "run the trials of a sweep file"),
+    "report": ("fedmer.commands.report", "tables and pictures of finished runs, as one page"),
+    "deploy": ("fedmer.commands.deploy", "bring up a server and nodes on Flower"),
 }
+"""Name -> the module whose ``main`` takes all words, and a line for the overview."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,34 +39,15 @@ def _dispatch(given: list[str]) -> int:
     if given[0] == "--version":
         print(f"fedmer {__version__}")
         return 0
-    if given[0] == "plugins":
-        return _list_plugins(given[1:])
-    if given[0] == "data":
-        from fedmer.commands.data import main as data
-
-        return data(given[1:])
-    if given[0] == "sweep":
-        from fedmer.commands.sweep import main as sweep
-
-        return sweep(given[1:])
-    if given[0] == "report":
-        from fedmer.commands.report import main as report
-
-        return report(given[1:])
-    if given[0] == "deploy":
-        from fedmer.commands.deploy import main as deploy
-
-        return deploy(given[1:])
     if given[0] not in SUBCOMMANDS:
         raise InputError(registry.unknown("subcommand", given[0], SUBCOMMANDS))
-    from fedmer.cli import run
-
-    return run(given)
+    code: int = import_module(SUBCOMMANDS[given[0]][0]).main(given)
+    return code
 
 
 def _overview() -> str:
     width = max(map(len, SUBCOMMANDS))
-    lines = [f"  {name:{width}}  {what}" for name, what in SUBCOMMANDS.items()]
+    lines = [f"  {name:{width}}  {what}" for name, (_, what) in SUBCOMMANDS.items()]
     return "\n".join(
         [
             "usage: fedmer SUBCOMMAND [OPTIONS]",
@@ -75,22 +60,6 @@ def _overview() -> str:
             "'fedmer SUBCOMMAND --help' shows options; 'fedmer --version' the version.",
         ]
     )
-
-
-def _list_plugins(given: list[str]) -> int:
-    if given and given[0] in ("-h", "--help"):
-        print("usage: fedmer plugins [KIND]\n\nKinds: " + ", ".join(registry.KINDS))
-        return 0
-    if len(given) > 1:
-        raise InputError(f"'fedmer plugins' takes one kind, not {len(given)}.")
-    for kind in given or registry.KINDS:
-        found = registry.plugins(kind)
-        width = max((len(plugin.name) for plugin in found), default=0)
-        print(kind)
-        for plugin in found:
-            source = "" if plugin.package == "fedmer" else f"  [{plugin.package}]"
-            print(f"  {plugin.name:{width}}  {plugin.line}{source}")
-    return 0
 
 
 if __name__ == "__main__":

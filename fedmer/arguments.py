@@ -1,82 +1,94 @@
-"""Parsers of subcommands whose complaints are one sentence, and paths as a person types them."""
+"""Parsers of subcommands, whose complaints are one sentence."""
 
-import argparse
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from argparse import SUPPRESS
+from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
 
 from fedmer.errors import InputError
 from fedmer.plugins.registry import unknown
 from fedmer.sentences import sentence
 
 _CHOICE = re.compile(r"argument (\S+): invalid choice: '?(.*?)'? \(choose from (.*)\)")
-_TYPE = re.compile(r"argument (\S+): invalid (\w+) value: '(.*)'")
+_WORD = r"[^', ]+"
+_SUBCOMMAND = re.compile(r'expected "subcommand" to be one of \{(.*?)\}')
+_TYPE = re.compile(r"Parser key \"(\w+)\": Expected a <class '(int|float)'>\. Got value: (.*)")
 _KINDS = {"int": "a whole number", "float": "a number"}
 
 
-class Parser(argparse.ArgumentParser):
-    """Takes no abbreviations, and raises an :class:`InputError` where argparse would exit."""
+class Parser(ArgumentParser):
+    """Takes no abbreviations, and raises an :class:`InputError` where jsonargparse would exit.
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **options})
+    Args:
+        hint: Ends a complaint about a word that is not known; by default where the help is.
+        options: Of jsonargparse.
+    """
 
-    def error(self, message: str) -> NoReturn:
-        raise InputError(complaint(self, message))
+    def __init__(self, hint: str = "", **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+        self._hint = hint
+
+    @property
+    def help_hint(self) -> str:
+        return f"see '{self.prog.replace(' [options]', '')} --help'."
+
+    @property
+    def hint(self) -> str:
+        return self._hint or self.help_hint
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a part of a parser that tries what fits
+            super().error(message, ex)
+        raise InputError(complaint(self, message)) from ex
 
 
-def complaint(parser: argparse.ArgumentParser, message: str) -> str:
-    """What argparse or jsonargparse says against the arguments, as one sentence.
+def complaint(parser: Parser, message: str) -> str:
+    """What jsonargparse says against the arguments, as one sentence.
 
     >>> parser = Parser(prog="fedmer sweep")
     >>> _ = parser.add_argument("--jobs", type=int)
     >>> complaint(parser, "unrecognized arguments: --job 2")
     "unknown option '--job'; did you mean '--jobs'? Known: --jobs; see 'fedmer sweep --help'."
-    >>> complaint(parser, "argument --jobs: invalid int value: 'two'")
+    >>> complaint(parser, "Parser key \\"jobs\\": Expected a <class 'int'>. Got value: two")
     "--jobs is 'two'; expected a whole number."
     """
-    prog = parser.prog.replace(" [options]", "")
-    more = f"see '{prog} --help'."
     flat = " ".join(message.split())
     if flat.startswith("unrecognized arguments: "):
         words = flat.partition(": ")[2].split()
         option = next((word for word in words if word.startswith("-")), None)
         if option is None:
-            return f"unexpected argument '{words[0]}'; {more}"
-        return f"{unknown('option', option.partition('=')[0], set(_options(parser)))}; {more}"
+            return f"unexpected argument '{words[0]}'; {parser.hint}"
+        flags = {flag for words in _named(parser).values() for flag in words if flag[0] == "-"}
+        return f"{unknown('option', option.partition('=')[0], flags)}; {parser.hint}"
     choice = _CHOICE.match(flat)
     if choice is not None:
         what = choice[1] if choice[1].startswith("-") else "subcommand"
-        known = re.findall(r"[^', ]+", choice[3])
-        return f"{unknown(what, choice[2], known)}; {more}"
+        return f"{unknown(what, choice[2], re.findall(_WORD, choice[3]))}; {parser.help_hint}"
+    subcommands = _SUBCOMMAND.match(flat)
+    if subcommands is not None:
+        known = subcommands[1].replace(",", ", ")
+        return f"a subcommand is missing, one of {known}; {parser.help_hint}"
     wrong = _TYPE.match(flat)
     if wrong is not None:
-        return f"{wrong[1]} is '{wrong[3]}'; expected {_KINDS.get(wrong[2], f'a {wrong[2]}')}."
+        return f"--{wrong[1]} is '{wrong[3]}'; expected {_KINDS[wrong[2]]}."
     if flat.startswith("the following arguments are required: "):
-        return f"{flat.partition(': ')[2]} is missing; {more}"
-    return f"{sentence(message).removesuffix('.')}; {more}"
+        lacking = [key.rpartition(".")[2] for key in flat.partition(": ")[2].split(", ")]
+        named = _named(parser)
+        return f"{', '.join(named[key][0] for key in lacking)} is missing; {parser.help_hint}"
+    return f"{sentence(message).removesuffix('.')}; {parser.help_hint}"
 
 
-def to_path(text: str) -> Path:
-    """A path, in which ``~`` is the home folder; for ``type=`` of an argument."""
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # ~somebody, who has no home here
-        return Path(text)
+def _named(parser: ArgumentParser) -> dict[str, Sequence[str]]:
+    """Key -> what is typed for it, of a parser and of its subcommands."""
+    return dict(_arguments(parser))
 
 
-def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
-    """Long options of a parser and of its subcommands."""
+def _arguments(parser: ArgumentParser) -> Iterator[tuple[str, Sequence[str]]]:
     for action in parser._actions:
-        yield from (o for o in action.option_strings if o.startswith("--") and o != "--help")
-        if isinstance(action, argparse._SubParsersAction):
+        if isinstance(action.choices, dict):
             for below in action.choices.values():
-                yield from _options(below)
-
-
-def at_home(word: str) -> str:
-    """The word with ``~/`` expanded, which a shell leaves alone within quotes and behind ``=``."""
-    option, equals, value = word.partition("=")
-    if equals and option.startswith("--") and value.startswith("~/"):
-        return f"{option}={Path(value).expanduser()}"
-    return str(Path(word).expanduser()) if word.startswith("~/") else word
+                yield from _arguments(below)
+        elif SUPPRESS not in (action.default, action.help):
+            yield action.dest, action.option_strings or [str(action.metavar or action.dest)]

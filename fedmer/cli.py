@@ -284,7 +284,7 @@ class CLI(LightningCLI):
         return text
 
 
-def run(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
+def main(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
     """Run a subcommand of Lightning's; returns the exit code.
 
     Args:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmer.cli import run
+from fedmer.cli import main
 from fedmer.plugins.registry import plugins
 
 
@@ -23,7 +23,7 @@ def test_two_rounds(rule: str, network: str, here: Path, corpus_file: Path) -> N
         f"fit --aggregator {rule} --network {network} --network.hidden 8 --data.path {corpus_file} "
         "--partitioner Dialogue --partitioner.clients 3 --trainer.max_epochs 2 --name pair"
     )
-    assert run(arguments.split()) == 0
+    assert main(arguments.split()) == 0
     result = json.loads((here / "runs" / "pair" / "result.json").read_text())
     assert (result["aggregator"], result["network"], result["rounds"]) == (rule, network, 2)
     assert 0 < result["last"]["scores"]["test"]["accuracy"] < 1

@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-from fedmer import recipes
+from fedmer import cli, recipes
 from fedmer.__main__ import main
-from fedmer.cli import run
 
 ROOT = Path(__file__).parent.parent
 
@@ -19,7 +18,7 @@ def test_a_recipe_is_found_by_name_in_any_folder_and_understood(
     name: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
-        run(["fit", f"--config={name}", "--print_config"])
+        cli.main(["fit", f"--config={name}", "--print_config"])
     assert end.value.code == 0
     assert "class_path: fedmer.plugins.networks.sdt.SDT" in capsys.readouterr().out
 

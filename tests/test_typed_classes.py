@@ -51,10 +51,7 @@ def test_what_is_wrong_is_one_sentence(
     rules: Path, capsys: pytest.CaptureFixture[str], typed: str, said: str
 ) -> None:
     (rules / "mine.yaml").write_text("aggregator: {class_path: good_rules.NoRule}\n")
-    try:
-        code: object = main(["fit", *typed.split()])
-    except SystemExit as end:
-        code = end.code
+    code = main(["fit", *typed.split()])
     error = capsys.readouterr().err
     assert code == 2
     assert said in error

@@ -1,13 +1,13 @@
 """``fedmer data describe|convert|split|synth``: look at, convert, split and make corpora."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from fedmer.arguments import complaint, to_path
+from fedmer.arguments import Parser
 from fedmer.data.client_files import check_empty, write_clients
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import TableOptions, native, read_corpus, sdt_pickle
@@ -18,7 +18,7 @@ from fedmer.errors import InputError
 from fedmer.printable import printable
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
 
     from fedmer.contracts.partitioner import Partitioner
 
@@ -31,54 +31,38 @@ DEFAULT_SPLIT = "fedmer.plugins.partitioners.dialogue.Dialogue"
 """The split of ``fedmer fit``, whose defaults lie where importing them takes seconds."""
 
 
-def main(argv: list[str]) -> int:
-    """Run ``fedmer data`` with the arguments that follow it.
+def main(words: Sequence[str]) -> int:
+    """Run ``fedmer data``; returns the exit code, 0.
 
     Args:
-        argv: For example ``["describe", "corpus.npz"]``.
-
-    Returns:
-        The exit code, 0.
+        words: For example ``["data", "describe", "corpus.npz"]``.
 
     Raises:
         InputError: What was typed or read cannot be used; no file has changed then.
     """
-    try:
-        parser = _parser(argv)
-        options = parser.parse_args(argv)
-    except SystemExit as end:
-        # argparse leaves this way after --help.
-        return int(end.code or 0)
-    name = options.subcommand
-    run = {"describe": _describe, "convert": _convert, "split": _split, "synth": _synth}[name]
-    run(options[name], parser)
+    options = parser(words[1:]).parse_args(words[1:])
+    _RUN[options.subcommand](options[options.subcommand])
     return 0
 
 
-def _parser(argv: list[str]) -> "ArgumentParser":
-    from jsonargparse import ArgumentParser
+def parser(argv: Sequence[str]) -> Parser:
+    """What parses the words behind ``fedmer data``.
 
-    class Parser(ArgumentParser):
-        def __init__(self, **options: Any) -> None:
-            super().__init__(allow_abbrev=False, **options)
-
-        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            if not self.exit_on_error:  # a part of a parser that tries what fits
-                super().error(message, ex)
-            raise InputError(complaint(self, message)) from ex
-
-    parser = Parser(prog="fedmer data", description="Look at, convert and make corpora.")
-    commands = parser.add_subcommands()
+    Args:
+        argv: These words, since the options of splits are made only where one is named.
+    """
+    commands = Parser(prog="fedmer data", description="Look at, convert, split and make corpora.")
+    add = commands.add_subcommands().add_subcommand
 
     describe = Parser(description="Show size, emotions and features of a corpus.")
     describe.add_argument(
         "path",
-        type=to_path,
+        type=Path,
         nargs="?",
         help="corpus file of any kind; without it the synthetic corpus",
     )
     describe.add_argument("--seed", type=int, default=0, help="of the split and synthetic corpus")
-    describe.add_argument("--save", type=to_path, help="write the split as a picture to this .png")
+    describe.add_argument("--save", type=Path, help="write the split as a picture to this .png")
     if argv[:1] == ["describe"] and any("partitioner" in word for word in argv):
         _add_partitioner(describe, argv, "also show how this split spreads the labels")
     else:
@@ -86,41 +70,41 @@ def _parser(argv: list[str]) -> "ArgumentParser":
             "--partitioner", type=str, help="also show how this split spreads the labels"
         )
     _add_reading(describe)
-    commands.add_subcommand("describe", describe)
+    add("describe", describe, help=describe.description)
 
     convert = Parser(description="Turn a corpus of any kind into the native format, or a table.")
-    convert.add_argument("source", type=to_path, help="corpus file of any kind")
+    convert.add_argument("source", type=Path, help="corpus file of any kind")
     convert.add_argument(
-        "target", type=to_path, help="the .npz to write, or a .csv, .tsv, .jsonl or .parquet"
+        "target", type=Path, help="the .npz to write, or a .csv, .tsv, .jsonl or .parquet"
     )
     convert.add_argument("--seed", type=int, default=0, help="of the split of a table without one")
     convert.add_argument("--overwrite", action="store_true", help="replace the target")
     _add_reading(convert)
-    commands.add_subcommand("convert", convert)
+    add("convert", convert, help=convert.description)
 
-    split = Parser(description="Write what each client holds as a corpus of its own.")
-    split.add_argument("corpus", type=to_path, help="corpus file of any kind")
+    split = Parser(description="Write what each client holds as a corpus.")
+    split.add_argument("corpus", type=Path, help="corpus file of any kind")
     split.add_argument(
-        "out_dir", type=to_path, help="a new or empty folder, for client-0.npz and so on"
+        "out_dir", type=Path, help="a new or empty folder, for client-0.npz and so on"
     )
     split.add_argument("--seed", type=int, default=0, help="of the split")
     if argv[:1] == ["split"]:
         _add_partitioner(split, argv, "who holds what", DEFAULT_SPLIT)
     _add_reading(split)
-    commands.add_subcommand("split", split)
+    add("split", split, help=split.description)
 
     synth = Parser(description="Write a synthetic corpus that behaves like IEMOCAP.")
-    synth.add_argument("target", type=to_path, help="the file to write")
+    synth.add_argument("target", type=Path, help="the file to write")
     synth.add_argument("--preset", choices=tuple(PRESETS), default="small", help="feature sizes")
     synth.add_argument("--seed", type=int, default=0, help="the corpus is a function of it")
     synth.add_argument("--dialogues", type=int, default=DIALOGUES, help="at least 5")
     synth.add_argument("--format", choices=tuple(SYNTHETIC), default="npz", help="kind of file")
     synth.add_argument("--overwrite", action="store_true", help="replace the target")
-    commands.add_subcommand("synth", synth)
-    return parser
+    add("synth", synth, help=synth.description)
+    return commands
 
 
-def _add_reading(parser: "ArgumentParser") -> None:
+def _add_reading(parser: Parser) -> None:
     """Options of ``fedmer fit --data`` that say how a file is read."""
     parser.add_argument(
         "--max_gb",
@@ -148,9 +132,7 @@ def _read(path: Path, options: "Namespace") -> ConversationCorpus:
     return read_corpus(path, options.max_gb, table)
 
 
-def _add_partitioner(
-    parser: "ArgumentParser", argv: list[str], purpose: str, default: str = ""
-) -> None:
+def _add_partitioner(parser: Parser, argv: Sequence[str], purpose: str, default: str = "") -> None:
     """Add the split and its options; only on demand, since it imports every split there is."""
     from fedmer.contracts.partitioner import Partitioner
     from fedmer.plugins import registry
@@ -172,7 +154,7 @@ def _add_partitioner(
         )
 
 
-def _describe(options: "Namespace", parser: "ArgumentParser") -> None:
+def _describe(options: "Namespace") -> None:
     from fedmer.console import Console
     from fedmer.data.describe import describe, suggested_recipe
 
@@ -208,7 +190,7 @@ def _partitioner(options: "Namespace") -> "Partitioner":
     return made
 
 
-def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
+def _convert(options: "Namespace") -> None:
     target = _free(options.target, options.overwrite)
     if target.suffix not in (".npz", *tables.SUFFIXES):
         raise InputError(
@@ -222,7 +204,7 @@ def _convert(options: "Namespace", parser: "ArgumentParser") -> None:
     _wrote(corpus, target)
 
 
-def _split(options: "Namespace", parser: "ArgumentParser") -> None:
+def _split(options: "Namespace") -> None:
     from fedmer.console import Console
     from fedmer.report.partition import partition_table
 
@@ -238,7 +220,7 @@ def _split(options: "Namespace", parser: "ArgumentParser") -> None:
     print(printable(f"Wrote {folder}: {len(clients)} clients{rest}."))
 
 
-def _synth(options: "Namespace", parser: "ArgumentParser") -> None:
+def _synth(options: "Namespace") -> None:
     target = _free(options.target, options.overwrite)
     corpus = synthetic_corpus(options.seed, options.dialogues, PRESETS[options.preset])
     SYNTHETIC[options.format](corpus, target)
@@ -257,3 +239,11 @@ def _wrote(corpus: ConversationCorpus, target: Path) -> None:
     turns = sum(len(dialogue) for dialogue in corpus.conversations)
     said = f"Wrote {target}: {len(corpus)} dialogues, {turns} turns ({corpus.fingerprint})."
     print(printable(said))
+
+
+_RUN: Mapping[str, Callable[["Namespace"], None]] = {
+    "describe": _describe,
+    "convert": _convert,
+    "split": _split,
+    "synth": _synth,
+}

@@ -1,20 +1,26 @@
 """``fedmer report RUN...``: tables and pictures of finished runs; ``--audit`` checks a table."""
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fedmer.arguments import Parser, to_path
+from fedmer.arguments import Parser
 from fedmer.errors import InputError
 from fedmer.printable import printable
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
 USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--out FOLDER]
        fedmer report --audit TABLE.csv"""
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Run ``fedmer report`` with the arguments that follow it.
+def main(words: Sequence[str]) -> int:
+    """Run ``fedmer report``.
+
+    Args:
+        words: For example ``["report", "runs/a", "runs/b"]``.
 
     Returns:
         The exit code: 0, or 1 for a table that contradicts itself.
@@ -22,11 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         InputError: Something given cannot be used; nothing was written then.
     """
-    try:
-        options = _parser().parse_args(arguments)
-    except SystemExit as end:
-        # argparse leaves this way after --help.
-        return int(end.code or 0)
+    options = parser().parse_args(words[1:])
     if options.audit is not None:
         if options.runs:
             raise InputError("--audit checks a table and takes no runs; give one or the other.")
@@ -36,37 +38,25 @@ def main(arguments: Sequence[str]) -> int:
     return _report(options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
+def parser() -> Parser:
+    """What parses the words behind ``fedmer report``."""
+    made = Parser(
         prog="fedmer report",
         usage=USAGE,
         description="Make one page, and tables as CSV and Markdown, of finished runs.",
     )
-    parser.add_argument(
-        "runs", nargs="*", type=to_path, metavar="RUN", help="a run folder, or a folder of runs"
-    )
-    parser.add_argument(
-        "--baseline", metavar="ROW", help="the row of differences (default: FedAvg, or the first)"
-    )
-    parser.add_argument(
+    add = made.add_argument
+    add("runs", nargs="*", type=Path, metavar="RUN", help="a run folder, or a folder of runs")
+    add("--baseline", metavar="ROW", help="the row of differences; FedAvg, or else the first")
+    add(
         "--round",
         choices=("selected", "last"),
         default="selected",
-        help="which round's scores (default: selected, and last where none was)",
+        help="which round's scores; the last where none was selected",
     )
-    parser.add_argument(
-        "--out",
-        type=to_path,
-        metavar="FOLDER",
-        help="where to (default: report beside the runs)",
-    )
-    parser.add_argument(
-        "--audit",
-        type=to_path,
-        metavar="TABLE.csv",
-        help="check that a table agrees with itself",
-    )
-    return parser
+    add("--out", type=Path, metavar="FOLDER", help="where to; without it report beside the runs")
+    add("--audit", type=Path, metavar="TABLE.csv", help="check that a table agrees with itself")
+    return made
 
 
 def _audit(path: Path) -> int:
@@ -82,7 +72,7 @@ def _audit(path: Path) -> int:
     return 0 if audit.consistent else 1
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: "Namespace") -> int:
     from fedmer.report.collect import collect
     from fedmer.report.files import check_target, write_report
     from fedmer.report.report import make_report

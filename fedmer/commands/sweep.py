@@ -1,14 +1,13 @@
 """``fedmer sweep FILE``: the command line of sweeps."""
 
-import argparse
 import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from fedmer.arguments import Parser, complaint, to_path
+from fedmer.arguments import Parser
 from fedmer.console import Console
 from fedmer.errors import InputError
 from fedmer.files import FolderLock, make_private
@@ -18,25 +17,18 @@ from fedmer.sweep.run import Sweep
 from fedmer.sweep.show import Display, table
 from fedmer.sweep.store import FAILED
 
-_EPILOG = """\
-Trials are kept in RUNS/NAME/, NAME being the sweep's, with trials.csv. The same command again skips
-finished trials and goes on with interrupted ones. What follows -- is appended to every trial's
-command: fedmer sweep FILE -- --data.path meld_dev.npz"""
+_EPILOG = (
+    "Trials are kept in DIR/NAME/, NAME being the sweep's, with trials.csv. The same command again "
+    "skips finished trials and goes on with interrupted ones. What follows -- is appended to every "
+    "trial's command: fedmer sweep FILE -- --data.path meld_dev.npz"
+)
 
 
-class _Parser(Parser):
-    def error(self, message: str) -> NoReturn:
-        if "unrecognized arguments" in message:
-            message = complaint(self, message).removesuffix(".")
-            raise InputError(f"{message}; options of the trials stand behind --.")
-        super().error(message)
-
-
-def main(argv: list[str]) -> int:
-    """Run ``fedmer sweep`` with the arguments that follow it.
+def main(words: Sequence[str]) -> int:
+    """Run ``fedmer sweep``.
 
     Args:
-        argv: For example ``["experiments/sweeps/ablation.yaml", "--jobs", "2"]``.
+        words: For example ``["sweep", "experiments/sweeps/ablation.yaml", "--jobs", "2"]``.
 
     Returns:
         The exit code: 0 if every trial has finished, 1 if one failed, 130 after Ctrl-C, 143 after
@@ -45,14 +37,11 @@ def main(argv: list[str]) -> int:
     Raises:
         InputError: What was typed, or the sweep file, cannot be used; nothing was started.
     """
-    split = argv.index("--") if "--" in argv else len(argv)
-    try:
-        options = _parser().parse_args(argv[:split])
-    except SystemExit as end:
-        return int(end.code or 0)
+    end = words.index("--") if "--" in words else len(words)
+    options = parser().parse_args(words[1:end])
     if options.jobs < 1:
         raise InputError(f"--jobs is {options.jobs}; expected at least 1.")
-    sweep = Sweep(file.read(options.file), options.runs, argv[split + 1 :])
+    sweep = Sweep(file.read(options.file), options.runs, words[end + 1 :])
     if options.list:
         sweep.settle()
         for trial in sweep.left:
@@ -65,24 +54,23 @@ def main(argv: list[str]) -> int:
         return 128 + signal.SIGINT
     with _only_one(sweep.store.folder):
         sweep.settle()
-        return _run(sweep, options.jobs, argv)
+        return _run(sweep, options.jobs, words)
 
 
-def _parser() -> _Parser:
-    parser = _Parser(
+def parser() -> Parser:
+    """What parses the words behind ``fedmer sweep``, up to ``--``."""
+    made = Parser(
+        hint="options of the trials stand behind --.",
         prog="fedmer sweep",
+        usage="fedmer sweep FILE [--jobs N] [--runs DIR] [--list] [-- OPTIONS OF TRIALS]",
         description="Run the trials of a W&B sweep file on this machine.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="fedmer sweep FILE [--jobs N] [--runs DIR] [--list] [-- OPTIONS OF TRIALS]",
     )
-    parser.add_argument("file", metavar="FILE", type=to_path, help="a sweep file: grid or random")
-    parser.add_argument("--jobs", metavar="N", type=int, default=1, help="trials at a time")
-    parser.add_argument(
-        "--runs", metavar="DIR", type=to_path, default=Path("runs"), help="see below"
-    )
-    parser.add_argument("--list", action="store_true", help="print the commands and run nothing")
-    return parser
+    made.add_argument("file", metavar="FILE", type=Path, help="a sweep file: grid or random")
+    made.add_argument("--jobs", metavar="N", type=int, default=1, help="trials at a time")
+    made.add_argument("--runs", metavar="DIR", type=Path, default=Path("runs"), help="see below")
+    made.add_argument("--list", action="store_true", help="print the commands and run nothing")
+    return made
 
 
 def _check(sweep: Sweep) -> None:
@@ -110,14 +98,14 @@ def _check(sweep: Sweep) -> None:
         raise InputError(f"{sweep.file.path}: {problem}")
 
 
-def _run(sweep: Sweep, jobs: int, argv: list[str]) -> int:
+def _run(sweep: Sweep, jobs: int, words: Sequence[str]) -> int:
     console = Console()
     with Display(console, sweep.records) as display:
         stopped = sweep.run(jobs, display)
     console.print(table(sweep.file.name, sweep.trials, sweep.records, sweep.store))
     console.print(f"All scores are in {sweep.store.table}", soft_wrap=True, highlight=False)
     if stopped is not None:
-        again = shlex.join(["fedmer", "sweep", *argv])
+        again = shlex.join(["fedmer", *words])
         print(f"Stopped. Go on with\n  {again}", file=sys.stderr)
         return 128 + stopped
     failed = sum(record.status == FAILED for record in sweep.records.values())

@@ -92,7 +92,7 @@ def fit_parser() -> FitParser:
             raise Found(parser, self._subcommand_parsers["fit"])
 
     try:
-        cli.run(["fit"], OnlyParser)
+        cli.main(["fit"], OnlyParser)
     except Found as found:
         parser, options = found.args
 

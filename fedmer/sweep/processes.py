@@ -17,10 +17,9 @@ from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from fedmer.arguments import at_home
-from fedmer.endings import exit_code
 from fedmer.errors import InputError
 from fedmer.sweep.check import Question, answer
+from fedmer.terminal import at_home, exit_code
 
 
 class Running:
@@ -137,11 +136,11 @@ def _trial(arguments: list[str], environment: dict[str, str], log: Path) -> None
     os.dup2(file, 2)
     threading.Thread(target=_end_with_the_sweep, daemon=True).start()
     sys.argv = ["fedmer", *arguments]
-    from fedmer.cli import run
+    from fedmer.cli import main
 
     code = 1
     try:
-        code = exit_code(lambda: run([at_home(word) for word in arguments]))
+        code = exit_code(lambda: main([at_home(word) for word in arguments]))
     finally:
         # W&B finishes its run when Python exits; a forked process leaves without that.
         if "wandb" in sys.modules:

@@ -12,7 +12,7 @@ pytest.importorskip("flwr")
 from flwr.app import ConfigRecord, RecordDict
 
 from fedmer.flower.deploy import logs
-from fedmer.flower.deploy.logs import Lines, stamped, write_log
+from fedmer.flower.deploy.logs import Lines, announce, write_log
 from fedmer.flower.deploy.processes import Kept, flower_environment
 from fedmer.flower.node.resident import _told
 from fedmer.flower.records import put_failure
@@ -47,7 +47,11 @@ def test_whatever_is_printed_gets_a_time_and_its_level(tmp_path: Path) -> None:
         "ERROR It ended",
         "INFO Successfully installed fedmer",
     ]
-    assert LINE.fullmatch(stamped("node-0 is connected"))
+
+
+def test_an_announcement_is_a_line_of_a_log(capsys: pytest.CaptureFixture[str]) -> None:
+    announce("node-0 is connected")
+    assert LINE.fullmatch(capsys.readouterr().out.removesuffix("\n"))
 
 
 def test_a_long_log_is_put_aside_and_old_ones_go(

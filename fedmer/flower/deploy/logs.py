@@ -32,13 +32,9 @@ class _Form(logging.Formatter):
         super().__init__(_FORM, "%Y-%m-%dT%H:%M:%S")
 
 
-def stamped(message: str, level: int = logging.INFO) -> str:
-    """A line of a log, for whoever watches a command.
-
-    >>> stamped("node-0 is connected")[10:].partition("Z ")[2]
-    'INFO node-0 is connected'
-    """
-    return _Form().format(_record(message, logging.getLevelName(level)))
+def announce(message: str, level: int = logging.INFO) -> None:
+    """Print a message as a line of a log, for whoever watches a command."""
+    print(_Form().format(_record(message, logging.getLevelName(level))), flush=True)
 
 
 class Lines:

@@ -193,6 +193,12 @@ class Kept:
         return "\n".join(f"  {line}" for line in lines[-count:])
 
 
+def died(what: str, process: Kept, log: Path) -> int:
+    """Print that a process has ended, and the last that it printed; returns the exit code, 1."""
+    print(f"{what}; the last lines of {log}:\n{process.last_lines()}", file=sys.stderr)
+    return 1
+
+
 def _keep(parent: int, log: Path, words: Sequence[str]) -> int:
     """Be the keeper: run the command until it ends, is to end, or the parent is gone."""
     asked = False

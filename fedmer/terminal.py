@@ -1,4 +1,4 @@
-"""How a command ends: its exit code, and a sentence where a person can mend what went wrong."""
+"""What a command takes from a shell and gives back to it: words, and an exit code."""
 
 import os
 import select
@@ -15,16 +15,28 @@ _OUT = 1
 """The standard output, as the system knows it."""
 
 
+def at_home(word: str) -> str:
+    """The word with ``~/`` expanded, which a shell leaves alone within quotes and behind ``=``."""
+    option, equals, value = word.partition("=")
+    if equals and option.startswith("--") and value.startswith("~/"):
+        return f"{option}={Path(value).expanduser()}"
+    return str(Path(word).expanduser()) if word.startswith("~/") else word
+
+
 def exit_code(run: Callable[[], int]) -> int:
     """Run a command; returns its exit code.
 
-    It is 2 for input that cannot be used, and 141 if whoever reads the output wants no more of it.
+    It is 2 for input that cannot be used, for which a sentence is printed, and 141 if whoever reads
+    the output wants no more of it.
     """
     try:
         try:
             return run()
         finally:
             sys.stdout.flush()
+    except SystemExit as end:
+        # How a parser ends, after --help for example.
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except InputError as error:
         print(f"fedmer: error: {printable(str(error))}", file=sys.stderr)
         return 2

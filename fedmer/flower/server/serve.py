@@ -1,0 +1,108 @@
+"""``fedmer deploy server``: run Flower's server, and announce which nodes come and go."""
+
+import logging
+import os
+import sys
+import time
+
+from fedmer.errors import InputError
+from fedmer.flower.deploy.certificates import LOOPBACK, check_server
+from fedmer.flower.deploy.folder import Federation
+from fedmer.flower.deploy.logs import announce
+from fedmer.flower.deploy.processes import Kept, check_port, died, flower_environment, only_one
+from fedmer.flower.server.superlink import is_guarded, is_healthy, nodes_online, register
+
+_SECONDS_TO_START = 120.0
+_TICK = 0.2
+_LOOK = 10.0
+"""Seconds between two looks at who is there."""
+
+
+def serve(found: Federation, listen: str | None) -> int:
+    """Run the server of a federation until it ends.
+
+    Args:
+        found: Its folder.
+        listen: The interface; by default that of this machine alone if nodes dial it there.
+
+    Returns:
+        The exit code, 1, once the server has died.
+
+    Raises:
+        InputError: A file of the folder is missing or wrong, the port is in use, or this Flower
+            lets anybody start runs.
+    """
+    for path in (
+        found.authority,
+        found.certificate,
+        found.key,
+        *map(found.public_key, found.nodes),
+    ):
+        if not path.is_file():
+            raise InputError(f"{path} is missing; restore it, or make a federation anew.")
+    check_server(found.certificate, found.key)
+    listen = listen or ("127.0.0.1" if found.host in LOOPBACK else "0.0.0.0")
+    with only_one(found.server):
+        check_port(listen, found.port)
+        found.write_flower_files()
+        environment = flower_environment(found.home, found.host)
+        # The Flower client in this process reads them, too.
+        os.environ.update(environment)
+        words = [sys.executable, "-P", "-m", "fedmer.flower.server.superlink"]
+        words.append(str(found.public_key("any").parent))
+        words += ["--ssl-ca-certfile", str(found.authority)]
+        words += ["--ssl-certfile", str(found.certificate), "--ssl-keyfile", str(found.key)]
+        words += ["--host", listen, "--port", str(found.port), "--database", str(found.database)]
+        words += ["--enable-supernode-auth", "--disable-runtime-dependency-installation"]
+        with Kept(words, environment, found.log) as superlink:
+            return _attend(found, superlink)
+
+
+def _attend(found: Federation, superlink: Kept) -> int:
+    patience = time.monotonic() + _SECONDS_TO_START
+    while superlink.exit_code is None and not is_healthy(found.loopback, found.authority):
+        if time.monotonic() > patience:
+            return died("The SuperLink does not answer", superlink, found.log)
+        time.sleep(_TICK)
+    if superlink.exit_code is None:
+        if not is_guarded(found.loopback, found.authority):
+            raise InputError("Unauthenticated clients can start runs here; install flwr 1.41.")
+        keys = {name: found.public_key(name).read_bytes() for name in found.nodes}
+        found.write_node_ids(register(found.loopback, found.authority, keys))
+        count = f"{len(keys)} node{'s' * (len(keys) > 1)}"
+        announce(f"Server is ready at {found.address} for {count}; Ctrl-C ends it")
+    nodes = _Nodes(found)
+    while superlink.exit_code is None:
+        time.sleep(_TICK)
+        nodes.look()
+    return died("The SuperLink has ended", superlink, found.log)
+
+
+class _Nodes:
+    """Announces which nodes come and go.
+
+    Args:
+        found: Whose nodes.
+    """
+
+    def __init__(self, found: Federation) -> None:
+        self._found = found
+        self._online: set[str] = set()
+        self._next = 0.0
+
+    def look(self) -> None:
+        """Look, if it is time to."""
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LOOK
+        try:
+            online = nodes_online(self._found.loopback, self._found.authority)
+        except OSError:
+            # Busy, or about to end, which is announced where it is seen.
+            return
+        names = {name for name, number in self._found.node_ids().items() if number in online}
+        for name in sorted(names - self._online):
+            announce(f"{name} is connected")
+        for name in sorted(self._online - names):
+            announce(f"{name} is not connected any more; it may be off or cut off", logging.WARNING)
+        self._online = names
