@@ -19,7 +19,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from fedmer.console import Console
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
-from fedmer.contracts.privacy import Privacy
 from fedmer.contracts.selector import Selector
 from fedmer.data.describe import suggested_recipe
 from fedmer.datamodule import FederatedDataModule
@@ -48,6 +47,7 @@ DEFAULTS: dict[str, Any] = {
         "init_args": {"hidden": 64, "heads": 4, "dropout": 0.3, "gates": "learned"},
     },
     "aggregator": {"class_path": "fedmer.plugins.aggregators.distance.Distance"},
+    "privacy": None,
     "partitioner": {"class_path": "fedmer.plugins.partitioners.dialogue.Dialogue"},
     "selector": {"class_path": "fedmer.plugins.selectors.all.All"},
     "executor": {"class_path": "fedmer.plugins.executors.inline.Inline"},
@@ -99,9 +99,6 @@ class CLI(LightningCLI):
         parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
         parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
         parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
-        parser.add_argument(
-            "--privacy", type=Privacy | None, default=None, help="Protection of updates."
-        )
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run folder.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where runs are kept.")
         parser.add_argument(
@@ -119,9 +116,9 @@ class CLI(LightningCLI):
             help="Show where an exception in code that is not fedmer's came from.",
         )
         parser.set_defaults({key: DEFAULTS[key] for key in ("loss", "local")})
-        for key in ("network", "optimizer", "lr_scheduler"):
+        for key in ("network", "privacy", "optimizer", "lr_scheduler"):
             parser.link_arguments(key, f"model.{key}")
-        for key in ("aggregator", "selector", "executor", "privacy", "loss", "local"):
+        for key in ("aggregator", "selector", "executor", "loss", "local"):
             parser.link_arguments(key, f"model.{key}", apply_on="instantiate")
         parser.link_arguments("partitioner", "data.partitioner", apply_on="instantiate")
         for key in ("model.seed", "data.seed"):

@@ -25,6 +25,7 @@ from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
 from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
+from fedmer.protection import in_order
 from fedmer.seeds import derive
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -43,7 +44,7 @@ class FederatedModule(pl.LightningModule):
         aggregator: The rule.
         selector: Who takes part in a round.
         executor: Where clients run.
-        privacy: What protects the updates that clients send, or None.
+        privacy: What protects what clients send: a mechanism, several in their order, or None.
         optimizer: Parameters -> optimizer, for every client.
         lr_scheduler: Optimizer -> scheduler of its rate, which is stepped once a round; None for
             one rate.
@@ -59,7 +60,7 @@ class FederatedModule(pl.LightningModule):
         aggregator: Aggregator,
         selector: Selector,
         executor: Executor,
-        privacy: Privacy | None = None,
+        privacy: Privacy | list[Privacy] | None = None,
         optimizer: OptimizerCallable = adam,
         loss: SelfDistillation | None = None,
         local: LocalTraining | None = None,
@@ -73,7 +74,7 @@ class FederatedModule(pl.LightningModule):
         self.aggregator = aggregator
         self.selector = selector
         self.executor = executor
-        executor.protect(privacy)
+        self.privacy = in_order(privacy)
         self.make_optimizer = optimizer
         self.make_scheduler = lr_scheduler
         self.loss = loss or SelfDistillation()
@@ -127,7 +128,9 @@ class FederatedModule(pl.LightningModule):
         )
         device = self.trainer.strategy.root_device
         fabric = fabric_for(device.type, self.trainer.precision)
-        trainer = LocalTrainer(client, data.clients, self.aggregator, self.local, fabric)
+        trainer = LocalTrainer(
+            client, data.clients, self.aggregator, self.local, fabric, privacy=self.privacy
+        )
         trainer.schedule.check(self._rounds)
         self._loop = [
             FederatedLoop(

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from fedmer.client import EmotionClient, restart
 from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.contracts.client import ClientMemory
+from fedmer.contracts.privacy import Privacy
 from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
@@ -21,6 +22,7 @@ from fedmer.errors import InputError, NotFiniteError
 from fedmer.losses.class_terms import NEUTRAL, ClassTerms
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
+from fedmer.protection import on_client
 from fedmer.schedules import Schedule
 from fedmer.spool import Spool
 from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights, not_finite, tensors_in
@@ -85,6 +87,7 @@ class LocalTrainer:
         fabric: Device and precision; by default one CPU device at full precision.
         class_counts: ``(C,)``, how often each class occurs at all clients together; by default in
             ``data``.
+        privacy: Mechanisms, whose client halves are called here in this order.
 
     Raises:
         InputError: The loss wants a global teacher and the rule has no global network, or the
@@ -99,6 +102,7 @@ class LocalTrainer:
         training: LocalTraining,
         fabric: Fabric | None = None,
         class_counts: Tensor | None = None,
+        privacy: Sequence[Privacy] = (),
     ) -> None:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         names = client.network.state_dict()
@@ -118,6 +122,7 @@ class LocalTrainer:
         self.data = dict(data) if isinstance(data, Mapping) else dict(enumerate(data))
         self.aggregator = aggregator
         self.training = training
+        self.privacy = privacy
         self.weights = flatten(client.network)
         self._parameters = list(client.network.parameters())
         self.schedule = Schedule(client.optimizer, client.lr_scheduler, self._parameters)
@@ -164,7 +169,7 @@ class LocalTrainer:
         self.prepare(received, memory)
         context = self.begin(received, memory)
         loss, optimizer = self._train(client, context, memory.optimizer)
-        return self.report(client, context, loss, optimizer)
+        return self.report(client, context, loss, memory, optimizer)
 
     def begin(self, received: Broadcast, memory: ClientMemory) -> ClientRound:
         """What the rule's client half sees of a round; ``memory`` stays as it is."""
@@ -176,9 +181,17 @@ class LocalTrainer:
         client: int,
         context: ClientRound,
         loss: float,
+        before: ClientMemory,
         optimizer: dict[str, Any] | None = None,
     ) -> tuple[Summary, Update | None, ClientMemory]:
         """What a client whose trained weights are in the resident network sends and remembers.
+
+        Args:
+            client: Its id.
+            context: Its part of the round, as the rule's client half left it.
+            loss: Mean loss of its steps.
+            before: What it remembered when the round began; stays as it is.
+            optimizer: The state of its optimizer, where it is kept.
 
         Raises:
             NotFiniteError: Something of it is NaN or infinite. Nobody else may see such numbers,
@@ -198,13 +211,20 @@ class LocalTrainer:
         attached = self.aggregator.attach(context) if self.exchanged else {}
         _check_finite("attached tensors", attached)
         personal = {name: self.weights[name].clone() for name in self.personal}
-        memory = ClientMemory(context.memory, optimizer or {}, personal)
-        _check_finite("memory", tensors_in([context.memory, optimizer or {}]))
-        if not self.exchanged:
-            return summary, None, memory
-        sent = self.sent(self.weights)
-        weights = FlatWeights.of({**sent, **attached}) if attached else sent
-        return summary, Update(client, weights), memory
+        update = None
+        if self.exchanged:
+            sent = self.sent(self.weights)
+            update = Update(client, FlatWeights.of({**sent, **attached}) if attached else sent)
+        kept = before.privacy
+        if self.privacy:
+            summary, update, kept = on_client(
+                self.privacy, summary, update, context.received, kept, self.client.seed
+            )
+            _check_finite("protected summary", summary.tensors)
+            _check_finite("protected weights", {} if update is None else update.weights)
+        memory = ClientMemory(context.memory, optimizer or {}, personal, kept)
+        _check_finite("memory", tensors_in([context.memory, optimizer or {}, kept]))
+        return summary, update, memory
 
     def sent(self, weights: FlatWeights) -> FlatWeights:
         """Those that travel, of all weights of a network; a copy unless that is all of them."""

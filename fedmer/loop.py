@@ -1,5 +1,6 @@
 """One round of a federation, readable top to bottom."""
 
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
+from fedmer.protection import ServerProtection, check
 from fedmer.running_mean import ClientWeight
 from fedmer.weights import not_finite, tensors_in
 
@@ -72,7 +74,8 @@ class FederatedLoop:
         rounds: How many there will be, or None if that is open.
 
     Raises:
-        InputError: The server's learning rate is no number in single precision.
+        InputError: The server's learning rate is no number in single precision, or a mechanism
+            does not go with the rule or the executor.
     """
 
     def __init__(
@@ -96,6 +99,10 @@ class FederatedLoop:
         for group in self.optimizer.param_groups:
             if not group["lr"] <= torch.finfo(torch.float32).max:
                 raise InputError(f"aggregator.lr is {group['lr']}; expected less than 3.4e38.")
+        check(trainer.privacy, aggregator, executor, trainer.sent(trainer.weights))
+        # What a released model's noise was drawn from must not be known to those who get it.
+        secret = secrets.randbits(63) if executor.remote is not None else seed
+        self.protection = ServerProtection(trainer.privacy, secret, len(self.sizes), rounds)
         executor.bind(trainer, self.state)
 
     def run_round(self, round: int) -> RoundReport:
@@ -116,7 +123,8 @@ class FederatedLoop:
         self.state.round = round
         chosen = self.selector.select(round, self.sizes, self.seed)
         self._cohort = sorted(chosen, key=lambda client: (-self.sizes[client], client))
-        self._received = self.aggregator.broadcast(self.state)
+        sent = self.aggregator.broadcast(self.state)
+        self._received = self.protection.announce(sent, self._cohort)
         self._summaries: list[Summary] = []
         self.executor.open(self._received, self._cohort)
         return self._cohort
@@ -153,6 +161,7 @@ class FederatedLoop:
         total = sum(weights[summary.client] for summary in summaries)
         weights = {s.client: weights[s.client] / total for s in summaries}
         classes = _shares(classes, list(weights))
+        mean = self.protection.on_server(mean, self._received, summaries, weights)
         self._check_finite("the mean of the clients' weights", mean or {})
         self.optimizer.zero_grad()
         self.aggregator.step(self.state, summaries, weights, mean)
@@ -183,7 +192,8 @@ class FederatedLoop:
     def _kept(self) -> dict[str, Tensor]:
         """All that the server takes from a round into the next."""
         steps = tensors_in(list(self.optimizer.state.values()), "optimizer")
-        return {**self.state.network.state_dict(), **self.state.tensors, **steps}
+        kept = tensors_in(self.protection.tensors, "privacy")
+        return {**self.state.network.state_dict(), **self.state.tensors, **steps, **kept}
 
     def _check_finite(self, what: str, named: Mapping[str, Tensor]) -> None:
         name = not_finite(named)
@@ -205,11 +215,16 @@ class FederatedLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the global network and the server optimizer, which Lightning saves."""
-        return {"tensors": self.state.tensors, "executor": self.executor.state_dict()}
+        return {
+            "tensors": self.state.tensors,
+            "executor": self.executor.state_dict(),
+            **self.protection.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.state.tensors = dict(state["tensors"])
         self.executor.load_state_dict(state["executor"])
+        self.protection.load_state_dict(state)
 
 
 def _shares(classes: Mapping[int, Tensor], clients: Sequence[int]) -> dict[int, Tensor]:

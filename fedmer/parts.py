@@ -14,15 +14,17 @@ from torch import Tensor
 from fedmer.client import EmotionClient, LRSchedulerCallable, OptimizerCallable
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.network import Network
+from fedmer.contracts.privacy import Privacy
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining, fabric_for
 from fedmer.losses.distillation import SelfDistillation
+from fedmer.protection import in_order
 from fedmer.seeds import derive
 from fedmer.trust import CLIENT, check_classes, only
 
-CLIENT_PARTS = ("network", "aggregator", "optimizer", "lr_scheduler", "loss", "local")
+CLIENT_PARTS = ("network", "aggregator", "privacy", "optimizer", "lr_scheduler", "loss", "local")
 """What of a run's configuration a client needs."""
 
 
@@ -32,6 +34,12 @@ def add_client_parts(parser: ArgumentParser) -> None:
         "--network", type=Callable[[CorpusShape], Network], help="Network of every client."
     )
     parser.add_subclass_arguments(Aggregator, "aggregator", help="Aggregation rule: %s")
+    parser.add_argument(
+        "--privacy",
+        type=Privacy | list[Privacy] | None,
+        default=None,
+        help="What protects what clients send: a mechanism, or a list of them.",
+    )
     parser.add_argument("--optimizer", type=OptimizerCallable, help="Optimizer of a client.")
     parser.add_argument(
         "--lr_scheduler",
@@ -76,12 +84,23 @@ def build_trainer(
     except (ArgumentError, ValueError, KeyError, TypeError) as error:
         why = " ".join(str(error).split())[:500]
         raise InputError(f"the settings cannot be used here: {why}") from error
-    return LocalTrainer(client, data, parts.aggregator, parts.local, fabric, class_counts)
+    return LocalTrainer(
+        client,
+        data,
+        parts.aggregator,
+        parts.local,
+        fabric,
+        class_counts,
+        in_order(parts.privacy),
+    )
 
 
 def _values(settings: Mapping[str, Any], key: str) -> Any:
-    if not isinstance(settings[key], Mapping) and not (
-        key == "lr_scheduler" and settings[key] is None
-    ):
+    value = settings[key]
+    right = isinstance(value, Mapping) or (
+        (key in ("lr_scheduler", "privacy") and value is None)
+        or (key == "privacy" and isinstance(value, list))
+    )
+    if not right:
         raise InputError(f"{key} is no group of settings")
-    return settings[key]
+    return value

@@ -134,7 +134,7 @@ class _Configuration:
             return True
         if _is_spec(before):
             self._drop(before, keys, f"--{way} {value}")
-        holder.pop(key)
+        holder.pop(key, None)
         return False
 
     def _holder(self, way: str) -> tuple[dict[str, Any], str, tuple[str, ...]]:

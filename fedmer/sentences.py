@@ -17,8 +17,12 @@ def cause(error: BaseException) -> str:
         if isinstance(here, InputError | ImportError):
             return " ".join(str(here).split())
         here = here.__cause__ or here.__context__
-    inner = re.findall(r"^  - (?!Expected a <class 'NoneType'>)(.+)$", str(error), re.MULTILINE)
-    return inner[0] if inner else str(error)
+    inner: list[str] = re.findall(
+        r"^  - (?!Expected a <class 'NoneType'>)(.+)$", str(error), re.MULTILINE
+    )
+    # Of a list, the parser says first that it is no single one.
+    single = [said for said in inner if not said.startswith("Not a valid subclass")]
+    return (single or inner or [str(error)])[0]
 
 
 def sentence(message: str, flags: Iterable[str] = ()) -> str:

@@ -138,7 +138,7 @@ def only(places: Iterable[str], names: Iterable[str] = ()) -> Iterator[None]:
 @functools.cache
 def _installed() -> set[str]:
     """Paths of all plugins; those of a client are imported, and what they take with them."""
-    for kind in ("networks", "aggregators"):
+    for kind in ("networks", "aggregators", "privacy"):
         registry.load(kind)
     paths = {plugin.path for kind in registry.KINDS for plugin in registry.plugins(kind)}
     return paths | {other for path in paths for other in also_at(path)}

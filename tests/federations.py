@@ -8,6 +8,7 @@ from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
+from fedmer.contracts.privacy import Privacy
 from fedmer.contracts.selector import Selector
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus
@@ -52,13 +53,16 @@ def federation(
     seed: int = 0,
     loss: SelfDistillation | None = None,
     executor: Executor | None = None,
+    privacy: Sequence[Privacy] = (),
 ) -> FederatedLoop:
     """A loop over a tiny SDT with dropout; everything is a function of the seed."""
     corpus = corpus or small_corpus()
     clients = clients or clients_of(corpus, VirtualSpeaker(8))
     network = network_for(corpus, seed)
     working = EmotionClient(network_for(corpus, seed), loss or SelfDistillation(), seed=seed)
-    trainer = LocalTrainer(working, clients, aggregator, training or LocalTraining())
+    trainer = LocalTrainer(
+        working, clients, aggregator, training or LocalTraining(), privacy=privacy
+    )
     return FederatedLoop(
         network, aggregator, selector or All(), executor or Inline(), trainer, seed
     )

@@ -10,24 +10,35 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
     from fedmer.contracts.executor import Executor
+    from fedmer.contracts.masked_sum import MaskedSum
     from fedmer.contracts.network import Network, NetworkOutput
     from fedmer.contracts.partitioner import Partitioner
-    from fedmer.contracts.privacy import Privacy
+    from fedmer.contracts.privacy import ClientContext, Privacy, ServerContext
     from fedmer.contracts.selector import Selector
 
 __all__ = [
     "Aggregator",
+    "ClientContext",
     "ClientRound",
     "Executor",
+    "MaskedSum",
     "Network",
     "NetworkOutput",
     "Partitioner",
     "Privacy",
     "Selector",
+    "ServerContext",
     "ServerState",
 ]
 
-_HOME = {"ClientRound": "aggregator", "NetworkOutput": "network", "ServerState": "aggregator"}
+_HOME = {
+    "ClientContext": "privacy",
+    "ClientRound": "aggregator",
+    "MaskedSum": "masked_sum",
+    "NetworkOutput": "network",
+    "ServerContext": "privacy",
+    "ServerState": "aggregator",
+}
 
 
 def __getattr__(name: str) -> Any:

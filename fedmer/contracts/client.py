@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 from torch import Tensor
 
 from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.privacy import Privacy
 from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.messages import Broadcast, Summary, Update, Weights
@@ -22,11 +23,13 @@ class ClientMemory:
         rule: What the rule's client side keeps, by name.
         optimizer: The state of the optimizer, where it is kept.
         weights: Those of its weights that do not travel.
+        privacy: What each mechanism keeps, by name, in the order of the mechanisms.
     """
 
     rule: dict[str, Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     weights: Weights = field(default_factory=dict)
+    privacy: list[dict[str, Tensor]] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.state_dict())
@@ -46,12 +49,14 @@ class ClientSide(Protocol):
 
     Attributes:
         aggregator: Its client half is called while a client trains.
+        privacy: Mechanisms, whose client halves are called before anything leaves a client.
         data: One entry a client, by id.
         memory: What clients keep between rounds, by id.
         personal: Names of the weights that every client keeps to itself.
     """
 
     aggregator: Aggregator
+    privacy: Sequence[Privacy]
     data: dict[int, ClientData]
     memory: Spool
     personal: list[str]

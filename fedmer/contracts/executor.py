@@ -9,7 +9,6 @@ from fedmer.collector import Collector
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.network import Network
-from fedmer.contracts.privacy import Privacy
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update, Weights
@@ -62,23 +61,14 @@ class Executor(ABC):
         InputError: ``spool_gb`` is negative.
     """
 
+    carries_masked_sums: bool = False
+    """Can it add up what clients send without anybody seeing a part of it? Then :meth:`bind` finds
+    the sum that a mechanism asks for in the client side's ``privacy``."""
+
     def __init__(self, spool_gb: float = 4.0) -> None:
         if not spool_gb >= 0:
             raise InputError(f"executor.spool_gb is {spool_gb}; expected 0 or more.")
         self.limit = spool_gb * 1e9
-
-    def protect(self, privacy: Privacy | None) -> None:
-        """Receive what protects updates, before :meth:`bind`.
-
-        Raises:
-            InputError: This executor cannot give it.
-        """
-        if privacy is not None:
-            raise InputError(
-                f"--privacy {type(privacy).__name__} hides a client's update from everybody else, "
-                f"and {type(self).__name__} trains all clients in the server's own processes; use "
-                "--executor Flower."
-            )
 
     @property
     def remote(self) -> "RemoteFederation | None":

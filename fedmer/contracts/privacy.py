@@ -1,10 +1,109 @@
 """The contract of a protection of what clients send."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedmer.contracts.masked_sum import MaskedSum
+from fedmer.messages import Broadcast, Summary, Update, Weights
+
+
+@dataclass(frozen=True)
+class ClientContext:
+    """One client's part of a round, as a mechanism sees it.
+
+    Args:
+        client: Its id.
+        received: This round's broadcast; its weights are what the client began with.
+        cohort: How many clients were asked to take part.
+        rounds: How many rounds there will be, or None if that is open.
+        seed: For what is drawn, of this round, this client and this mechanism alone. Whoever knows
+            it can take noise away again, so that nodes on machines of their own draw it themselves.
+        tensors: What the mechanism kept on the server before this round.
+        memory: What it keeps on this client between the rounds in which the client takes part;
+            changed in place, empty at first, saved with every checkpoint.
+    """
+
+    client: int
+    received: Broadcast
+    cohort: int = 1
+    rounds: int | None = None
+    seed: int = 0
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ServerContext:
+    """The end of a round on the server, as a mechanism sees it.
+
+    Args:
+        received: What the cohort received.
+        summaries: Those that have a part in the result.
+        weights: Client id -> weight in the mean, sum 1.
+        clients: How many there are in the federation.
+        cohort: How many of them were asked to take part.
+        rounds: How many rounds there will be, or None if that is open.
+        seed: For what is drawn, of this round and this mechanism alone.
+        tensors: What the mechanism keeps on the server between rounds; changed in place, empty at
+            first, saved with every checkpoint, and known to the next cohort.
+    """
+
+    received: Broadcast
+    summaries: Sequence[Summary]
+    weights: Mapping[int, float]
+    clients: int = 1
+    cohort: int = 1
+    rounds: int | None = None
+    seed: int = 0
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+
 
 class Privacy:
-    """What is done so that less of a client can be seen in what it sends.
+    """A mechanism by which less of a client can be seen in what it sends.
 
-    A protection says what it wants as plain attributes, and an executor that can give it does so:
-    one in which a single process trains all clients has nobody to hide an update from, and refuses
-    in :meth:`~fedmer.contracts.executor.Executor.protect`.
+    It has a half that runs on every client before anything leaves it, and a half that runs on the
+    server before the rule's step. Each does nothing by default. The halves of several mechanisms
+    run in the order of their list, on clients and on the server; a masked sum lies between the two.
+    Hyperparameters are arguments of ``__init__``, checked there with
+    :class:`~fedmer.errors.InputError`. Instances keep no state: it lives in ``memory`` and
+    ``tensors`` of the contexts.
+
+    >>> class Rounded(Privacy):
+    ...     def on_client(self, summary, update, context):
+    ...         rounded = {name: value.round(decimals=2) for name, value in update.weights.items()}
+    ...         return summary, Update(update.client, rounded)
     """
+
+    needs_updates: bool = True
+    """Does it protect updates? Then a rule whose clients send none is refused, since it would
+    protect nothing."""
+
+    masked_sum: MaskedSum | None = None
+    """Shall the server see the weighted sum of the updates alone? Then an executor that does not
+    carry masked sums is refused, and a rule that sees each update."""
+
+    def on_client(
+        self, summary: Summary, update: Update | None, context: ClientContext
+    ) -> tuple[Summary, Update | None]:
+        """What leaves a client instead. Client side.
+
+        Args:
+            summary: What the client would send; a mechanism may add tensors under its own name.
+            update: Its weights after training and what the rule attached, or None where it sends
+                none. They may be the network's own: they are replaced, and not changed in place.
+                Names, shapes and types stay.
+            context: The client's part of the round.
+        """
+        return summary, update
+
+    def on_server(self, mean: Weights | None, context: ServerContext) -> Weights | None:
+        """What the rule's step gets instead of the mean. Server side.
+
+        Args:
+            mean: Of the updates of the cohort, or None where clients send none; names, shapes and
+                types stay.
+            context: The end of the round.
+        """
+        return mean

@@ -51,6 +51,7 @@ class Simulation:
             trainer.data,
             trainer.aggregator,
             trainer.training,
+            trainer.privacy,
             ("auto" if gpus else "cpu", str(trainer.fabric.strategy.precision.precision)),
         )
         payload = folder / "clients"
@@ -167,5 +168,6 @@ def resident(payload: Any) -> LocalTrainer:
     import torch
 
     torch.set_num_threads(1)
-    client, data, aggregator, training, device = pickle.loads(ray.get(payload))
-    return LocalTrainer(client, data, aggregator, training, fabric_for(*device))
+    client, data, aggregator, training, privacy, device = pickle.loads(ray.get(payload))
+    fabric = fabric_for(*device)
+    return LocalTrainer(client, data, aggregator, training, fabric, privacy=privacy)

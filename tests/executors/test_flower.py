@@ -112,8 +112,7 @@ def test_a_masked_round_of_virtual_nodes_is_that_of_inline_up_to_its_grid(
 ) -> None:
     """They draw as Inline does: one person's virtual nodes have nobody to hide from."""
     executor = Flower()
-    executor.protect(SecureSum())
-    loop = federation(FedAvg(), CORPUS, CLIENTS, executor=executor)
+    loop = federation(FedAvg(), CORPUS, CLIENTS, executor=executor, privacy=[SecureSum()])
     other = federation(FedAvg(), CORPUS, CLIENTS)
     try:
         report = loop.run_round(0)
@@ -171,17 +170,14 @@ def test_a_protection_that_cannot_be_is_a_sentence(options: dict[str, float], sa
 def test_an_executor_of_one_process_hides_nothing(executor: type[Executor]) -> None:
     said = f"--privacy SecureSum hides .* and {executor.__name__} trains .* use --executor Flower"
     with pytest.raises(InputError, match=said):
-        executor().protect(SecureSum())
-    executor().protect(None)
+        federation(FedAvg(), CORPUS, CLIENTS, executor=executor(), privacy=[SecureSum()])
 
 
 @pytest.mark.parametrize("rule", [FedProto, Local])
 def test_a_rule_that_sends_no_weights_has_nothing_to_sum(rule: type[Aggregator]) -> None:
-    executor = Flower()
-    executor.protect(SecureSum())
     said = f"clients of {rule.__name__} send none; use a rule that exchanges weights"
     with pytest.raises(InputError, match=said):
-        federation(rule(), CORPUS, CLIENTS, executor=executor)
+        federation(rule(), CORPUS, CLIENTS, executor=Flower(), privacy=[SecureSum()])
 
 
 def test_a_federation_needs_the_command_line(tmp_path: Path) -> None:
@@ -238,7 +234,7 @@ def test_a_rehearsal_tells_what_an_honest_client_sends() -> None:
 
 def test_weights_of_classes_are_refused_under_a_masked_sum() -> None:
     executor = Flower()
-    executor.privacy = SecureSum()
+    executor.masked = SecureSum().masked_sum
     here: Any = SimpleNamespace(check_enough=lambda clients: None, aggregator=FedAvg())
     executor._round, executor.trainer, executor.failures = here, here, {}
     with pytest.raises(

@@ -113,9 +113,9 @@ def _fit(
     masked = head["keep"] is True
     if trainer.exchanged:
         policy.check_update(masked)
-    if masked:
+    if masked or trainer.privacy:
         # If the order of batches and dropout could be had again, the sums of two runs with and
-        # without this node would differ by its update.
+        # without this node would differ by its update; and so would noise be taken away again.
         trainer.client.seed = secrets.randbits(63)
     memory = _memory(content, own)
     answer, remembered = client_side.fit(trainer, content, state, memory.before(round))
@@ -135,7 +135,7 @@ def _trainer(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> Loc
         InputError: Its data are of another kind, its network is another, or its owner does not
             want the rule.
     """
-    for kind in ("networks", "aggregators"):
+    for kind in ("networks", "aggregators", "privacy"):
         registry.load(kind)
     head: Any = content["run"]
     settings = settings_in(head)

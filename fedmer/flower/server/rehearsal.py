@@ -28,7 +28,13 @@ class Rehearsal:
         data = {0: ClientData("rehearsal", [made_up(client.network.shape)])}
         counts = data[0].class_counts(client.network.shape.classes)
         self._trainer = LocalTrainer(
-            client, data, trainer.aggregator, LocalTraining(), trainer.fabric, counts
+            client,
+            data,
+            trainer.aggregator,
+            LocalTraining(),
+            trainer.fabric,
+            counts,
+            trainer.privacy,
         )
 
         self._found: dict[Layout, tuple[Layout, Layout | None]] = {}

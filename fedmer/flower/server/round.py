@@ -9,6 +9,7 @@ import torch
 from flwr.app import RecordDict
 
 from fedmer.contracts.executor import Traffic
+from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.errors import InputError
 from fedmer.flower.records import portable
 from fedmer.flower.server.mail import Answer, Mail
@@ -19,7 +20,6 @@ from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import FIT, RefusedError, header, put_broadcast, take_answer
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update, Weights
-from fedmer.plugins.privacy.secure_sum import SecureSum
 from fedmer.weights import FlatWeights
 
 _NAMED = 5
@@ -55,7 +55,7 @@ class FlowerExecutor(Protocol):
     failures: dict[int, str]
     absent: set[int]
     timeout: float
-    privacy: SecureSum | None
+    masked: MaskedSum | None
 
     def least(self, nodes: int) -> int:
         """How many of some nodes have to finish."""
@@ -134,7 +134,7 @@ class FlowerRound:
         letters = {c: (self._nodes[c], self._letter(c)) for c in cohort if c in self._nodes}
         self._asked = b""
         """The digest of what all were asked to learn, for a masked sum."""
-        if executor.privacy is not None and letters:
+        if executor.masked is not None and letters:
             self._asked = digest_of(next(iter(letters.values()))[1])
         group = str(executor.received.round + 1)
         self._mail = Mail(connection.relay, letters, FIT, group, executor.timeout)
@@ -161,7 +161,7 @@ class FlowerRound:
                 "Earlier rounds are kept; go on from the last checkpoint when the nodes are back."
             )
 
-    def masked_mean(self, weights: Mapping[int, float], privacy: SecureSum) -> Weights:
+    def masked_mean(self, weights: Mapping[int, float], masked: MaskedSum) -> Weights:
         """The weighted mean of the updates that nodes have kept, seen as a whole only.
 
         Raises:
@@ -173,8 +173,8 @@ class FlowerRound:
             masked_sum,
             nodes,
             executor.received.round,
-            privacy.threshold,
-            privacy.clip,
+            masked.threshold,
+            masked.clip,
             executor.timeout,
             self._asked,
         )
@@ -188,7 +188,7 @@ class FlowerRound:
             why = "; ".join(executor.failures.values())
             raise InputError(
                 f"Round {executor.received.round + 1}: fewer than privacy.threshold "
-                f"{privacy.threshold:g} of the {len(weights)} nodes stayed to the end of the "
+                f"{masked.threshold:g} of the {len(weights)} nodes stayed to the end of the "
                 f"masked sum, so that it cannot be unmasked ({why}). Earlier rounds are kept; "
                 "go on from the last checkpoint when the nodes are back."
             )
@@ -213,7 +213,7 @@ class FlowerRound:
 
     def _letter(self, client: int) -> RecordDict:
         letter = RecordDict(dict(self._broadcast))
-        keep = self.executor.privacy is not None
+        keep = self.executor.masked is not None
         letter["round"] = header(self.executor.received.round, client, keep)
         self.connection.complete(client, letter)
         return letter
@@ -231,7 +231,7 @@ class FlowerRound:
             summary, update = take_answer(
                 answer.content, client, self._expected, self._update, device, most, steps
             )
-            if (update is None) != (executor.privacy is not None or self._update is None):
+            if (update is None) != (executor.masked is not None or self._update is None):
                 raise RefusedError("its update is missing, or was not asked for")
         except RefusedError as error:
             self._fail(client, f"was refused: {error}")

@@ -10,13 +10,13 @@ from typing import Any
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor, RemoteFederation
-from fedmer.contracts.privacy import Privacy
+from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.metrics import Scores, scores_of
-from fedmer.plugins.privacy.secure_sum import SecureSum
+from fedmer.protection import masked_sum
 from fedmer.running_mean import ClientWeight
 
 
@@ -46,6 +46,7 @@ class Flower(Executor):
     """
 
     trainer: LocalTrainer
+    carries_masked_sums = True
 
     def __init__(
         self,
@@ -71,19 +72,14 @@ class Flower(Executor):
         self.min_nodes = min_nodes
         self.cpus = cpus
         self.gpus = gpus
-        self.privacy: SecureSum | None = None
+        self.masked: MaskedSum | None = None
+        """The sum in which clients' updates cross, or None: each by itself."""
         self.absent: set[int] = set()
         """Clients that had no part in the last round they were asked for."""
         self._run: Any = None
         self._met: RemoteClients | None = None
         self._settings: Mapping[str, Any] = {}
         _need_flower()
-
-    def protect(self, privacy: Privacy | None) -> None:
-        if isinstance(privacy, SecureSum):
-            self.privacy = privacy
-        else:
-            super().protect(privacy)
 
     @property
     def remote(self) -> RemoteFederation | None:
@@ -134,8 +130,7 @@ class Flower(Executor):
     def bind(self, trainer: ClientSide, state: ServerState) -> None:
         assert isinstance(trainer, LocalTrainer)
         super().bind(trainer, state)
-        if self.privacy is not None:
-            _check_summable(trainer)
+        self.masked = masked_sum(trainer.privacy)
         from fedmer.flower.server.rehearsal import Rehearsal
 
         self.rehearsal = Rehearsal(trainer)
@@ -154,7 +149,7 @@ class Flower(Executor):
 
     def join(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
         self._round.check_enough(weights.keys() - self.failures.keys())
-        if self.privacy is None:
+        if self.masked is None:
             return super().join(weights)
         if any(weight.classes is not None for weight in weights.values()):
             raise InputError(
@@ -165,7 +160,7 @@ class Flower(Executor):
         # Nodes scale their updates by them, within a range that the mechanism fixes.
         total = sum(weight.whole for weight in weights.values())
         shares = {client: weight.whole / total for client, weight in weights.items()}
-        mean = self._round.masked_mean(shares, self.privacy)
+        mean = self._round.masked_mean(shares, self.masked)
         self._round.check_enough(weights.keys() - self.failures.keys())
         return mean
 
@@ -190,23 +185,4 @@ def _need_flower() -> None:
     if find_spec("flwr") is None:
         raise InputError(
             "--executor Flower needs Flower, which is not installed; install fedmer[flower]."
-        )
-
-
-def _check_summable(trainer: LocalTrainer) -> None:
-    if not trainer.exchanged:
-        raise InputError(
-            f"--privacy SecureSum sums weights, and clients of {type(trainer.aggregator).__name__} "
-            "send none; use a rule that exchanges weights, such as FedAvg."
-        )
-    if trainer.aggregator.sees_updates:
-        raise InputError(
-            f"--privacy SecureSum hides each update from the server, and "
-            f"{type(trainer.aggregator).__name__} has to see every one; leave one of them out."
-        )
-    odd = [name for name, value in trainer.weights.items() if not value.is_floating_point()]
-    if odd:
-        raise InputError(
-            f"--privacy SecureSum cannot sum '{odd[0]}', which is not a floating-point number; use "
-            "another network."
         )

@@ -115,11 +115,12 @@ class Stacked(Executor):
         for client in clients:
             weights, losses = found[client]
             copy_weights(self.trainer.weights, {**self.trainer.weights, **weights})
-            context = self.trainer.begin(self.received, self.trainer.recall(client))
+            memory = self.trainer.recall(client)
+            context = self.trainer.begin(self.received, memory)
             context.steps = len(losses)
             loss = float(torch.stack(losses).mean())
             try:
-                summary, update, memory = self.trainer.report(client, context, loss)
+                summary, update, memory = self.trainer.report(client, context, loss, memory)
             except NotFiniteError as error:
                 self.leave_out(client, f"was left out: {error}")
                 self._done[client] = None

@@ -1,5 +1,6 @@
 """SecureSum, a server that sees the sum of updates and none of them."""
 
+from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.contracts.privacy import Privacy
 from fedmer.errors import InputError
 
@@ -34,5 +35,4 @@ class SecureSum(Privacy):
             raise InputError(f"privacy.threshold is {threshold}; expected a number in (0.5, 1].")
         if not 0 < clip < float("inf"):
             raise InputError(f"privacy.clip is {clip}; expected a finite number above 0.")
-        self.threshold = threshold
-        self.clip = clip
+        self.masked_sum = MaskedSum(threshold, clip)

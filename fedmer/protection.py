@@ -1,0 +1,214 @@
+"""The mechanisms of a run: whether they can be had, and their halves in their order."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.executor import Executor
+from fedmer.contracts.masked_sum import MaskedSum
+from fedmer.contracts.privacy import ClientContext, Privacy, ServerContext
+from fedmer.errors import InputError
+from fedmer.messages import Broadcast, Summary, Update, Weights
+from fedmer.seeds import derive
+from fedmer.weights import FlatWeights, copy_weights
+
+_PREFIX = "privacy."
+"""How names of tensors begin that a broadcast brings to mechanisms, beside those of the rule."""
+_COHORT = f"{_PREFIX}cohort"
+_ROUNDS = f"{_PREFIX}rounds"
+Memory = list[dict[str, Tensor]]
+"""What each mechanism keeps."""
+
+
+def check(
+    mechanisms: Sequence[Privacy],
+    rule: Aggregator,
+    executor: Executor,
+    exchanged: Mapping[str, Tensor],
+) -> None:
+    """Refuse mechanisms that a rule or an executor makes void, before anything is trained.
+
+    Args:
+        mechanisms: In their order.
+        rule: What is trained.
+        executor: Where.
+        exchanged: The weights that travel.
+
+    Raises:
+        InputError: Something does not go together; the sentence says what.
+    """
+    for mechanism in mechanisms:
+        said, name = f"--privacy {type(mechanism).__name__}", type(rule).__name__
+        if mechanism.masked_sum is not None and not executor.carries_masked_sums:
+            raise InputError(
+                f"{said} hides a client's update from everybody else, and "
+                f"{type(executor).__name__} trains all clients in the server's own processes; use "
+                "--executor Flower."
+            )
+        if mechanism.needs_updates and not exchanged:
+            raise InputError(
+                f"{said} protects weights, and clients of {name} send none; use a rule that "
+                "exchanges weights, such as FedAvg."
+            )
+        if mechanism.masked_sum is None:
+            continue
+        if rule.sees_updates:
+            raise InputError(
+                f"{said} hides each update from the server, and {name} has to see every one; leave "
+                "one of them out."
+            )
+        odd = [name for name, value in exchanged.items() if not value.is_floating_point()]
+        if odd:
+            raise InputError(
+                f"{said} cannot sum '{odd[0]}', which is not a floating-point number; use another "
+                "network."
+            )
+    masked = [type(m).__name__ for m in mechanisms if m.masked_sum is not None]
+    if len(masked) > 1:
+        raise InputError(
+            f"--privacy names {' and '.join(masked)}, which both ask for a masked sum; a round has "
+            "one. Leave one of them out."
+        )
+
+
+def in_order(chosen: Privacy | Sequence[Privacy] | None) -> tuple[Privacy, ...]:
+    """Mechanisms as they were chosen: none, one or several."""
+    if chosen is None:
+        return ()
+    return tuple(chosen) if isinstance(chosen, Sequence) else (chosen,)
+
+
+def masked_sum(mechanisms: Sequence[Privacy]) -> MaskedSum | None:
+    """The masked sum that one of them asks for."""
+    return next((m.masked_sum for m in mechanisms if m.masked_sum is not None), None)
+
+
+def on_client(
+    mechanisms: Sequence[Privacy],
+    summary: Summary,
+    update: Update | None,
+    received: Broadcast,
+    memory: Memory,
+    seed: int,
+) -> tuple[Summary, Update | None, Memory]:
+    """Run the client halves on what a client would send.
+
+    Args:
+        mechanisms: In their order.
+        summary: The client's.
+        update: The client's, or None.
+        received: This round's broadcast.
+        memory: What each mechanism kept on this client; stays as it is.
+        seed: The client's.
+
+    Returns:
+        What it sends, and what each mechanism keeps.
+    """
+    client, round = summary.client, received.round
+    # Where nobody announced a round, a client counts on itself alone.
+    told = received.tensors
+    cohort, rounds = int(told.get(_COHORT, 1)), int(told.get(_ROUNDS, -1))
+    kept: Memory = []
+    for place, mechanism in enumerate(mechanisms):
+        before = memory[place] if place < len(memory) else {}
+        context = ClientContext(
+            client=client,
+            received=received,
+            cohort=cohort,
+            rounds=None if rounds < 0 else rounds,
+            seed=derive(seed, "privacy", place, round, client),
+            tensors=_of(place, told),
+            memory={name: value.clone() for name, value in before.items()},
+        )
+        summary, made = mechanism.on_client(summary, update, context)
+        if update is not None and made is not None and made is not update:
+            # In the order, the types and the places of memory that all others count on.
+            weights = FlatWeights.of(update.weights)
+            copy_weights(weights, made.weights)
+            made = Update(client, weights)
+        update = made
+        kept.append(context.memory)
+    return summary, update, kept if any(kept) else []
+
+
+class ServerProtection:
+    """The server halves of mechanisms, and what these keep between rounds.
+
+    Args:
+        mechanisms: In their order.
+        seed: Where what they draw comes from.
+        clients: How many there are in the federation.
+        rounds: How many there will be, or None if that is open.
+    """
+
+    def __init__(
+        self, mechanisms: Sequence[Privacy], seed: int, clients: int, rounds: int | None
+    ) -> None:
+        self.mechanisms = mechanisms
+        self.seed = seed
+        self.clients = clients
+        self.rounds = rounds
+        self.tensors: Memory = [{} for _ in mechanisms]
+
+    def announce(self, received: Broadcast, cohort: Collection[int]) -> Broadcast:
+        """Add to a broadcast what client halves have to know."""
+        if not self.mechanisms:
+            return received
+        self._cohort = len(cohort)
+        known = {
+            _COHORT: torch.tensor(self._cohort),
+            _ROUNDS: torch.tensor(-1 if self.rounds is None else self.rounds),
+        }
+        for place, tensors in enumerate(self.tensors):
+            known |= {f"{_PREFIX}{place}.{name}": value for name, value in tensors.items()}
+        return replace(received, tensors={**received.tensors, **known})
+
+    def on_server(
+        self,
+        mean: Weights | None,
+        received: Broadcast,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+    ) -> Weights | None:
+        """Run the server halves on the mean; returns what the rule's step gets."""
+        for place, mechanism in enumerate(self.mechanisms):
+            context = ServerContext(
+                received=received,
+                summaries=summaries,
+                weights=weights,
+                clients=self.clients,
+                cohort=self._cohort,
+                rounds=self.rounds,
+                seed=derive(self.seed, "privacy", place, received.round),
+                tensors=self.tensors[place],
+            )
+            mean = mechanism.on_server(mean, context)
+        return mean
+
+    def state_dict(self) -> dict[str, Any]:
+        """What mechanisms keep, for the checkpoint."""
+        return {"privacy": self.tensors} if any(self.tensors) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` gave.
+
+        Raises:
+            InputError: It is of other mechanisms.
+        """
+        saved = state.get("privacy", [])
+        if len(saved) not in (0, len(self.mechanisms)):
+            raise InputError(
+                f"The checkpoint is of {len(saved)} privacy mechanisms, and this run has "
+                f"{len(self.mechanisms)}; go on with the same --privacy."
+            )
+        for own, kept in zip(self.tensors, saved, strict=False):
+            own.update(kept)
+
+
+def _of(place: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    start = f"{_PREFIX}{place}."
+    return {n.removeprefix(start): v for n, v in tensors.items() if n.startswith(start)}
