@@ -1,0 +1,1 @@
+"""A network, a split and a privacy mechanism, each one class."""
