@@ -11,7 +11,6 @@ under a limit of memory and of time; whatever else it does than to succeed or to
 import argparse
 import collections
 import contextlib
-import copy
 import csv
 import io
 import json
@@ -34,37 +33,12 @@ import numpy as np
 import yaml
 
 from fedmer.errors import InputError
+from tests.mangle import ODD, bytes_changed, entries_changed, npz_changed, text_changed
 
 MEMORY = 1_500_000_000
 """Bytes of address space that a reader may take beyond what its imports took."""
 SECONDS = 60
 """That one input may take; a lot, since a machine may be busy."""
-
-ODD: tuple[Any, ...] = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        7,
-        2**31,
-        2**63,
-        2**70,
-        -(2**70),
-        10**400,
-        0.5,
-        -0.0,
-        1e39,
-        1e308,
-    ),
-    *(float("nan"), float("inf"), "", "x", "M", "\x1b[2J", "\ud800", "9" * 5000, b"", b"\x00\xff"),
-    *([], [0], [[]], [1.0, "a", None], {}, {"a": 1}, {1: 2}, (), ("a",), [[0] * 6] * 6),
-    *(np.float32(1), np.int64(-1), np.zeros(0), np.zeros((3, 0)), np.ones(3), np.ones((3, 4))),
-    *(np.full((2, 2), np.nan), np.array(["a"]), np.array([None, "a"], dtype=object), np.array(1)),
-)
-
 
 _MADE: dict[Path, "Sound"] = {}
 
@@ -128,143 +102,14 @@ def quietly(arguments: Sequence[str]) -> int:
         return main(list(arguments))
 
 
-# Changes.
-
-
-def bytes_changed(draw: random.Random, content: bytes, others: Sequence[bytes] = ()) -> bytes:
-    """One change of a file's bytes."""
-    if not content:
-        return bytes(draw.randrange(256) for _ in range(8))
-    raw = bytearray(content)
-    at = draw.randrange(len(raw))
-    end = min(len(raw), at + draw.choice((1, 2, 4, 8, 64, 1024)))
-    what = draw.randrange(8)
-    if what == 0:
-        raw[at] ^= 1 << draw.randrange(8)
-    elif what == 1:
-        raw[at] = draw.randrange(256)
-    elif what == 2:
-        del raw[at:]
-    elif what == 3:
-        del raw[at:end]
-    elif what == 4:
-        raw[at:at] = raw[at:end] * draw.choice((1, 2, 50))
-    elif what == 5:
-        number = draw.choice((0, 1, 2**7, 2**15, 2**31 - 1, 2**32 - 1, 2**63, 2**64 - 1))
-        size = draw.choice((1, 2, 4, 8))
-        raw[at : at + size] = (number % 2 ** (8 * size)).to_bytes(size, "little")
-    elif what == 6 and others:
-        other = draw.choice(others)
-        cut = draw.randrange(len(other) + 1)
-        raw[at:end] = other[cut : cut + draw.choice((8, 64, 4096))]
-    else:
-        raw[at:end] = bytes(draw.randrange(256) for _ in range(end - at))
-    return bytes(raw)
-
-
-def entries_changed(draw: random.Random, content: Any, odd: Sequence[Any] = ODD) -> Any:
-    """A copy in which some entries, at any depth, are odd, doubled or gone."""
-    content = copy.deepcopy(content)
-    for _ in range(draw.choice((1, 1, 1, 2, 5))):
-        holder: Any = [content]
-        key: Any = 0
-        while isinstance(holder[key], dict | list) and holder[key] and draw.random() < 0.8:
-            holder = holder[key]
-            key = draw.choice(list(holder) if isinstance(holder, dict) else range(len(holder)))
-        if holder[key] is content:
-            continue
-        what = draw.randrange(6)
-        if what == 0 and isinstance(holder, dict):
-            del holder[key]
-        elif what == 1 and isinstance(holder, dict):
-            with contextlib.suppress(TypeError):
-                holder[draw.choice(odd)] = holder[key]
-        elif what == 2 and isinstance(holder, list):
-            holder.insert(key, holder[key])
-        else:
-            holder[key] = copy.deepcopy(draw.choice(odd))
-    return content
-
-
-def text_changed(draw: random.Random, text: str) -> str:
-    """A cell, a line or a word of a text is replaced, doubled or left out."""
-    rows = [row.split(",") for row in text.split("\n")]
-    for _ in range(draw.choice((1, 1, 2, 4))):
-        row = draw.choice(rows)
-        place = draw.randrange(len(row))
-        words = (
-            "",
-            "x",
-            "-1",
-            "nan",
-            "inf",
-            "1e999",
-            "9" * 400,
-            '"',
-            "\0",
-            "\r",
-            "1,2",
-            "0x1",
-            "²",
-        )
-        what = draw.randrange(4)
-        if what == 0:
-            row[place] = draw.choice(words)
-        elif what == 1:
-            del row[place]
-            row or row.append("")  # type: ignore[func-returns-value]
-        elif what == 2:
-            rows.insert(draw.randrange(len(rows)), list(row))
-        else:
-            row.insert(place, draw.choice(words))
-    return "\n".join(",".join(row) for row in rows)
-
-
 # Targets: each makes a mangled file and says how it is read.
-
-
-def _npz(draw: random.Random, content: bytes) -> bytes:
-    """Headers, arrays and bytes of an archive of arrays."""
-    if draw.random() < 0.4:
-        return bytes_changed(draw, content)
-    import zipfile
-
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    name = draw.choice(list(members))
-    what = draw.randrange(4)
-    if what == 0:
-        members[name] = bytes_changed(draw, members[name])
-    elif what == 1:
-        own = io.BytesIO()
-        value = draw.choice(ODD)
-        with contextlib.suppress(ValueError, OverflowError):
-            np.save(own, np.array(value), allow_pickle=True)
-        members[name] = own.getvalue()
-    elif what == 2:
-        members[draw.choice(("x.npy", "x", "../x.npy", "present_x.npy", ".npy"))] = members.pop(
-            name
-        )
-    else:
-        shapes = ("(None,)", "(1.5,)", "(10**30,)", "(-1,)", "()", "(0,)", "(2,2,2)", "((1,),)")
-        kinds = ("'|O'", "'<U0'", "'<U9'", "'<f4'", "'>c8'", "[('a','<f4')]", "'V8'", "'m8'", "'?'")
-        text = f"{{'descr': {draw.choice(kinds)}, 'fortran_order': {draw.choice(('True', '2'))}, "
-        text += f"'shape': {draw.choice(shapes)}, }}\n"
-        members[name] = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
-        members[name] += bytes(draw.choice((0, 1, 8, 64)))
-    packed = io.BytesIO()
-    method = draw.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
-    with zipfile.ZipFile(packed, "w", method) as archive:
-        for key, value in members.items():
-            archive.writestr(key, value)
-    return packed.getvalue()
 
 
 def npz(draw: random.Random, sound: Sound, path: Path) -> Callable[[], Any]:
     from fedmer.data.describe import describe
     from fedmer.data.formats import read_corpus
 
-    path.write_bytes(_npz(draw, (sound.folder / "small.npz").read_bytes()))
+    path.write_bytes(npz_changed(draw, (sound.folder / "small.npz").read_bytes()))
     return lambda: describe(read_corpus(path))
 
 
@@ -319,10 +164,10 @@ def _run(draw: random.Random, sound: Sound, path: Path) -> Path:
     shutil.rmtree(folder.parent, ignore_errors=True)
     shutil.copytree(sound.run, folder)
     shutil.copy(sound.folder / "trials.csv", folder.parent)
-    name = draw.choice([own.name for own in sorted(sound.run.iterdir())] + ["../trials.csv"])
+    name = draw.choice([file.name for file in sorted(sound.run.iterdir())] + ["../trials.csv"])
     content = (folder / name).read_bytes()
     if name.endswith(".npz"):
-        content = _npz(draw, content)
+        content = npz_changed(draw, content)
     elif draw.random() < 0.3:
         content = bytes_changed(draw, content)
     elif name.endswith(".csv"):
@@ -364,10 +209,10 @@ def page(draw: random.Random, sound: Sound, path: Path) -> Callable[[], Any]:
 def table(draw: random.Random, sound: Sound, path: Path) -> Callable[[], Any]:
     from fedmer.report.audit import audit_file
 
-    own = io.StringIO()
+    text_file = io.StringIO()
     columns = ["row", "support_a", "accuracy_a", "f1_a", "accuracy", "weighted_f1"]
-    csv.writer(own).writerows([columns, ["x", 10, 50.0, 40.0, 50.0, 40.0]])
-    text = text_changed(draw, own.getvalue()).encode(errors="replace")
+    csv.writer(text_file).writerows([columns, ["x", 10, 50.0, 40.0, 50.0, 40.0]])
+    text = text_changed(draw, text_file.getvalue()).encode(errors="replace")
     path.write_bytes(bytes_changed(draw, text) if draw.random() < 0.3 else text)
     return lambda: audit_file(path)
 
@@ -402,7 +247,7 @@ TARGETS: Mapping[str, tuple[Callable[[random.Random, Sound, Path], Callable[[], 
     "page": (page, 0.005),
     "restored": (restored, 0.005),
 }
-"""Name -> what mangles and reads, and its share of the inputs."""
+"""Name -> what mangles and reads, and its fraction of the inputs."""
 
 
 # A child that reads.
@@ -491,9 +336,9 @@ def main() -> int:
         sound = Sound(Path(place) / "sound")
         reader = Reader(sound, Path(place))
         draw = random.Random(options.seed)
-        shares = [TARGETS[name][1] for name in options.only]
+        fractions = [TARGETS[name][1] for name in options.only]
         for number in range(options.inputs):
-            name, seed = draw.choices(options.only, shares)[0], draw.getrandbits(60)
+            name, seed = draw.choices(options.only, fractions)[0], draw.getrandbits(60)
             answer = reader.ask(name, seed)
             found = answer not in ("read", "refused")
             counts[name, "FOUND" if found else answer] += 1

@@ -20,9 +20,9 @@ QUICK = ("npz", "pickle", "run", "table", "configuration")
 @pytest.fixture(scope="module")
 def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     folder = tmp_path_factory.mktemp("fuzz")
-    own = Reader(Sound(folder / "sound"), folder)
-    yield own
-    own.close()
+    reader = Reader(Sound(folder / "sound"), folder)
+    yield reader
+    reader.close()
 
 
 @given(st.sampled_from(QUICK), st.integers(0, 2**60))

@@ -72,7 +72,7 @@ def npy(numbers: np.ndarray[Any, Any], allow_pickle: bool = False) -> bytes:
 
 
 def with_array(data: bytes, parts: list[Any], key: str = "float32") -> RecordDict:
-    """A message whose payload and layout are whatever a stranger makes them."""
+    """A message whose payload and layout are whatever somebody makes them."""
     array = Array(dtype="float32", shape=(2,), stype="numpy.ndarray", data=data)
     text = ConfigRecord({"parts": json.dumps(parts)})
     return RecordDict({"w": ArrayRecord({key: array}), "w.layout": text})
@@ -155,6 +155,8 @@ def test_what_was_not_expected_is_refused(sent: dict[str, Tensor], said: str) ->
         (with_array(b"", [["a", [2**40, 2**40], "float32"]]), "cannot be read"),
         (with_array(b"", [["a", [2**63], "float32"]]), "cannot be read"),
         (with_array(b"", [["a", [2**62, 4, 0], "float32"]]), "cannot be read"),
+        (with_array(b"", [["a" * 100, [1], "float32"]] * 20_000), "cannot be read"),
+        (with_array(b"", [["a", [1] * 100, "float32"]]), "cannot be read"),
         (RecordDict(), r"missing or cannot be read \(KeyError\)"),
         (RecordDict({"w": ArrayRecord({})}), "missing or cannot be read"),
         (RecordDict({"w.layout": ConfigRecord({"parts": "[]"})}), "its w are missing$"),
@@ -247,7 +249,6 @@ def test_a_broadcast_comes_back(round: int, weights: dict[str, Tensor] | None) -
     ("changes", "said"),
     [
         ({"examples": 0}, "claims 0 labelled turns"),
-        ({"examples": -3}, "claims -3 labelled turns"),
         ({"examples": wire.MOST_EXAMPLES + 1}, "claims 1000000000001 labelled turns"),
         ({"examples": True}, "claims True labelled turns"),
         ({"examples": 3.0}, r"claims 3\.0 labelled turns"),
@@ -258,10 +259,8 @@ def test_a_broadcast_comes_back(round: int, weights: dict[str, Tensor] | None) -
         ({"train_loss": 1}, "claims a mean loss of 1"),
         ({"train_loss": "0.5"}, "claims a mean loss of 0.5"),
         ({"steps": 0}, "claims 0 steps"),
-        ({"steps": -1}, "claims -1 steps"),
         ({"steps": 3.0}, "claims 3.0 steps"),
         ({"steps": 10**15}, "claims 1000000000000000 steps, of at most 1000000000000"),
-        ({"examples": 10**15}, "claims 1000000000000000 labelled turns, of at most 1000000000000"),
     ],
 )
 def test_an_impossible_summary_is_refused(changes: dict[str, Any], said: str) -> None:
@@ -321,14 +320,6 @@ def test_what_a_node_claims_is_within_what_it_described(
         with pytest.raises(RefusedError) as refused:
             take_answer(content, 0, most=turns, most_steps=epochs * turns)
         assert len(str(refused.value)) < 400
-
-
-def test_a_long_account_or_one_of_many_axes_is_refused() -> None:
-    many = [["a" * 100, [1], "float32"]] * 20_000
-    deep = [["a", [1] * 100, "float32"]]
-    for parts in (many, deep):
-        with pytest.raises(RefusedError, match="missing or cannot be read"):
-            take(with_array(npy(np.ones(1, np.float32)), parts), "w")
 
 
 def test_a_summary_that_is_missing_is_refused() -> None:

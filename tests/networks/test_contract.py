@@ -113,21 +113,6 @@ def test_a_dialogue_is_read_alike_alone_and_in_any_batch(
 
 @every_network
 @few
-@given(corpus=corpora(max_dialogues=5), data=st.data())
-def test_the_order_of_dialogues_is_immaterial(
-    path: str, corpus: ConversationCorpus, data: st.DataObject
-) -> None:
-    network = build(path, corpus.shape)
-    excerpts = excerpts_of(corpus)
-    order = data.draw(st.permutations(range(len(excerpts))))
-    straight = read(network, collate(excerpts))
-    shuffled = read(network, collate([excerpts[i] for i in order]))
-    for name, value in straight.items():
-        torch.testing.assert_close(shuffled[name], value[list(order)], atol=1e-5, rtol=0, msg=name)
-
-
-@every_network
-@few
 @given(corpus=corpora(), seed=st.integers(0, 1000))
 def test_labels_are_not_looked_at(path: str, corpus: ConversationCorpus, seed: int) -> None:
     network = build(path, corpus.shape)
@@ -399,18 +384,16 @@ def with_gaps(batch: Batch, data: st.DataObject) -> Batch:
 
 def unpadded(batch: Batch) -> list[Excerpt]:
     """The excerpts that a batch was made of."""
-    result = []
-    for row, size in enumerate(batch.context.sum(dim=1).tolist()):
-        result.append(
-            Excerpt(
-                dialogue=str(row),
-                turns=torch.arange(size),
-                features={name: rows[row, :size] for name, rows in batch.features.items()},
-                present={name: there[row, :size] for name, there in batch.present.items()},
-                labels=batch.labels[row, :size],
-                labelled=batch.labelled[row, :size],
-                roles=batch.roles[row, :size],
-                positions=batch.positions[row, :size],
-            )
+    return [
+        Excerpt(
+            dialogue=str(row),
+            turns=torch.arange(size),
+            features={name: rows[row, :size] for name, rows in batch.features.items()},
+            present={name: there[row, :size] for name, there in batch.present.items()},
+            labels=batch.labels[row, :size],
+            labelled=batch.labelled[row, :size],
+            roles=batch.roles[row, :size],
+            positions=batch.positions[row, :size],
         )
-    return result
+        for row, size in enumerate(batch.context.sum(dim=1).tolist())
+    ]

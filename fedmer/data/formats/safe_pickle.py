@@ -7,7 +7,8 @@ things only, and measures every claim against the file before anything is made.
 
 import codecs
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,16 +59,15 @@ def load(path: str | Path, max_gb: float = MAX_GB) -> Any:
         ) from None
 
 
+@dataclass(frozen=True)
 class _Named:
     """What stands for a class or a function of another program."""
 
-    def __init__(self, name: str, make: Callable[..., Any] | None) -> None:
-        self.name = name
-        self.make = make
+    make: Callable[..., Any] | None
 
 
 class _Machine:
-    """Runs one pickle. Its instructions are the methods whose names begin with ``do_``.
+    """Runs one pickle.
 
     Args:
         file: Open at its start.
@@ -90,247 +90,143 @@ class _Machine:
 
     def run(self) -> Any:
         """What the pickle holds."""
-        steps = {code: getattr(self, f"do_{name}") for code, name in _INSTRUCTIONS.items()}
         count = 0
         while True:
-            code = self._read(1)
-            if code == b".":
+            code = self.read(1)
+            if code in _VALUES:
+                self._stack.append(_VALUES[code](self))
+            elif code in _CHANGES:
+                _CHANGES[code](self)
+            elif code == b".":
                 return self._stack.pop()
-            if code not in steps:
+            else:
                 raise ValueError(f"there is no instruction {code!r}")
-            steps[code]()
             count += 1
             if count % _PATIENCE == 0:
                 self._budget.take(_PATIENCE * _STEP)
 
-    # Reading.
+    # Reading what stands behind an instruction.
 
-    def _read(self, size: int) -> bytes:
+    def read(self, size: int) -> bytes:
         if not 0 <= size <= self._left:
             raise EOFError(f"{size} bytes are announced where {self._left} are left")
         self._left -= size
         return self._file.read(size)
 
-    def _number(self, form: str) -> Any:
-        return struct.unpack(form, self._read(struct.calcsize(form)))[0]
+    def number(self, form: str) -> Any:
+        return struct.unpack(form, self.read(struct.calcsize(form)))[0]
 
-    def _line(self) -> bytes:
+    def counted(self, form: str) -> bytes:
+        """As many bytes as the number before them says."""
+        return self.read(self.number(form))
+
+    def line(self) -> bytes:
         line = self._file.readline(self._left)
         self._left -= len(line)
         if not line.endswith(b"\n"):
             raise EOFError("a line without an end")
         return line[:-1]
 
-    def _since_mark(self) -> list[Any]:
+    def boolean_or_number(self) -> int:
+        line = self.line()
+        return line == b"01" if line in (b"00", b"01") else int(line)
+
+    def quoted(self) -> str:
+        line = self.line().strip()
+        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
+            raise ValueError("a string without quotes")
+        return codecs.escape_decode(line[1:-1])[0].decode("latin1")
+
+    # The stack and the memo.
+
+    def since_mark(self) -> list[Any]:
         start = self._marks.pop()
         items = self._stack[start:]
         del self._stack[start:]
         return items
 
-    def _top(self, kind: type) -> Any:
+    def last(self, count: int) -> tuple[Any, ...]:
+        items = tuple(self._stack[-count:])
+        if len(items) < count:
+            raise IndexError("an empty stack")
+        del self._stack[-count:]
+        return items
+
+    def top(self, kind: type) -> Any:
         """What the next items go into."""
         top = self._stack[-1]
         if type(top) is not kind:
             raise TypeError(f"a {kind.__name__} expected, not a {type(top).__name__}")
         return top
 
-    # The shape of the program.
+    def again(self) -> Any:
+        return self._stack[-1]
 
-    def do_protocol(self) -> None:
-        if self._number("<B") > 5:
-            raise ValueError("a protocol beyond 5")
+    def recalled(self, place: int) -> Any:
+        return self._memo[place]
 
-    def do_frame(self) -> None:
-        if self._number("<Q") > self._left:
-            raise EOFError("a frame beyond the end")
+    def remember(self, place: int) -> None:
+        self._memo[place] = self._stack[-1]
 
-    def do_mark(self) -> None:
+    def memoize(self) -> None:
+        self.remember(len(self._memo))
+
+    def mark(self) -> None:
         self._marks.append(len(self._stack))
 
-    def do_pop(self) -> None:
+    def pop(self) -> None:
         if self._marks and self._marks[-1] == len(self._stack):
             self._marks.pop()
         else:
             self._stack.pop()
 
-    def do_pop_mark(self) -> None:
-        self._since_mark()
+    def check_protocol(self) -> None:
+        if self.number("<B") > 5:
+            raise ValueError("a protocol beyond 5")
 
-    def do_dup(self) -> None:
-        self._stack.append(self._stack[-1])
-
-    def do_put(self) -> None:
-        self._remember(int(self._line()))
-
-    def do_binput(self) -> None:
-        self._remember(self._number("<B"))
-
-    def do_long_binput(self) -> None:
-        self._remember(self._number("<I"))
-
-    def do_memoize(self) -> None:
-        self._remember(len(self._memo))
-
-    def _remember(self, place: int) -> None:
-        self._memo[place] = self._stack[-1]
-
-    def do_get(self) -> None:
-        self._stack.append(self._memo[int(self._line())])
-
-    def do_binget(self) -> None:
-        self._stack.append(self._memo[self._number("<B")])
-
-    def do_long_binget(self) -> None:
-        self._stack.append(self._memo[self._number("<I")])
-
-    # Numbers and text.
-
-    def do_none(self) -> None:
-        self._stack.append(None)
-
-    def do_true(self) -> None:
-        self._stack.append(True)
-
-    def do_false(self) -> None:
-        self._stack.append(False)
-
-    def do_int(self) -> None:
-        line = self._line()
-        self._stack.append(line == b"01" if line in (b"00", b"01") else int(line))
-
-    def do_binint(self) -> None:
-        self._stack.append(self._number("<i"))
-
-    def do_binint1(self) -> None:
-        self._stack.append(self._number("<B"))
-
-    def do_binint2(self) -> None:
-        self._stack.append(self._number("<H"))
-
-    def do_long(self) -> None:
-        self._stack.append(int(self._line().rstrip(b"L")))
-
-    def do_long1(self) -> None:
-        self._stack.append(int.from_bytes(self._read(self._number("<B")), "little", signed=True))
-
-    def do_long4(self) -> None:
-        self._stack.append(int.from_bytes(self._read(self._number("<i")), "little", signed=True))
-
-    def do_float(self) -> None:
-        self._stack.append(float(self._line()))
-
-    def do_binfloat(self) -> None:
-        self._stack.append(self._number(">d"))
-
-    def do_string(self) -> None:
-        line = self._line().strip()
-        if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
-            raise ValueError("a string without quotes")
-        self._stack.append(codecs.escape_decode(line[1:-1])[0].decode("latin1"))
-
-    def do_binstring(self) -> None:
-        self._stack.append(self._read(self._number("<i")).decode("latin1"))
-
-    def do_short_binstring(self) -> None:
-        self._stack.append(self._read(self._number("<B")).decode("latin1"))
-
-    def do_unicode(self) -> None:
-        self._stack.append(self._line().decode("raw-unicode-escape"))
-
-    def do_binunicode(self) -> None:
-        self._stack.append(self._read(self._number("<I")).decode())
-
-    def do_short_binunicode(self) -> None:
-        self._stack.append(self._read(self._number("<B")).decode())
-
-    def do_binunicode8(self) -> None:
-        self._stack.append(self._read(self._number("<Q")).decode())
-
-    def do_binbytes(self) -> None:
-        self._stack.append(self._read(self._number("<I")))
-
-    def do_short_binbytes(self) -> None:
-        self._stack.append(self._read(self._number("<B")))
-
-    def do_binbytes8(self) -> None:
-        self._stack.append(self._read(self._number("<Q")))
+    def check_frame(self) -> None:
+        if self.number("<Q") > self._left:
+            raise EOFError("a frame beyond the end")
 
     # Containers.
 
-    def do_empty_tuple(self) -> None:
-        self._stack.append(())
-
-    def do_tuple(self) -> None:
-        self._stack.append(tuple(self._since_mark()))
-
-    def do_tuple1(self) -> None:
-        self._stack[-1:] = [(self._stack[-1],)]
-
-    def do_tuple2(self) -> None:
-        self._stack[-2:] = [(self._stack[-2], self._stack[-1])]
-
-    def do_tuple3(self) -> None:
-        self._stack[-3:] = [(self._stack[-3], self._stack[-2], self._stack[-1])]
-
-    def do_empty_list(self) -> None:
-        self._stack.append([])
-
-    def do_list(self) -> None:
-        self._stack.append(self._since_mark())
-
-    def do_append(self) -> None:
-        item = self._stack.pop()
-        self._top(list).append(item)
-
-    def do_appends(self) -> None:
-        items = self._since_mark()
-        self._top(list).extend(items)
-
-    def do_empty_dict(self) -> None:
+    def hashed(self, kind: Callable[[], Any]) -> Any:
+        """An empty set or dictionary."""
         self._budget.take(_SET)
-        self._stack.append({})
+        return kind()
 
-    def do_dict(self) -> None:
-        items = self._since_mark()
-        self.do_empty_dict()
-        self._fill(items)
+    def append(self) -> None:
+        item = self._stack.pop()
+        self.top(list).append(item)
 
-    def do_setitem(self) -> None:
-        value, name = self._stack.pop(), self._stack.pop()
-        self._fill([name, value])
+    def extend(self) -> None:
+        items = self.since_mark()
+        self.top(list).extend(items)
 
-    def do_setitems(self) -> None:
-        self._fill(self._since_mark())
+    def dictionary(self) -> dict[Any, Any]:
+        return self.filled(self.hashed(dict), self.since_mark())
 
-    def _fill(self, items: Any) -> None:
-        content = self._top(dict)
+    def fill(self, items: Any) -> None:
+        self.filled(self.top(dict), items)
+
+    def filled(self, content: dict[Any, Any], items: Any) -> dict[Any, Any]:
         for name, value in zip(items[::2], items[1::2], strict=True):
             content[key(name)] = value
+        return content
 
-    def do_empty_set(self) -> None:
+    def add_items(self) -> None:
+        items = self.since_mark()
+        self.top(set).update(map(key, items))
+
+    def frozen_set(self) -> frozenset[Any]:
         self._budget.take(_SET)
-        self._stack.append(set())
-
-    def do_additems(self) -> None:
-        items = self._since_mark()
-        self._top(set).update(map(key, items))
-
-    def do_frozenset(self) -> None:
-        self._budget.take(_SET)
-        self._stack.append(frozenset(map(key, self._since_mark())))
+        return frozenset(map(key, self.since_mark()))
 
     # Names of other programs.
 
-    def do_name(self) -> None:
-        self._name(self._line().decode(), self._line().decode())
-
-    def do_stack_name(self) -> None:
-        name, module = self._stack.pop(), self._stack.pop()
+    def named(self, module: Any, name: Any) -> _Named:
         if type(name) is not str or type(module) is not str:
             raise TypeError("a name that is no text")
-        self._name(module, name)
-
-    def _name(self, module: str, name: str) -> None:
         # Python 2 and NumPy 2 know some modules under other names.
         home = module.replace("__builtin__", "builtins").replace("numpy._core", "numpy.core")
         if (home, name) not in self._names:
@@ -340,99 +236,96 @@ class _Machine:
                 "of it was run. Do not open it with anything else unless you trust where it came "
                 "from."
             )
-        self._stack.append(_Named(f"{home}.{name}", self._names[home, name]))
+        return _Named(self._names[home, name])
 
-    def do_reduce(self) -> None:
-        given, named = self._stack.pop(), self._stack.pop()
+    def named_in_lines(self) -> _Named:
+        return self.named(self.line().decode(), self.line().decode())
+
+    def called(self, named: Any, given: Any) -> Any:
         if type(named) is not _Named or named.make is None or type(given) is not tuple:
             raise TypeError("it calls what cannot be called")
         self._budget.take(_SET)
-        self._stack.append(named.make(*given))
+        return named.make(*given)
 
-    def do_inst(self) -> None:
-        self.do_name()
-        named, given = self._stack.pop(), tuple(self._since_mark())
-        self._stack += [named, given]
-        self.do_reduce()
+    def called_since_mark(self) -> Any:
+        named, *given = self.since_mark()
+        return self.called(named, tuple(given))
 
-    def do_obj(self) -> None:
-        named, *given = self._since_mark()
-        self._stack += [named, tuple(given)]
-        self.do_reduce()
-
-    def do_build(self) -> None:
+    def build(self) -> None:
         state, built = self._stack.pop(), self._stack[-1]
         if type(built) not in (Element, Array) or type(state) is not tuple:
             raise TypeError(f"a state for a {type(built).__name__}")
         built.build(state, self._copies)
 
-    def do_outside(self) -> None:
+    def refuse_outside(self) -> None:
         raise InputError(f"{self._path} refers to data outside itself; it cannot be read.")
 
 
-_INSTRUCTIONS = {
-    b"\x80": "protocol",
-    b"\x95": "frame",
-    b"(": "mark",
-    b"0": "pop",
-    b"1": "pop_mark",
-    b"2": "dup",
-    b"p": "put",
-    b"q": "binput",
-    b"r": "long_binput",
-    b"\x94": "memoize",
-    b"g": "get",
-    b"h": "binget",
-    b"j": "long_binget",
-    b"N": "none",
-    b"\x88": "true",
-    b"\x89": "false",
-    b"I": "int",
-    b"J": "binint",
-    b"K": "binint1",
-    b"M": "binint2",
-    b"L": "long",
-    b"\x8a": "long1",
-    b"\x8b": "long4",
-    b"F": "float",
-    b"G": "binfloat",
-    b"S": "string",
-    b"T": "binstring",
-    b"U": "short_binstring",
-    b"V": "unicode",
-    b"X": "binunicode",
-    b"\x8c": "short_binunicode",
-    b"\x8d": "binunicode8",
-    b"B": "binbytes",
-    b"C": "short_binbytes",
-    b"\x8e": "binbytes8",
-    b"\x96": "binbytes8",
-    b")": "empty_tuple",
-    b"t": "tuple",
-    b"\x85": "tuple1",
-    b"\x86": "tuple2",
-    b"\x87": "tuple3",
-    b"]": "empty_list",
-    b"l": "list",
-    b"a": "append",
-    b"e": "appends",
-    b"}": "empty_dict",
-    b"d": "dict",
-    b"s": "setitem",
-    b"u": "setitems",
-    b"\x8f": "empty_set",
-    b"\x90": "additems",
-    b"\x91": "frozenset",
-    b"c": "name",
-    b"\x93": "stack_name",
-    b"R": "reduce",
-    b"\x81": "reduce",
-    b"i": "inst",
-    b"o": "obj",
-    b"b": "build",
-    b"P": "outside",
-    b"Q": "outside",
-    b"\x97": "outside",
-    b"\x98": "outside",
+_VALUES: Mapping[bytes, Callable[[_Machine], Any]] = {
+    b"N": lambda m: None,
+    b"\x88": lambda m: True,
+    b"\x89": lambda m: False,
+    b"I": _Machine.boolean_or_number,
+    b"J": lambda m: m.number("<i"),
+    b"K": lambda m: m.number("<B"),
+    b"M": lambda m: m.number("<H"),
+    b"L": lambda m: int(m.line().rstrip(b"L")),
+    b"\x8a": lambda m: int.from_bytes(m.counted("<B"), "little", signed=True),
+    b"\x8b": lambda m: int.from_bytes(m.counted("<i"), "little", signed=True),
+    b"F": lambda m: float(m.line()),
+    b"G": lambda m: m.number(">d"),
+    b"S": _Machine.quoted,
+    b"T": lambda m: m.counted("<i").decode("latin1"),
+    b"U": lambda m: m.counted("<B").decode("latin1"),
+    b"V": lambda m: m.line().decode("raw-unicode-escape"),
+    b"X": lambda m: m.counted("<I").decode(),
+    b"\x8c": lambda m: m.counted("<B").decode(),
+    b"\x8d": lambda m: m.counted("<Q").decode(),
+    b"B": lambda m: m.counted("<I"),
+    b"C": lambda m: m.counted("<B"),
+    b"\x8e": lambda m: m.counted("<Q"),
+    b"\x96": lambda m: m.counted("<Q"),
+    b"2": _Machine.again,
+    b"g": lambda m: m.recalled(int(m.line())),
+    b"h": lambda m: m.recalled(m.number("<B")),
+    b"j": lambda m: m.recalled(m.number("<I")),
+    b")": lambda m: (),
+    b"t": lambda m: tuple(m.since_mark()),
+    b"\x85": lambda m: m.last(1),
+    b"\x86": lambda m: m.last(2),
+    b"\x87": lambda m: m.last(3),
+    b"]": lambda m: [],
+    b"l": _Machine.since_mark,
+    b"}": lambda m: m.hashed(dict),
+    b"d": _Machine.dictionary,
+    b"\x8f": lambda m: m.hashed(set),
+    b"\x91": _Machine.frozen_set,
+    b"c": _Machine.named_in_lines,
+    b"\x93": lambda m: m.named(*m.last(2)),
+    b"R": lambda m: m.called(*m.last(2)),
+    b"\x81": lambda m: m.called(*m.last(2)),
+    b"i": lambda m: m.called(m.named_in_lines(), tuple(m.since_mark())),
+    b"o": _Machine.called_since_mark,
 }
-"""The instructions of protocols 0 to 5, without those that refer to a registry of extensions."""
+"""Instructions of protocols 0 to 5 that put a value on the stack, without those that refer to a
+registry of extensions."""
+
+_CHANGES: Mapping[bytes, Callable[[_Machine], None]] = {
+    b"\x80": _Machine.check_protocol,
+    b"\x95": _Machine.check_frame,
+    b"(": _Machine.mark,
+    b"0": _Machine.pop,
+    b"1": lambda m: m.since_mark().clear(),
+    b"p": lambda m: m.remember(int(m.line())),
+    b"q": lambda m: m.remember(m.number("<B")),
+    b"r": lambda m: m.remember(m.number("<I")),
+    b"\x94": _Machine.memoize,
+    b"a": _Machine.append,
+    b"e": _Machine.extend,
+    b"s": lambda m: m.fill(m.last(2)),
+    b"u": lambda m: m.fill(m.since_mark()),
+    b"\x90": _Machine.add_items,
+    b"b": _Machine.build,
+    **dict.fromkeys((b"P", b"Q", b"\x97", b"\x98"), _Machine.refuse_outside),
+}
+"""Those that change what is on the stack, or are checked."""
