@@ -100,6 +100,11 @@ class EmotionClient(pl.LightningModule):
         """The global network of the round's start, where the loss asks for it."""
         self.metrics = EmotionMetrics(network.shape.classes)
 
+    @property
+    def class_weights(self) -> Tensor | None:
+        """``(C,)``, what the loss weighs each emotion by; None for all alike."""
+        return self.class_terms.weights
+
     def forward(self, batch: Batch) -> NetworkOutput:
         output: NetworkOutput = self.network(batch)
         return output

@@ -170,6 +170,8 @@ class FederatedModule(pl.LightningModule):
         if self.trainer.is_last_batch:
             optimizer: Any = self.optimizers()
             self.report = self.loop.finish(optimizer.step)
+            if self.aggregator.finished(self.loop.state):
+                self.trainer.should_stop = True
             rate = self.loop.trainer.schedule.rate(self.report.round)
             self._log_round({"train_loss": self.report.train_loss, "lr": rate})
 

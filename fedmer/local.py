@@ -168,6 +168,9 @@ class LocalTrainer:
         """
         self.prepare(received, memory)
         context = self.begin(received, memory)
+        if not self.aggregator.trains:
+            self.client.class_terms = self.class_terms[client]
+            return self.report(client, context, 0.0, memory)
         loss, optimizer = self._train(client, context, memory.optimizer)
         return self.report(client, context, loss, memory, optimizer)
 
@@ -208,13 +211,12 @@ class LocalTrainer:
             tensors=self._summarize(client, context),
         )
         _check_finite("summary", summary.tensors)
-        attached = self.aggregator.attach(context) if self.exchanged else {}
+        attached = self._attach(client, context) if self.exchanged else {}
         _check_finite("attached tensors", attached)
         personal = {name: self.weights[name].clone() for name in self.personal}
-        update = None
-        if self.exchanged:
-            sent = self.sent(self.weights)
-            update = Update(client, FlatWeights.of({**sent, **attached}) if attached else sent)
+        sent = self.sent(self.weights) if self.aggregator.trains else FlatWeights.of({})
+        weights = FlatWeights.of({**sent, **attached}) if attached else sent
+        update = Update(client, weights) if weights else None
         kept = before.privacy
         if self.privacy:
             summary, update, kept = on_client(
@@ -345,6 +347,11 @@ class LocalTrainer:
     def _summarize(self, client: int, context: ClientRound) -> Mapping[str, Tensor]:
         with self.fabric.autocast():
             return self.aggregator.summarize(context, self._seen(client))
+
+    @torch.no_grad()
+    def _attach(self, client: int, context: ClientRound) -> Mapping[str, Tensor]:
+        with self.fabric.autocast():
+            return self.aggregator.attach(context, self._seen(client))
 
     def _seen(self, client: int) -> Iterator[Batch]:
         """A client's dialogues for a network that does not learn; for a rule that never asks, no

@@ -1,17 +1,19 @@
 """Small federations that tests train for real."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
+from fedmer.contracts.network import Network
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.privacy import Privacy
 from fedmer.contracts.selector import Selector
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.standardise import Standardise
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.datamodule import FederatedDataModule
 from fedmer.local import LocalTrainer, LocalTraining
@@ -30,9 +32,13 @@ def small_corpus(seed: int = 0) -> ConversationCorpus:
 
 
 def clients_of(
-    corpus: ConversationCorpus, partitioner: Partitioner, holdout: float = 0.0
+    corpus: ConversationCorpus,
+    partitioner: Partitioner,
+    holdout: float = 0.0,
+    seed: int = 0,
+    standardise: Standardise = "federated",
 ) -> list[ClientData]:
-    data = FederatedDataModule(partitioner, holdout=holdout)
+    data = FederatedDataModule(partitioner, standardise=standardise, holdout=holdout, seed=seed)
     data._corpus = corpus
     data.setup("fit")
     return data.clients
@@ -54,12 +60,13 @@ def federation(
     loss: SelfDistillation | None = None,
     executor: Executor | None = None,
     privacy: Sequence[Privacy] = (),
+    network_of: Callable[[ConversationCorpus, int], Network] = network_for,
 ) -> FederatedLoop:
     """A loop over a tiny SDT with dropout; everything is a function of the seed."""
     corpus = corpus or small_corpus()
     clients = clients or clients_of(corpus, VirtualSpeaker(8))
-    network = network_for(corpus, seed)
-    working = EmotionClient(network_for(corpus, seed), loss or SelfDistillation(), seed=seed)
+    network = network_of(corpus, seed)
+    working = EmotionClient(network_of(corpus, seed), loss or SelfDistillation(), seed=seed)
     trainer = LocalTrainer(
         working, clients, aggregator, training or LocalTraining(), privacy=privacy
     )

@@ -54,7 +54,7 @@ class Without:
 class Attaching(FedAvg):
     """A rule whose client half sends too much."""
 
-    def attach(self, context: ClientRound) -> Weights:
+    def attach(self, context: ClientRound, batches: Any) -> Weights:
         return {"more/": torch.tensor([torch.nan if spoilt(context) else 1.0])}
 
     def step(self, state: Any, summaries: Any, weights: Any, mean: Any) -> None:

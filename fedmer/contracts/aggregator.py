@@ -47,10 +47,14 @@ class Client(Protocol):
 
     Attributes:
         network: Its weights are the client's current ones.
+        class_weights: ``(C,)``, what the loss weighs each emotion by; None for all alike.
     """
 
     @property
     def network(self) -> Network: ...
+
+    @property
+    def class_weights(self) -> Tensor | None: ...
 
     def __call__(self, batch: Batch) -> NetworkOutput:
         """What the network says of a batch."""
@@ -97,6 +101,14 @@ class Aggregator:
     """Does the server have to see every update, and not only their mean? Then :meth:`combine` joins
     them, and a mechanism that hides them is refused."""
 
+    trains: bool = True
+    """Do clients train before they answer? If not, they make no step, and what they send is what
+    :meth:`attach` gives: their weights are those that they received."""
+
+    def finished(self, state: ServerState) -> bool:
+        """Is there nothing left to learn? Then the run ends after this round. Server side."""
+        return False
+
     def exchanges(self, name: str) -> bool:
         """Does a parameter or buffer of this name travel? By default all do.
 
@@ -135,11 +147,15 @@ class Aggregator:
         """
         return {}
 
-    def attach(self, context: ClientRound) -> Weights:
+    def attach(self, context: ClientRound, batches: Iterable[Batch]) -> Weights:
         """Large tensors to send up beside the weights, if any travel. Client side.
 
         They are averaged like the weights and by the same weights; :meth:`step` finds their mean
-        in ``mean``, under names that no parameter has.
+        in ``mean``, under names that no parameter has. In double precision they stay so.
+
+        Args:
+            context: The client is in evaluation mode, without gradients.
+            batches: All that the client trained on.
         """
         return {}
 

@@ -57,6 +57,15 @@ class Network(nn.Module, ABC):
         names = (name for name, _ in self.named_parameters())
         return {name: 0 for name in names if "head" in name.split(".")}
 
+    @property
+    def linear_head(self) -> nn.Linear | None:
+        """The layer that makes the logits of the ``fused`` embeddings, where one linear layer does.
+
+        By default the one module called ``head``.
+        """
+        heads = [m for name, m in self.named_modules() if name.split(".")[-1] == "head"]
+        return heads[0] if len(heads) == 1 and isinstance(heads[0], nn.Linear) else None
+
     @abstractmethod
     def forward(self, batch: Batch) -> NetworkOutput:
         """Predict every turn of a batch."""

@@ -209,7 +209,7 @@ def take_answer(
         update_layout: What its update has to be.
         device: The receiver's.
         most: Labelled turns that it can have learnt from, by its own description.
-        most_steps: Optimizer steps that it can have made with them.
+        most_steps: Optimizer steps that it can have made with them; 0 if it has to make none.
 
     Raises:
         RefusedError: As :func:`take`, or its numbers are impossible.
@@ -223,7 +223,7 @@ def take_answer(
         raise RefusedError(f"it claims {_short(examples)} labelled turns, of at most {most}")
     if type(loss) is not float or not abs(loss) <= _LARGEST_LOSS:
         raise RefusedError(f"it claims a mean loss of {_short(loss)}")
-    if type(steps) is not int or not 0 < steps <= most_steps:
+    if type(steps) is not int or not min(1, most_steps) <= steps <= most_steps:
         raise RefusedError(f"it claims {_short(steps)} steps, of at most {most_steps}")
     tensors = take(content, "summary.tensors", summary_layout, device)
     _check_counts(tensors, most)

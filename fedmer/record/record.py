@@ -79,7 +79,10 @@ class RunRecord(pl.Callback):
         self._begun = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if any(_has_stopped(callback, trainer.current_epoch) for callback in _callbacks(trainer)):
+        assert isinstance(pl_module, FederatedModule)
+        finished = pl_module.aggregator.finished(pl_module.loop.state)
+        done = trainer.current_epoch
+        if finished or any(_has_stopped(callback, done) for callback in _callbacks(trainer)):
             # It was killed after that; one more round would make it another run.
             trainer.should_stop = True
 

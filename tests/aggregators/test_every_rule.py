@@ -105,6 +105,9 @@ def assert_counted(loop: FederatedLoop, report: RoundReport) -> None:
         assert report.bytes_down == 0
         return
     assert report.bytes_down > 0
+    if loop.aggregator.finished(loop.state):
+        assert report.bytes_up == 8 * 3 * len(report.summaries)
+        return
     assert report.bytes_up > 8 * 3 * len(report.summaries)
     if loop.trainer.exchanged:
         size = sum(v.numel() * v.element_size() for v in weights_of(loop).values())
@@ -161,6 +164,8 @@ def test_identical_clients_weigh_the_same_and_are_as_one(path: str) -> None:
         one.run_round(number)
         report = many.run_round(number)
         assert list(report.weights.values()) == pytest.approx([1 / 3] * 3)
+        if not one.aggregator.trains:
+            continue  # a sum over three copies of a turn is that of three turns
         pairs = [(weights_of(many), weights_of(one)), (many.state.tensors, one.state.tensors)]
         for ours, theirs in pairs:
             assert ours.keys() == theirs.keys()

@@ -49,7 +49,7 @@ def test_two_rounds_worked_out_by_hand() -> None:
         state.round = number
         own = ClientRound(here, rule.broadcast(state), memories[i])
         seen[i] = [float(g.unique()) for g in train(rule, own, gradients)]
-        attached = rule.attach(own)
+        attached = rule.attach(own, [])
         assert not attached.keys() & here.network.state_dict().keys()
         return Summary(i, state.sizes[i]), {**here.network.state_dict(), **attached}
 

@@ -147,6 +147,11 @@ class FlowerRound:
                 self._take(sender, answer)
         return self.summaries.get(client)
 
+    @property
+    def sends_updates(self) -> bool:
+        """Does the rule ask for any this round?"""
+        return self._update is not None
+
     def check_enough(self, clients: Collection[int]) -> None:
         """See that enough clients have a part in the result.
 
@@ -251,6 +256,8 @@ class FlowerRound:
         trainer = self.executor.trainer
         own = trainer.data[client]
         turns = own.examples or max(1, sum(other.examples for other in trainer.data.values()))
+        if not trainer.aggregator.trains:
+            return turns, 0
         # Every dialogue has a labelled turn, unless a split gave it to another client.
         return turns, trainer.training.epochs * max(turns, len(own.train))
 

@@ -1,10 +1,11 @@
 """SCAFFOLD, averaging with control variates."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from fedmer.contracts.aggregator import ClientRound, ServerState
+from fedmer.data.batch import Batch
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
@@ -59,7 +60,7 @@ class SCAFFOLD(FedAvg):
                 if _CONTROL + name in controls:
                     gradient.add_(controls[_CONTROL + name].to(gradient.device), alpha=sign)
 
-    def attach(self, context: ClientRound) -> Weights:
+    def attach(self, context: ClientRound, batches: Iterable[Batch]) -> Weights:
         changes = {}
         for name, _ in context.client.network.named_parameters():
             new = context.memory.pop(_SUM + name) / context.steps

@@ -95,7 +95,8 @@ class Worker:
         except (EOFError, OSError):
             self.process.join(_PATIENCE)
             return None
-        weights = {**self._up, **attached} if sent and attached else self._up if sent else None
+        trained: Weights = self._up if sent else {}
+        weights = ({**trained, **attached} if attached else trained) or None
         return Answer(summary, memory, weights, failure)
 
     def close(self) -> None:
@@ -162,11 +163,14 @@ def _answer(
         failure = foreign(error) or RuntimeError(f"client {job.client} failed:\n{text}")
         return None, ClientMemory(), {}, False, failure
     attached: dict[str, Tensor] = {}
+    trained = update is not None and trainer.aggregator.trains
     if update is not None:
-        attached = {name: value for name, value in update.weights.items() if name not in up}
+        # Copies, since a view would bring all of its vector.
+        attached = {n: value.clone() for n, value in update.weights.items() if n not in up}
+    if update is not None and trained:
         sent = {name: update.weights[name] for name in up} if attached else update.weights
         copy_weights(up, sent)
-    return summary, memory, attached, update is not None, None
+    return summary, memory, attached, trained, None
 
 
 def _leave_with(parent: int) -> None:

@@ -149,7 +149,7 @@ class Flower(Executor):
 
     def join(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
         self._round.check_enough(weights.keys() - self.failures.keys())
-        if self.masked is None:
+        if self.masked is None or not self._round.sends_updates:
             return super().join(weights)
         if any(weight.classes is not None for weight in weights.values()):
             raise InputError(

@@ -78,6 +78,8 @@ class Stacked(Executor):
         hooks = ("client_loss", "on_before_optimizer_step")
         if any(getattr(type(rule), hook) is not getattr(Aggregator, hook) for hook in hooks):
             return f"{type(rule).__name__} changes what a client minimises."
+        if not rule.trains:
+            return f"{type(rule).__name__} trains no client."
         if trainer.client.loss.teacher == "global":
             return "the loss has a global teacher."
         precision = trainer.fabric.strategy.precision.precision

@@ -122,6 +122,10 @@ class SDT(Network):
     def class_parameters(self) -> dict[str, int]:
         return {"students.weight": 1, "students.bias": 2, "teacher.weight": 0, "teacher.bias": 0}
 
+    @property
+    def linear_head(self) -> nn.Linear:
+        return self.teacher
+
     def forward(self, batch: Batch) -> NetworkOutput:
         # From here to the heads nothing but turns: no padding is worked on.
         packing = Packing.of(batch)

@@ -1,0 +1,215 @@
+"""Analytic, the head that ridge regression gives, from sums over clients and in one round."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.network import Network
+from fedmer.data.batch import Batch
+from fedmer.errors import InputError
+from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.plugins.aggregators._prototypes import embedding_at
+from fedmer.ridge_sums import RidgeSums, packed_size
+
+SITE = "fused"
+_RIDGE = "ridge"
+_BLOCK = 2**23
+"""Numbers of embeddings that a client holds together."""
+_MATRICES = 5
+"""Whole Gram matrices that the server holds at the same time, at most."""
+
+
+class Analytic(Aggregator):
+    r"""The head of a frozen network in closed form: one round, and the same whatever the split.
+
+    With :math:`z` the ``fused`` embedding of a labelled turn and a constant 1, and :math:`y` its
+    emotion as a unit vector, a client sends two means over its :math:`n_i` labelled turns, the
+    upper triangle of the first only. Weighed by :math:`n_i` as any update, they make the sums
+
+    .. math::
+
+        A = \sum_i n_i \Big(\frac{1}{n_i} \sum z z^\top\Big), \qquad
+        B = \sum_i n_i \Big(\frac{1}{n_i} \sum z y^\top\Big), \qquad
+        W = (A + \lambda I)^{-1} B
+
+    with which ridge regression on all turns together has the same :math:`W`, to the rounding of
+    double precision. The constant is not shrunk. E. Fanì et al., "Accelerating Heterogeneous
+    Federated Learning with Closed-form Classifiers" (Fed3R), ICML 2024, arXiv 2402.02989; R. He et
+    al., "AFL", CVPR 2025, arXiv 2405.16240.
+
+    The network is the one that the run begins with, and no client trains it: give one that knows
+    something without training, such as :class:`~fedmer.plugins.networks.window.Window`. Turns are
+    weighed by the class weights of the loss (``--loss.class_weights global``), scaled to a mean of
+    1. All is done after the first round, and the run ends; who is not in that round's cohort is
+    not in the sums. The server keeps them, as :class:`~fedmer.ridge_sums.RidgeSums`: a client that
+    comes later is added to them, and one is removed exactly by subtracting its own.
+
+    A Gram matrix of fewer turns than features tells what the features were. Only
+    :class:`~fedmer.plugins.privacy.secure_sum.SecureSum` hides it from the server.
+
+    Embeddings wider than ``most_features`` are sketched: each is added, with a random sign, to one
+    of so many sums, which keeps products in expectation (K. Weinberger et al., "Feature Hashing for
+    Large Scale Multitask Learning", ICML 2009).
+
+    Args:
+        ridge: :math:`\lambda`, 0 or more; by default chosen from the sums by generalised
+            cross-validation, see :meth:`RidgeSums.choose`.
+        most_features: Width beyond which embeddings are sketched.
+
+    Raises:
+        InputError: A value is out of range.
+    """
+
+    trains = False
+
+    def __init__(self, ridge: float | None = None, most_features: int = 4096) -> None:
+        if ridge is not None and not 0 <= ridge < float("inf"):
+            raise InputError(f"ridge is {ridge}; expected a finite number, 0 or more.")
+        if most_features < 1:
+            raise InputError(f"most_features is {most_features}; expected at least 1.")
+        self.ridge = ridge
+        self.most_features = most_features
+
+    def finished(self, state: ServerState) -> bool:
+        return _RIDGE in state.tensors
+
+    def broadcast(self, state: ServerState) -> Broadcast:
+        head = linear_head(state.network)
+        self._check_memory(min(head.in_features, self.most_features))
+        done = {name: value for name, value in state.tensors.items() if name == _RIDGE}
+        return Broadcast(state.round, super().broadcast(state).weights, done)
+
+    def attach(self, context: ClientRound, batches: Iterable[Batch]) -> Weights:
+        if _RIDGE in context.received.tensors:
+            return {}
+        head = linear_head(context.client.network)
+        sketch = Sketch.of(head.in_features, self.most_features, head.weight.device)
+        width = sketch.width if sketch else head.in_features
+        sums = RidgeSums.nothing(width + 1, head.out_features, head.weight.device)
+        turns = 0
+        for rows, labels in _blocks(context, batches, _BLOCK // head.in_features + 1):
+            weights = _turn_weights(context.client.class_weights, labels)
+            z = rows.double() if sketch is None else sketch(rows.double())
+            sums += RidgeSums.of(z, labels, head.out_features, weights)
+            turns += len(labels)
+        return (sums * (1 / turns)).pack()
+
+    def step(
+        self,
+        state: ServerState,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+        mean: Weights | None,
+    ) -> None:
+        if mean is None:
+            return
+        turns = sum(summary.examples for summary in summaries)
+        sums = RidgeSums.unpack(mean) * turns
+        self.finish(state, sums)
+
+    @torch.no_grad()
+    def finish(self, state: ServerState, sums: RidgeSums) -> None:
+        """Keep sums in the server's state, and put the head that they give into its network.
+
+        Raises:
+            InputError: Features are linearly dependent, and the ridge is too small.
+        """
+        ridge = sums.choose() if self.ridge is None else self.ridge
+        solution = sums.solve(ridge)
+        state.tensors |= {**sums.pack(), _RIDGE: torch.tensor(ridge, dtype=torch.float64)}
+        head = linear_head(state.network)
+        rows, used = solution[:-1], sums.used()
+        sketch = Sketch.of(head.in_features, self.most_features, head.weight.device)
+        if sketch is not None:
+            rows, used = sketch.back(rows), sketch.back(used.double()[:, None])[:, 0] != 0
+        # What was zero on every turn may be an output that has yet to learn something.
+        head.weight.copy_(torch.where(used, rows.T, head.weight))
+        head.bias.copy_(solution[-1])
+
+    def _check_memory(self, features: int) -> None:
+        needed = 8 * (_MATRICES * features**2 + packed_size(features))
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if needed > there:
+            raise InputError(
+                f"A Gram matrix of {features} features takes {needed / 1e9:.0f} GB to solve, and "
+                f"this machine has {there / 1e9:.0f} GB; lower aggregator.most_features, above "
+                "which features are sketched, or use a narrower network."
+            )
+
+
+class Sketch:
+    """A sparse random projection: every feature, with a sign, is added to one of ``width`` sums.
+
+    Args:
+        features: How many there are.
+        width: How many are left.
+        device: Where.
+    """
+
+    def __init__(self, features: int, width: int, device: torch.device) -> None:
+        random = torch.Generator().manual_seed(0)
+        self.width = width
+        self._place = torch.randint(width, (features,), generator=random).to(device)
+        sign = 2 * torch.randint(2, (features,), generator=random) - 1
+        self._sign = sign.double().to(device)
+
+    @classmethod
+    def of(cls, features: int, most: int, device: torch.device) -> "Sketch | None":
+        """One, where there are more features than ``most``."""
+        return cls(features, most, device) if features > most else None
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """``(N, width)`` of ``(N, features)``."""
+        sums = rows.new_zeros(len(rows), self.width)
+        return sums.index_add_(1, self._place, rows * self._sign)
+
+    def back(self, weights: Tensor) -> Tensor:
+        """``(features, C)`` weights that say of features what ``(width, C)`` say of their sums."""
+        return weights[self._place] * self._sign[:, None]
+
+
+def linear_head(network: nn.Module) -> nn.Linear:
+    """The layer that makes a network's logits of its ``fused`` embeddings.
+
+    Raises:
+        InputError: It has none.
+    """
+    found = network.linear_head if isinstance(network, Network) else None
+    if found is None or found.bias is None:
+        raise InputError(
+            f"{type(network).__name__} has no linear layer with a bias from its '{SITE}' "
+            "embeddings to the emotions, so that there is no head in closed form; use another "
+            "network, such as Window."
+        )
+    return found
+
+
+def _blocks(
+    context: ClientRound, batches: Iterable[Batch], most: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Embeddings and labels of the labelled turns, about ``most`` at a time."""
+    waiting: list[tuple[Tensor, Tensor]] = []
+
+    def joined() -> tuple[Tensor, Tensor]:
+        rows, labels = zip(*waiting, strict=True)
+        return torch.cat(rows), torch.cat(labels)
+
+    for batch in batches:
+        rows = embedding_at(context.client(batch), SITE)
+        waiting.append((rows[batch.labelled], batch.labels[batch.labelled]))
+        if sum(len(labels) for _, labels in waiting) >= most:
+            yield joined()
+            waiting = []
+    if waiting:
+        yield joined()
+
+
+def _turn_weights(classes: Tensor | None, labels: Tensor) -> Tensor | None:
+    """``(N,)`` weights of turns; their mean over everybody's is 1 if the classes' are inverse
+    frequencies."""
+    if classes is None:
+        return None
+    return classes[labels] / (classes > 0).sum()

@@ -1,0 +1,188 @@
+"""Ridge regression from sums that add up over turns, clients and rounds."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from fedmer.errors import InputError
+
+_BLOCK = 512
+"""Rows of a Gram matrix that are computed together; only what lies right of them is."""
+_DEPENDENT = 1e-7
+"""A pivot this much smaller than the largest is a feature that others explain to rounding."""
+_STEPS = [10 ** (step / 2) for step in range(10, -9, -1)]
+"""Ridges to choose from, from the largest, in units of the features' mean square."""
+
+
+def packed_size(features: int) -> int:
+    """Numbers in the upper triangle of a Gram matrix of so many features.
+
+    >>> packed_size(3)
+    6
+    """
+    return features * (features + 1) // 2
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeSums:
+    r"""What ridge regression has to know of turns: sums that do not grow with their number.
+
+    .. math:: \sum w\, z z^\top, \qquad \sum w\, z y^\top
+
+    :math:`z` ends with a constant 1 and :math:`y` is the emotion as a unit vector. Sums of disjoint
+    sets of turns are added to have those of the union, and subtracted to have those of what is
+    left: so a client is added later, or removed exactly.
+
+    Args:
+        gram: ``(d (d + 1) / 2,)`` float64, the upper triangle row by row.
+        cross: ``(d, C)`` float64.
+
+    >>> z, y = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([0, 1, 1])
+    >>> both = RidgeSums.of(z, y, classes=2)
+    >>> left = both - RidgeSums.of(z[2:], y[2:], classes=2)
+    >>> left.solve(ridge=0)[:, 1].round(decimals=6).tolist()
+    [1.0, 0.0]
+    """
+
+    gram: Tensor
+    cross: Tensor
+
+    @classmethod
+    def of(
+        cls, rows: Tensor, labels: Tensor, classes: int, weights: Tensor | None = None
+    ) -> "RidgeSums":
+        """Those of some turns.
+
+        Args:
+            rows: ``(N, d - 1)``, without the constant.
+            labels: ``(N,)`` int64.
+            classes: How many emotions there are, ``C``.
+            weights: ``(N,)``, 0 or more; by default all 1.
+        """
+        z = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1).double()
+        weighted = z if weights is None else z * weights.double()[:, None]
+        y = torch.nn.functional.one_hot(labels, classes).double()
+        width = z.shape[1]
+        gram = z.new_empty(packed_size(width))
+        end = 0
+        for start in range(0, width, _BLOCK):
+            block = weighted[:, start : start + _BLOCK].T @ z[:, start:]
+            for row, numbers in enumerate(block):
+                begin, end = end, end + width - start - row
+                gram[begin:end] = numbers[row:]
+        return cls(gram, weighted.T @ y)
+
+    @classmethod
+    def nothing(cls, features: int, classes: int, device: torch.device) -> "RidgeSums":
+        """Those of no turn; ``features`` counts the constant."""
+        zeros = partial(torch.zeros, dtype=torch.float64, device=device)
+        return cls(zeros(packed_size(features)), zeros(features, classes))
+
+    def __add__(self, other: "RidgeSums") -> "RidgeSums":
+        return RidgeSums(self.gram + other.gram, self.cross + other.cross)
+
+    def __sub__(self, other: "RidgeSums") -> "RidgeSums":
+        return RidgeSums(self.gram - other.gram, self.cross - other.cross)
+
+    def __mul__(self, factor: float) -> "RidgeSums":
+        return RidgeSums(self.gram * factor, self.cross * factor)
+
+    def pack(self, prefix: str = "sums.") -> dict[str, Tensor]:
+        """As named tensors."""
+        return {f"{prefix}gram": self.gram, f"{prefix}cross": self.cross}
+
+    @classmethod
+    def unpack(cls, tensors: Mapping[str, Tensor], prefix: str = "sums.") -> "RidgeSums":
+        """The inverse of :meth:`pack`."""
+        return cls(tensors[f"{prefix}gram"], tensors[f"{prefix}cross"])
+
+    @property
+    def features(self) -> int:
+        """``d``, the constant included."""
+        return len(self.cross)
+
+    def used(self) -> Tensor:
+        """``(d - 1,)`` bool: the features that are not zero on every turn."""
+        steps = torch.arange(self.features, 1, -1, device=self.gram.device)
+        place = steps.cumsum(dim=0) - steps
+        return self.gram[place] != 0
+
+    def matrix(self) -> Tensor:
+        """``(d, d)``, the whole Gram matrix."""
+        full = self.gram.new_empty(self.features, self.features)
+        end = 0
+        for row in range(self.features):
+            begin, end = end, end + self.features - row
+            full[row, row:] = full[row:, row] = self.gram[begin:end]
+        return full
+
+    def solve(self, ridge: float) -> Tensor:
+        r"""``(d, C)``: :math:`(\sum w z z^\top + \lambda I)^{-1} \sum w z y^\top`.
+
+        The constant is not shrunk.
+
+        Raises:
+            InputError: Features are linearly dependent, and ``ridge`` is 0 or too small to help.
+        """
+        factor = _factor(self.matrix(), ridge)
+        return torch.cholesky_solve(self.cross, factor)
+
+    def choose(self) -> float:
+        r"""The ridge with the least generalised cross-validation error, from these sums alone.
+
+        .. math::
+
+            \frac{\frac{1}{n} \lVert Y - Z W_\lambda \rVert^2}
+                {(1 - \mathrm{tr}(H_\lambda) / n)^2},
+            \qquad H_\lambda = Z (Z^\top Z + \lambda I)^{-1} Z^\top
+
+        G. Golub, M. Heath and G. Wahba, "Generalized Cross-Validation as a Method for Choosing a
+        Good Ridge Parameter", Technometrics 1979. From the largest of a fixed list downwards, the
+        first minimum.
+        """
+        best, chosen = torch.inf, 0.0
+        for ridge, error in self._errors():
+            if error >= best:
+                break
+            best, chosen = error, ridge
+        return chosen
+
+    def _errors(self) -> Iterator[tuple[float, float]]:
+        """Ridges from the largest, each with its error."""
+        matrix, cross = self.matrix(), self.cross
+        total = float(matrix[-1, -1])
+        squares = matrix.diagonal()[:-1]
+        used = squares > 0
+        unit = float(squares.sum()) / (max(int(used.sum()), 1) * total)
+        for step in _STEPS:
+            ridge = step * unit
+            inverse = torch.cholesky_inverse(_factor(matrix, ridge))
+            weights = inverse @ cross
+            # y is a unit vector, so that its squares sum to the turns.
+            explained = 2 * (weights * cross).sum() - ((matrix @ weights) * weights).sum()
+            free = 1 + float((1 - ridge * inverse.diagonal()[:-1][used]).sum())
+            left = max(1 - free / total, torch.finfo(torch.float64).eps)
+            yield ridge, float(total - explained) / total / left**2
+
+
+def _factor(matrix: Tensor, ridge: float) -> Tensor:
+    """The Cholesky factor of a Gram matrix, its last feature not shrunk by the ridge."""
+    shrunk = matrix.clone()
+    diagonal = shrunk.diagonal()
+    silent = diagonal == 0
+    diagonal[:-1] += ridge
+    # A feature that is zero on every turn gets the weight zero, whatever the ridge.
+    diagonal[silent] = 1.0
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(shrunk)
+    pivots = factor.diagonal()[~silent]
+    if int(failed) or float(pivots.min()) < _DEPENDENT * float(pivots.max()):
+        raise InputError(
+            f"With a ridge of {ridge:g} the {len(matrix) - 1} features are linearly dependent, so "
+            "that no weights are the best ones; leave aggregator.ridge out to have it chosen, or "
+            "give a larger one, such as 1."
+        )
+    return factor
