@@ -303,6 +303,7 @@ class LocalTrainer:
             for epoch in range(self.training.epochs):
                 # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
                 lifetime = context.received.round * self.training.epochs + epoch
+                context.last_epoch = epoch == self.training.epochs - 1
                 order.set_epoch(lifetime)
                 batches = self._cache.batches(data, list(order), size, client)
                 for index, batch in enumerate(batches):

@@ -70,12 +70,14 @@ class ClientRound:
         memory: What the rule keeps on this client between the rounds in which it takes part;
             changed in place, empty at first, saved with every checkpoint.
         steps: Optimizer steps made so far in this round.
+        last_epoch: Is this the last pass over the client's data in this round?
     """
 
     client: Client
     received: Broadcast
     memory: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
+    last_epoch: bool = False
 
 
 class Aggregator:

@@ -164,6 +164,26 @@ def test_turns_without_a_modality_say_nothing_of_its_prototype() -> None:
     assert sent["counts.text"].sum() == batch.labelled[1].sum()
 
 
+@few
+@given(seed=SEEDS, batches=st.integers(1, 3))
+def test_prototypes_of_the_last_pass_are_those_of_a_pass_of_their_own_where_nothing_moves(
+    seed: int, batches: int
+) -> None:
+    here, data = client(seed), [masked(batch_of(seed + i)) for i in range(batches)]
+    rule = Distance(sites=["fused", "text"], prototypes="during")
+    context = ClientRound(here, Broadcast(0))
+    for context.last_epoch in (False, True):
+        for batch in data:
+            assert rule.client_loss(NOTHING, here(batch), batch, context) is NOTHING
+    with torch.no_grad():
+        found = rule.summarize(context, [])
+        expected = Distance(sites=rule.sites).summarize(ClientRound(here, Broadcast(0)), data)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    assert not context.memory, "sums of one round are none of the next"
+
+
 # --- how they are joined ------------------------------------------------------------------------
 
 

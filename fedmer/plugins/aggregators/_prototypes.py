@@ -12,6 +12,9 @@ from fedmer.errors import InputError
 from fedmer.losses.prototype import class_sums
 from fedmer.prototypes import Prototypes, PrototypeSet
 
+_SUM = "sum."
+_COUNT = "count."
+
 
 def embedding_at(output: NetworkOutput, site: str) -> Tensor:
     """``(B, L, D)``, what a network makes of every turn at a site.
@@ -50,6 +53,33 @@ def local_prototypes(
     result = {}
     for site, parts in sums.items():
         total = torch.stack([part for part, _ in parts]).sum(dim=0)
-        counts = torch.stack([count for _, count in parts]).sum(dim=0)
-        result[site] = Prototypes(total / counts.clamp(min=1)[:, None], counts > 0, counts)
+        result[site] = _means(total, torch.stack([count for _, count in parts]).sum(dim=0))
     return PrototypeSet(result)
+
+
+def collect_prototypes(
+    context: ClientRound, output: NetworkOutput, batch: Batch, sites: Sequence[str]
+) -> None:
+    """Add a batch of training to sums that the client keeps until :func:`collected_prototypes`.
+
+    Raises:
+        InputError: The network lacks a site.
+    """
+    classes, memory = context.client.network.shape.classes, context.memory
+    for site in sites:
+        rows = embedding_at(output, site).detach().float()
+        found = class_sums(rows, batch.labels, counted_at(batch, site), classes)
+        for name, value in zip((_SUM + site, _COUNT + site), found, strict=True):
+            memory[name] = memory[name] + value if name in memory else value
+
+
+def collected_prototypes(context: ClientRound, sites: Sequence[str]) -> PrototypeSet:
+    """The means of what :func:`collect_prototypes` added up, which is then forgotten."""
+    memory = context.memory
+    return PrototypeSet(
+        {site: _means(memory.pop(_SUM + site), memory.pop(_COUNT + site)) for site in sites}
+    )
+
+
+def _means(sums: Tensor, counts: Tensor) -> Prototypes:
+    return Prototypes(sums / counts.clamp(min=1)[:, None], counts > 0, counts)

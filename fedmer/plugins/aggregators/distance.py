@@ -21,6 +21,8 @@ from fedmer.plugins.aggregators._distance_weights import (
 )
 from fedmer.plugins.aggregators._heads import Heads, check_rows
 from fedmer.plugins.aggregators._prototypes import (
+    collect_prototypes,
+    collected_prototypes,
     counted_at,
     embedding_at,
     local_prototypes,
@@ -108,6 +110,9 @@ class Distance(Aggregator):
             since weights need them, but none come down, so nothing is corrected. 'prototypes':
             networks stay personal.
         inference: Predict by the network's 'head', or by the nearest fused 'prototype'.
+        prototypes: Whose embeddings a client averages: those that its trained network makes of all
+            its turns, in one more pass ('after'); or those of its last pass of training, with
+            dropout and while weights still move ('during'), which costs a quarter less time.
         heads: How rows of classes are averaged: 'classwise' by :math:`w_{ik}`, the mean over sites;
             or 'joint' by :math:`W_i` as everything else, which is the paper as printed.
 
@@ -146,6 +151,7 @@ class Distance(Aggregator):
         exchange: Literal["both", "prototypes", "parameters"] = "both",
         inference: Literal["head", "prototype"] = "head",
         heads: Heads = "classwise",
+        prototypes: Literal["after", "during"] = "after",
     ) -> None:
         for name, value in (
             ("strength (lambda)", strength), ("r_min", r_min), ("gamma", gamma)
@@ -180,6 +186,7 @@ class Distance(Aggregator):
         self.exchange = exchange
         self.inference = inference
         self.heads = heads
+        self.prototypes = prototypes
 
     def exchanges(self, name: str) -> bool:
         return self.exchange != "prototypes"
@@ -192,6 +199,8 @@ class Distance(Aggregator):
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
     ) -> Tensor:
         embeddings = {site: embedding_at(output, site) for site in self.sites}
+        if self.prototypes == "during" and context.last_epoch:
+            collect_prototypes(context, output, batch, self.sites)
         sent = PrototypeSet.unpack(context.received.tensors)
         if self.strength == 0 or not sent:
             return supervised
@@ -205,8 +214,12 @@ class Distance(Aggregator):
         return supervised + self.strength * torch.stack(terms).mean()
 
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
+        if self.prototypes == "during":
+            found = collected_prototypes(context, self.sites)
+        else:
+            found = local_prototypes(context, batches, self.sites)
         sent = {}
-        for site, local in local_prototypes(context, batches, self.sites).items():
+        for site, local in found.items():
             assert local.counts is not None
             kept = local.counts >= self.min_count
             sent[site] = Prototypes(local.means * kept[:, None], kept, local.counts * kept)
