@@ -54,7 +54,7 @@ def test_a_worst_holdout_says_its_turns_and_small_ones_are_left_out() -> None:
     mixed = line([few, 23, many, few])
     assert "4 clients, wF1: mean 15.0, worst 10.0 (c1, 23 turns), spread 5.0 (sd)" in mixed
     assert mixed.endswith(f"leave out 2 holdouts of fewer than {FEWEST} turns")
-    assert line([few]).endswith("too few to tell a worst and a spread")
+    assert line([few]).endswith("too few for a worst and a spread")
 
 
 def relabelled(corpus: ConversationCorpus, keep: Sequence[int]) -> ConversationCorpus:

@@ -88,8 +88,8 @@ def _check(sweep: Sweep) -> None:
         if shutil.which(program) is None:
             raise InputError(f"{sweep.file.path}: there is no program '{program}'; mend command.")
         return
-    own = {"name", "runs", "overwrite", "ckpt_path"} & sweep.trials[0].values.keys()
-    for name in sorted(own):
+    fixed = {"name", "runs", "overwrite", "ckpt_path"} & sweep.trials[0].values.keys()
+    for name in sorted(fixed):
         raise InputError(f"{sweep.file.path}: parameter '{name}' is set by the sweep; remove it.")
     start_server()
     with Console(stderr=True).status("Checking the arguments of the trials"):

@@ -6,7 +6,7 @@ import torch
 
 from fedmer.data.batch import Batch, Excerpt, collate
 
-ROOM = 2**28
+CAPACITY = 2**28
 """Bytes of batches that are kept at the most; clients beyond are collated every time."""
 
 
@@ -18,11 +18,11 @@ class BatchCache:
 
     Args:
         device: Where batches go.
-        room: Bytes to keep.
+        capacity: Bytes to keep.
     """
 
-    def __init__(self, device: torch.device, room: int = ROOM) -> None:
-        self.device, self.room = device, room
+    def __init__(self, device: torch.device, capacity: int = CAPACITY) -> None:
+        self.device, self.capacity = device, capacity
         self._kept: dict[Hashable, Batch] = {}
 
     def batches(
@@ -42,7 +42,7 @@ class BatchCache:
                 yield batch.to(self.device)
             return
         batch = self._kept.get(name) or collate([excerpts[i] for i in order]).to(self.device)
-        if name not in self._kept and batch.nbytes <= self.room:
+        if name not in self._kept and batch.nbytes <= self.capacity:
             self._kept[name] = batch
-            self.room -= batch.nbytes
+            self.capacity -= batch.nbytes
         yield batch

@@ -1,4 +1,4 @@
-"""A corpus file a client, for federations whose clients sit on machines of their own."""
+"""A corpus file a client, for federations whose clients are on other machines."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,7 +15,7 @@ from fedmer.errors import InputError
 WRITABLE = (
     "Central, Session, Dialogue, SpeakerGroup, NWay, Dirichlet, or SpeakerPrivate without keep_gaps"
 )
-"""Splits whose clients a corpus file can always tell."""
+"""Splits whose clients a corpus file can always describe."""
 
 
 def check_empty(folder: Path) -> None:
@@ -54,7 +54,7 @@ def write_clients(
         InputError: A client sees a dialogue in a way that no file says, from a listener's side or
             with gaps; or the folder cannot be written to.
     """
-    _check_told(corpus, clients, split)
+    _check_seen(corpus, clients, split)
     public = [dialogue for dialogue in corpus.conversations if dialogue.split != "train"]
     made = not folder.exists()
     try:
@@ -111,7 +111,7 @@ def _held(dialogue: Conversation, sample: Sample) -> Conversation:
     )
 
 
-def _check_told(corpus: ConversationCorpus, clients: Sequence[ClientPartition], split: str) -> None:
+def _check_seen(corpus: ConversationCorpus, clients: Sequence[ClientPartition], split: str) -> None:
     """Refuse clients who see a dialogue otherwise than somebody who holds their file would."""
     for client in clients:
         for sample in client.samples:

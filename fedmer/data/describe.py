@@ -18,7 +18,7 @@ def shared_speakers(corpus: ConversationCorpus) -> list[str]:
     """People who speak both in a training and in a test dialogue, in alphabetical order.
 
     A network that has learnt from somebody may recognise them in the test part; scores are then
-    no measure of how it does on strangers.
+    no measure of how it does on new speakers.
 
     >>> from fedmer.data.synthetic import synthetic_corpus
     >>> shared_speakers(synthetic_corpus(dialogues=5))
@@ -40,7 +40,7 @@ def shared_speakers_warning(corpus: ConversationCorpus) -> str:
     more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
     return (
         f"{len(shared)} speaker(s) occur in both train and test: {names}{more}. "
-        "Test scores do not say how well strangers are recognised."
+        "Test scores do not say how well new speakers are recognised."
     )
 
 
@@ -132,8 +132,8 @@ def _emotions(corpus: ConversationCorpus) -> "Table":
     for emotion, name in enumerate(corpus.label_names):
         cells = []
         for part in parts:
-            share = counts[part][emotion] / max(counts[part].sum(), 1)
-            cells += [str(counts[part][emotion]), f"{share:.1%}".rstrip("%")]
+            fraction = counts[part][emotion] / max(counts[part].sum(), 1)
+            cells += [str(counts[part][emotion]), f"{fraction:.1%}".rstrip("%")]
         table.add_row(name, *cells)
     return table
 

@@ -12,7 +12,7 @@ from fedmer.seeds import generator
 
 CLASSES = ("happy", "sad", "neutral", "angry", "excited", "frustrated")
 SESSIONS = ("Ses01", "Ses02", "Ses03", "Ses04", "Ses05")
-LETTERS = ("F", "M")
+GENDERS = ("F", "M")
 DIALOGUES = (28, 30, 32, 30, 31)
 """Dialogues a session; the last one is the test part."""
 
@@ -58,7 +58,7 @@ SWITCH = 0.68
 LENGTH_SHARES = np.array([0.0, 0.10, 0.25, 0.50, 0.75, 0.90, 1.0])
 LENGTHS = np.array([8.0, 28.0, 37.5, 47.0, 59.0, 69.0, 110.0])
 
-# A speaker's own last label, the partner's and the mood are not independent, so the plain product
+# A speaker's last label, the partner's and the mood are not independent, so the plain product
 # makes all ties too strong; these exponents bring the measured tables back, in order for a speaker
 # after somebody else, for the partner, and for a speaker who goes on.
 INERTIA_POWER, CONTAGION_POWER, ALONE_POWER = 0.65, 0.5, 0.75
@@ -90,7 +90,7 @@ def script(seed: int, dialogues: int) -> Script:
 
     The label of a turn follows ``mood * I[own last]^a K[previous]^b`` over the marginal, tilted
     for every speaker until the speaker's class counts come close to the published ones. The mood
-    is the dialogue's own: in real conversations, too, part of the inertia is what they are about.
+    belongs to the dialogue: in real conversations, too, part of the inertia is what they are about.
 
     Args:
         seed: The draw is a pure function of it and of ``dialogues``.
@@ -111,13 +111,13 @@ def script(seed: int, dialogues: int) -> Script:
     return Script(sessions, lengths, speakers, labels)
 
 
-def apportion(total: int, shares: NDArray[np.int64], least: int) -> NDArray[np.int64]:
-    """Divide ``total`` in proportion to ``shares``, in whole numbers of at least ``least``.
+def apportion(total: int, sizes: NDArray[np.int64], least: int) -> NDArray[np.int64]:
+    """Divide ``total`` in proportion to ``sizes``, in whole numbers of at least ``least``.
 
     >>> apportion(10, np.array([28, 30, 32, 30, 31]), least=1).tolist()
     [2, 2, 2, 2, 2]
     """
-    exact = total * shares / shares.sum()
+    exact = total * sizes / sizes.sum()
     parts: NDArray[np.int64] = np.maximum(np.floor(exact).astype(np.int64), least)
     while parts.sum() != total:
         step = 1 if parts.sum() < total else -1
@@ -141,8 +141,8 @@ def _lengths(per_session: NDArray[np.int64], random: np.random.Generator) -> NDA
         rounded = np.clip(np.round(lengths), LENGTHS[0], LENGTHS[-1]).astype(np.int64)
         while (gap := wanted - int(rounded.sum())) != 0:
             inside = (rounded > LENGTHS[0]) & (rounded < LENGTHS[-1])
-            room = np.flatnonzero(inside) if inside.any() else np.arange(len(rounded))
-            rounded[random.choice(room)] += np.sign(gap)
+            candidates = np.flatnonzero(inside) if inside.any() else np.arange(len(rounded))
+            rounded[random.choice(candidates)] += np.sign(gap)
         everything.append(rounded)
     return np.concatenate(everything)
 
@@ -151,15 +151,15 @@ def _sides(
     sessions: NDArray[np.int64], turns: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
     """``(dialogues, turns)``: which of the session's two people speaks."""
-    share = (COUNTS.sum(axis=1).reshape(-1, 2) / COUNTS.sum(axis=1).reshape(-1, 2).sum(1)[:, None])[
-        sessions
-    ]
+    fraction = (
+        COUNTS.sum(axis=1).reshape(-1, 2) / COUNTS.sum(axis=1).reshape(-1, 2).sum(1)[:, None]
+    )[sessions]
     rows = np.arange(len(sessions))
     sides = np.empty((len(sessions), turns), dtype=np.int64)
-    sides[:, 0] = random.random(len(sessions)) > share[:, 0]
+    sides[:, 0] = random.random(len(sessions)) > fraction[:, 0]
     for turn in range(1, turns):
-        # Leaving at a rate inverse to one's share makes the shares stationary and SWITCH the mean.
-        leave = SWITCH / 2 / share[rows, sides[:, turn - 1]]
+        # Leaving at a rate inverse to one's fraction keeps these stationary, and SWITCH the mean.
+        leave = SWITCH / 2 / fraction[rows, sides[:, turn - 1]]
         switched = random.random(len(sessions)) < leave
         sides[:, turn] = np.where(switched, 1 - sides[:, turn - 1], sides[:, turn - 1])
     return sides
@@ -200,7 +200,7 @@ def _walk(
     marginal = np.log(COUNTS.sum(axis=0) / COUNTS.sum())
     nothing = np.zeros((1, len(CLASSES)))
     # The last row, reached by index -1, stands for "has not spoken yet".
-    own = np.concatenate([np.log(INERTIA) - marginal, nothing])
+    inertia = np.concatenate([np.log(INERTIA) - marginal, nothing])
     other = np.concatenate([np.log(CONTAGION) - marginal, nothing])
     rows = np.arange(len(speakers))
     last = np.full((len(speakers), 2), -1)
@@ -211,7 +211,7 @@ def _walk(
         before = np.where(changed, labels[:, turn - 1], -1)
         power = np.where(changed, INERTIA_POWER, ALONE_POWER)[:, None]
         score = marginal + mood + tilt[speakers[:, turn]]
-        score = score + power * own[last[rows, side]] + CONTAGION_POWER * other[before]
+        score = score + power * inertia[last[rows, side]] + CONTAGION_POWER * other[before]
         total = np.exp(score).cumsum(axis=1)
         labels[:, turn] = (chance[:, turn, None] * total[:, -1:] > total).sum(axis=1)
         last[rows, side] = labels[:, turn]

@@ -13,7 +13,7 @@ def leave_session_out(corpus: ConversationCorpus, session: str) -> ConversationC
     no validation part; clients keep dialogues back for it.
 
     Args:
-        corpus: Its own parts are not looked at.
+        corpus: Its parts are not looked at.
         session: The name of a session.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Clients whose data is on machines of their own, as they describe themselves."""
+"""Clients whose data is on other machines, as they describe it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +18,7 @@ class Request:
     """What the server asks of clients before the first round.
 
     Args:
-        standardise: Should they tell their features' moments?
+        standardise: Should they send their features' moments?
         holdout: The fraction of its dialogues, in [0, 1), that each keeps back.
         seed: Where a client's choice of them comes from.
     """
@@ -30,7 +30,7 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """What a client tells of its data; nothing in it belongs to one turn.
+    """What a client says of its data; nothing in it belongs to one turn.
 
     Args:
         name: Of the client, as the server knows it.
@@ -87,18 +87,18 @@ class RemoteClients:
         nothing = torch.zeros(classes, dtype=torch.int64)
         found: list[ClientData] = []
         for client, name in enumerate(self.names):
-            own = self.known.get(client)
+            described = self.known.get(client)
             found.append(
                 RemoteClient(name, [], counts=nothing)
-                if own is None
-                else RemoteClient(name, [], counts=own.counts)
+                if described is None
+                else RemoteClient(name, [], counts=described.counts)
             )
         return found
 
     @property
     def held(self) -> int:
         """Dialogues kept back, by all clients together."""
-        return sum(own.held for own in self.known.values())
+        return sum(remote.held for remote in self.known.values())
 
     def corpus(self, public: ConversationCorpus | None, name: str) -> ConversationCorpus:
         """What the server can look at: the public dialogues, and a made-up one of their shape.
@@ -118,14 +118,14 @@ class RemoteClients:
         conversations = (
             [] if public is None else [c for c in public.conversations if c.split != "train"]
         )
-        speakers = max(own.speakers for own in self.known.values())
+        speakers = max(remote.speakers for remote in self.known.values())
         made_up = _made_up(dict(first.features), len(first.labels), speakers)
         whole = ConversationCorpus(name, [made_up, *conversations], first.labels)
         return whole if public is None else replace(whole, name=public.name)
 
 
 def _made_up(features: dict[str, int], classes: int, speakers: int) -> Conversation:
-    """It tells the server's network how large to be, and nothing is learnt from it."""
+    """It says how large the server's network has to be, and nothing is learnt from it."""
     return Conversation(
         id="made up by the server",
         features={name: np.zeros((speakers, d), dtype=np.float32) for name, d in features.items()},

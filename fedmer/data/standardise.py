@@ -1,4 +1,4 @@
-"""Features to zero mean and unit variance, from what clients may tell.
+"""Features to zero mean and unit variance, from what clients may send.
 
 Scale decides: unit-norm text embeddings are drowned by the position and speaker embeddings that a
 transformer adds to them. The mean and variance come from training clients only. With ``federated``
@@ -23,7 +23,7 @@ _FLAT = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """What a client tells of one modality.
+    """What a client sends of one modality.
 
     Args:
         count: Turns in which the modality is present.
@@ -82,13 +82,13 @@ def statistics(clients: Iterable[Mapping[str, Moments]]) -> dict[str, Statistics
     """
     sums: dict[str, Moments] = {}
     for client in clients:
-        for name, own in client.items():
-            sums[name] = sums[name] + own if name in sums else own
+        for name, moments in client.items():
+            sums[name] = sums[name] + moments if name in sums else moments
     result = {}
-    for name, own in sums.items():
-        count = max(own.count, 1)
-        mean = own.total / count
-        deviation = np.sqrt(np.maximum(own.squares / count - mean**2, 0))
+    for name, total in sums.items():
+        count = max(total.count, 1)
+        mean = total.total / count
+        deviation = np.sqrt(np.maximum(total.squares / count - mean**2, 0))
         flat = deviation <= _FLAT * np.maximum(np.abs(mean), 1e-3)
         deviation = np.where(flat, 1.0, deviation)
         result[name] = Statistics(mean.astype(np.float32), deviation.astype(np.float32))

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import Conversation, ConversationCorpus
-from fedmer.data.emotion_process import CLASSES, COUNTS, LETTERS, SESSIONS, Script, script
+from fedmer.data.emotion_process import CLASSES, COUNTS, GENDERS, SESSIONS, Script, script
 from fedmer.data.formats.native import ordered
 from fedmer.errors import InputError
 from fedmer.seeds import generator
@@ -101,7 +101,7 @@ def synthetic_corpus(
 
 
 def _conversations(drawn: Script, rows: Mapping[str, NDArray[np.float32]]) -> list[Conversation]:
-    names = np.array([session + letter for session in SESSIONS for letter in LETTERS])
+    names = np.array([session + gender for session in SESSIONS for gender in GENDERS])
     ends = drawn.lengths.cumsum()
     conversations = []
     counter = dict.fromkeys(SESSIONS, 0)
@@ -133,10 +133,10 @@ def _modality(
 ) -> NDArray[np.float32]:
     """``(turns, dimension)`` features of one modality."""
     random = generator(seed, "synthetic", "modality", name)
-    valence, arousal, own = VIEW.get(name, VIEW[OTHER])
+    valence, arousal, classes = VIEW.get(name, VIEW[OTHER])
     signal = np.zeros((len(CLASSES), LATENT))
     signal[:, :2] = AFFECT * (valence, arousal)
-    signal[:, 2:8] = own * np.eye(len(CLASSES))
+    signal[:, 2:8] = classes * np.eye(len(CLASSES))
     signal *= SIGNAL.get(name, SIGNAL[OTHER])
     clarity = np.ones(len(labels))
     if name == "text":

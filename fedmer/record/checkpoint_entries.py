@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedmer.data.formats.archive import Measured
 
-_PEOPLE = 1000
+_SPEAKERS = 1000
 """In a dialogue, beyond any; a network is built for as many."""
 
 _DEEPEST = 1000
@@ -51,7 +51,7 @@ def wrong_entry(content: Any, size: int) -> str | None:
     if wrong is None:
         # Checkpoints made before 0.1 do not say; their data does.
         people = content["FederatedDataModule"].get("speakers", 0)
-        if not _whole(people) or people > _PEOPLE:
+        if not _whole(people) or people > _SPEAKERS:
             return "has an entry 'FederatedDataModule.speakers' that is no number of people"
         if not isinstance(content["fedmer"].get("remote", False), bool):
             return "has an entry 'fedmer.remote' that is neither true nor false"
@@ -144,8 +144,8 @@ def _features(value: Any) -> bool:
 
 def _statistics(value: Any) -> bool:
     return _mappings(value) and all(
-        isinstance(own.get(name), Tensor) and own[name].ndim == 1 and own[name].is_floating_point()
-        for own in value.values()
+        isinstance(one.get(name), Tensor) and one[name].ndim == 1 and one[name].is_floating_point()
+        for one in value.values()
         for name in ("mean", "deviation")
     )
 

@@ -21,7 +21,7 @@ MONITOR = "val_weighted_f1"
 class WholeCheckpoints(TorchCheckpointIO):
     """Checkpoints that are either the old ones or the new ones.
 
-    Lightning's own writes into the temporary folder, and copies where that is another file system.
+    Lightning's writes into the temporary folder, and copies where that is another file system.
     """
 
     def save_checkpoint(
@@ -127,5 +127,5 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
                 "it; use another one, such as best.ckpt beside it, or train again with a lower "
                 "learning rate."
             )
-    own: dict[str, Any] = content
-    return own
+    entries: dict[str, Any] = content
+    return entries

@@ -1,4 +1,4 @@
-"""How evenly clients are served, told by holdouts that are large enough to tell."""
+"""How evenly clients are served, measured on holdouts that are large enough."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Holdouts:
         Holdouts(clients=2, small=1, mean=0.25,
                  spread=Spread(worst='Ann', turns=12, low=0.5, high=0.5, deviation=0.0))
         """
-        scores = {name: float(own["weighted_f1"]) for name, own in found.items()}
+        scores = {name: float(client["weighted_f1"]) for name, client in found.items()}
         large = {name: s for name, s in scores.items() if found[name]["examples"] >= FEWEST}
         spread = None
         if large:

@@ -40,20 +40,20 @@ def save_curves(
 
 
 def save_confusion(scores: Scores, labels: Sequence[str], path: Path) -> None:
-    """The confusion matrix on test: counts, shaded by the share of the true class."""
+    """The confusion matrix on test: counts, shaded by the fraction of the true class."""
     counts = np.array(scores.confusion)
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     labels = [drawable(name) for name in labels]
     size = 2.2 + 0.75 * len(labels)
     figure, axes = plt.subplots(figsize=(size, size * 0.9), layout="constrained")
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        colour = "white" if shares[row, column] > 0.5 else "black"
+        colour = "white" if fractions[row, column] > 0.5 else "black"
         axes.text(column, row, str(count), ha="center", va="center", color=colour)
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted", ylabel="true")
-    figure.colorbar(image, ax=axes, label="share of the true emotion", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="fraction of the true emotion", shrink=0.8)
     _save(figure, path)
 
 

@@ -28,13 +28,13 @@ def write_predictions(path: Path, data: FederatedDataModule, batches: Sequence[T
     for number, excerpt in enumerate(data.excerpts("test")):
         for place in excerpt.labelled.nonzero()[:, 0].tolist():
             chances = rows[number][place].tolist()
-            guess = max(range(len(names)), key=chances.__getitem__)
+            predicted = max(range(len(names)), key=chances.__getitem__)
             writer.writerow(
                 [
                     excerpt.dialogue,
                     int(excerpt.turns[place]),
                     names[int(excerpt.labels[place])],
-                    names[guess],
+                    names[predicted],
                     *(f"{chance:.4f}" for chance in chances),
                 ]
             )

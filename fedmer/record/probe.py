@@ -55,14 +55,16 @@ def baselines(
     for strength in _STRENGTHS if len(y_val) else _STRENGTHS[:1]:
         weights = _fit(x, y, classes, strength)
         score = (
-            confusion_of(_guess(weights, x_val), y_val, classes).weighted_f1 if len(y_val) else 0.0
+            confusion_of(_predicted(weights, x_val), y_val, classes).weighted_f1
+            if len(y_val)
+            else 0.0
         )
         if score > best:
             best, chosen = score, weights
     assert chosen is not None
     return Baselines(
         majority=confusion_of(commonest.expand(len(y_test)), y_test, classes),
-        probe=confusion_of(_guess(chosen, x_test), y_test, classes),
+        probe=confusion_of(_predicted(chosen, x_test), y_test, classes),
     )
 
 
@@ -98,5 +100,5 @@ def _fit(x: Tensor, y: Tensor, classes: int, strength: float) -> Tensor:
     return weights.detach()
 
 
-def _guess(weights: Tensor, x: Tensor) -> Tensor:
+def _predicted(weights: Tensor, x: Tensor) -> Tensor:
     return (x @ weights[:-1] + weights[-1]).argmax(dim=1)

@@ -62,7 +62,7 @@ class RoundProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         done = trainer.current_epoch + 1
-        # Not Lightning's own metrics, which stay as they were in a round that is not validated.
+        # Not Lightning's metrics, which stay as they were in a round that is not validated.
         scores = pl_module.scores.get("val")
         shown = "-" if scores is None else f"{100 * scores.weighted_f1:.1f}"
         seconds = time.perf_counter() - self._began

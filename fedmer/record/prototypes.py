@@ -55,9 +55,9 @@ class PrototypeRecord:
             prototypes: The server's.
         """
         kept = {}
-        for site, own in prototypes.items():
-            kept[_MEANS + site] = own.means.detach().cpu().numpy().copy()
-            kept[_KNOWN + site] = own.known.cpu().numpy().copy()
+        for site, known in prototypes.items():
+            kept[_MEANS + site] = known.means.detach().cpu().numpy().copy()
+            kept[_KNOWN + site] = known.known.cpu().numpy().copy()
         if kept:
             self._rounds.append(number)
             self._kept.append(kept)

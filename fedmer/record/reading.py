@@ -59,7 +59,7 @@ def read_rows(path: Path, cut: bool = False) -> list[dict[str, str]]:
 
     Args:
         path: The file.
-        cut: May it end anywhere, within a letter even, because whoever wrote it was killed?
+        cut: May it end anywhere, within a character even, because whoever wrote it was killed?
 
     Raises:
         InputError: It cannot be read, is not CSV in UTF-8, has a column twice, a row longer than

@@ -185,12 +185,12 @@ class RunRecord(pl.Callback):
         assert isinstance(data, FederatedDataModule)
         rows = read_rows(self.folder.path / "metrics.csv")
         if not pl_module.client_scores and any(map(len, data.held)):
-            _tell(trainer, "scoring every client's own holdout")
+            _announce(trainer, "scoring every client's holdout")
         pl_module.client_scores = pl_module.client_scores or pl_module.score_clients()
         if not data.remote:
-            _tell(trainer, "training a linear probe on all turns, to compare with")
+            _announce(trainer, "training a linear probe on all turns, to compare with")
         result = self._result(pl_module, data, rows)
-        _tell(trainer, "writing votes and plots")
+        _announce(trainer, "writing votes and plots")
         path = self.folder.path
         if self.votes:
             counts = {name: votes.numpy() for name, votes in self.votes.items()}
@@ -207,7 +207,7 @@ class RunRecord(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Tell somebody who stopped the run how to go on."""
+        """Say to whoever stopped the run how to go on."""
         last, config = self.folder.last, self.folder.path / "config.yaml"
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit | InputError | OSError)
         if stopped and last.exists() and config.exists():
@@ -249,7 +249,7 @@ class RunRecord(pl.Callback):
         rows: Sequence[Mapping[str, str]],
     ) -> dict[str, Any]:
         names = [client.name for client in module.loop.trainer.data.values()]
-        own = module.client_scores
+        scores = module.client_scores
         # Both are trained on all data pooled, which nobody has where clients are elsewhere.
         found = None if data.remote else baselines(data.corpus, data.partitions, data.views("val"))
         return {
@@ -279,7 +279,7 @@ class RunRecord(pl.Callback):
             "baselines": asdict(found) if found else {},
             "holdouts": {
                 names[client]: {**scores.totals, "examples": sum(map(sum, scores.confusion))}
-                for client, scores in own.items()
+                for client, scores in scores.items()
             },
             "bytes_down": sum(int(row["bytes_down"]) for row in rows),
             "bytes_up": sum(int(row["bytes_up"]) for row in rows),
@@ -305,7 +305,7 @@ def _has_stopped(callback: pl.Callback, rounds: int) -> bool:
     return reason and callback.stopped_epoch + 1 == rounds
 
 
-def _tell(trainer: pl.Trainer, work: str) -> None:
+def _announce(trainer: pl.Trainer, work: str) -> None:
     """Say what a person still waits for, unless they want to see no progress."""
     if trainer.progress_bar_callback is not None:
         print(f"after the last round: {work}", flush=True)
@@ -314,7 +314,7 @@ def _tell(trainer: pl.Trainer, work: str) -> None:
 def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
     report, data = module.report, module.loop.trainer.data
     assert report is not None
-    own = module.client_scores if module.evaluate_clients else {}
+    scores = module.client_scores if module.evaluate_clients else {}
     return [
         {
             "round": number,
@@ -324,7 +324,7 @@ def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
             "train_loss": summary.train_loss,
             "weight": report.weights[summary.client],
             "class_weights": _listed(report.class_weights.get(summary.client)),
-            **(own[summary.client].totals if summary.client in own else {}),
+            **(scores[summary.client].totals if summary.client in scores else {}),
         }
         for summary in report.summaries
     ]

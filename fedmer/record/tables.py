@@ -78,17 +78,17 @@ def class_table(title: str, scores: Mapping[str, Any], labels: Sequence[str]) ->
 
 def _clients_line(result: Mapping[str, Any]) -> str:
     if not result["holdouts"]:
-        return "Own holdouts of clients: none (--data.holdout 0.1 keeps some back)."
-    own = Holdouts.of(result["holdouts"])
-    line = f"Own holdouts of {own.clients} clients, wF1: mean {100 * own.mean:.1f}"
-    if own.spread is None:
-        return f"{line}; each has fewer than {FEWEST} turns, too few to tell a worst and a spread"
+        return "Holdouts of clients: none (--data.holdout 0.1 keeps some back)."
+    found = Holdouts.of(result["holdouts"])
+    line = f"Holdouts of {found.clients} clients, wF1: mean {100 * found.mean:.1f}"
+    if found.spread is None:
+        return f"{line}; each has fewer than {FEWEST} turns, too few for a worst and a spread"
     line += (
-        f", worst {100 * own.spread.low:.1f} ({own.spread.worst}, {own.spread.turns} turns), "
-        f"spread {100 * own.spread.deviation:.1f} (sd)"
+        f", worst {100 * found.spread.low:.1f} ({found.spread.worst}, {found.spread.turns} turns), "
+        f"spread {100 * found.spread.deviation:.1f} (sd)"
     )
-    if own.small:
-        line += f"; worst and spread leave out {own.small} holdouts of fewer than {FEWEST} turns"
+    if found.small:
+        line += f"; worst and spread leave out {found.small} holdouts of fewer than {FEWEST} turns"
     return line
 
 

@@ -67,7 +67,7 @@ def write_votes(
         views: The samples that it was scored on, in order. A dialogue that is seen from several
             sides is here several times, each time with other labelled turns.
         counts: Round -> ``(N, C)``, in the order of the views' labelled turns. Where a Trainer was
-            told to score a part only, the first ones.
+            asked to score a part only, the first ones.
     """
     dialogue, turn = [], []
     for sample in views:
@@ -113,14 +113,14 @@ def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | No
     classes = found if classes is None else classes
     expected = {"dialogue": ("U", (turns,)), "turn": ("iu", (turns,)), "truth": ("iu", (turns,))}
     for name, (kinds, shape) in (expected | {key: ("iu", (turns, classes))}).items():
-        own = arrays.get(name)
-        if own is None or own.dtype.kind not in kinds or own.shape != shape:
-            what = "missing" if own is None else f"{own.dtype} of shape {own.shape}"
+        array = arrays.get(name)
+        if array is None or array.dtype.kind not in kinds or array.shape != shape:
+            what = "missing" if array is None else f"{array.dtype} of shape {array.shape}"
             raise InputError(
                 f"{path}: '{name}' is {what}; expected {shape}, for {classes} emotions. Remove "
                 "the file to leave it out."
             )
-        if kinds == "iu" and own.size and not (own.min() >= 0 and own.max() < _MOST):
+        if kinds == "iu" and array.size and not (array.min() >= 0 and array.max() < _MOST):
             raise InputError(f"{path}: '{name}' holds what is no count; remove the file.")
     if turns and arrays["truth"].max() >= classes:
         raise InputError(f"{path}: 'truth' holds what is no emotion; remove the file.")

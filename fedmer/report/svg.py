@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#b5508f", "#e69f00", "#56b4e9", "#707880")
-"""Of M. Okabe and K. Ito, which colour-blind people tell apart; yellow would be lost on white."""
+"""Of M. Okabe and K. Ito, for colour-blind people too; yellow would be lost on white."""
 
 DASHES = ("", "6 2", "1.5 1.5")
 """After seven rows the colours come again with another line."""

@@ -62,7 +62,7 @@ def representative(parameters: Sequence[Parameter], trials: Sequence[Trial]) -> 
 
 
 def answer(questions: Sequence[Question], reply: Connection) -> None:
-    """Send what :func:`problem` says; runs in a process of its own."""
+    """Send what :func:`problem` says; runs in another process."""
     reply.send(problem(fit_parser(), questions))
 
 
@@ -140,7 +140,7 @@ def _refused(parse: Callable[[Sequence[str]], Any], words: Sequence[str]) -> str
         return lines[-1].partition("error: ")[2] if lines else said.getvalue().strip()
     except InputError as error:
         return str(error)
-    except Exception as error:  # noqa: BLE001 - whatever a parser of strangers' classes raises
+    except Exception as error:  # noqa: BLE001 - whatever a parser of foreign classes raises
         return f"{type(error).__name__}: {error}"
     return None
 

@@ -44,7 +44,7 @@ class SweepFile:
 
     Args:
         path: The file.
-        name: Its ``name``, or the file's own.
+        name: Its ``name``, or the file's.
         project: The W&B project of its runs, or None.
         method: ``grid`` or ``random``.
         parameters: In the order of the file.
@@ -77,7 +77,7 @@ def read(path: Path) -> SweepFile:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    # W&B's own reading of numbers, so that a file means here what it means there.
+    # W&B's reading of numbers, so that a file means here what it means there.
     content = safe_yaml.read(path, loader=safe_yaml.PlainLoader)
     if not isinstance(content, dict):
         raise InputError("holds no sweep; expected the keys method, parameters and command.")

@@ -182,7 +182,7 @@ def _check_values(what: str, settings: Mapping[str, Any]) -> None:
     if not isinstance(chances, list) or len(chances) != len(values):
         raise InputError(f"{what}: probabilities is {chances!r}; expected a number for each value.")
     if not all(_number(c) and c >= 0 for c in chances) or not math.isclose(sum(chances), 1):
-        raise InputError(f"{what}: probabilities is {chances}; expected shares that sum to 1.")
+        raise InputError(f"{what}: probabilities is {chances}; expected fractions that sum to 1.")
 
 
 def _check_numbers(what: str, distribution: str, settings: Mapping[str, Any]) -> None:

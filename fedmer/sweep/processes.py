@@ -23,13 +23,13 @@ from fedmer.terminal import at_home, exit_code
 
 
 class Running:
-    """The process of one trial, leader of a process group of its own.
+    """The process of one trial, leader of its process group.
 
     A Ctrl-C in the terminal therefore reaches the sweep alone, which then ends its trials in order.
 
     Args:
         words: The command.
-        own: The arguments of fedmer if the command is fedmer's, else None.
+        fit: The arguments of fedmer if the command is fedmer's, else None.
         environment: All variables of the process.
         log: Where its output goes, after what is there.
     """
@@ -37,13 +37,13 @@ class Running:
     def __init__(
         self,
         words: Sequence[str],
-        own: Sequence[str] | None,
+        fit: Sequence[str] | None,
         environment: Mapping[str, str],
         log: Path,
     ) -> None:
         self.began = time.monotonic()
-        if own is not None:
-            process = _context().Process(target=_trial, args=(list(own), dict(environment), log))
+        if fit is not None:
+            process = _context().Process(target=_trial, args=(list(fit), dict(environment), log))
             process.start()
             self._process: multiprocessing.process.BaseProcess | subprocess.Popen[bytes] = process
         else:

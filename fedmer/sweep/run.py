@@ -121,7 +121,7 @@ class Sweep:
 
         Args:
             jobs: How many trials at a time.
-            display: Told of every start and end.
+            display: Shows every start and end.
 
         Returns:
             The signal that stopped it, or None if every trial has had its turn.

@@ -77,7 +77,7 @@ def _distinct(rows: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _names(sweep: SweepFile, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Made of what varies; two trials that would share a name get a digest of their values."""
+    """Made of what varies; two trials of one name get a digest of their values."""
     varying = [
         p.name for p in sweep.parameters if p.listed is None or len(set(map(str, p.listed))) > 1
     ]

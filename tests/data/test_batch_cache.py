@@ -34,13 +34,13 @@ def test_cached_or_not_batches_are_the_same(count: int, size: int, epochs: int) 
     assert len({id(batch) for batch in seen}) == (1 if count <= size else len(seen))
 
 
-def test_nothing_more_is_kept_than_there_is_room_for() -> None:
+def test_nothing_more_is_kept_than_the_capacity() -> None:
     (batch,) = BatchCache(CPU).batches(CLIENT.train, range(len(CLIENT.train)), 20)
-    cache = BatchCache(CPU, room=batch.nbytes + 1)
+    cache = BatchCache(CPU, capacity=batch.nbytes + 1)
     one, again, other, anew = (
         next(cache.batches(CLIENT.train, range(len(CLIENT.train)), 20, name))
         for name in ("a", "a", "b", "b")
     )
     assert one is again
     assert other is not anew
-    assert cache.room == 1
+    assert cache.capacity == 1

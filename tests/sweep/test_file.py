@@ -74,7 +74,7 @@ def only(**settings: object) -> dict[str, object]:
         (only(min=0.5, max=1), "parameter 'mu' is uniform, and a grid needs values to list"),
         (only(distribution="unifrom", min=0, max=1), "did you mean 'uniform'?"),
         (only(values=[1], vaules=[2]), "unknown setting of categorical 'vaules'"),
-        (only(values=[1, 2], probabilities=[0.5, 0.6]), "expected shares that sum to 1."),
+        (only(values=[1, 2], probabilities=[0.5, 0.6]), "expected fractions that sum to 1."),
         (only(values=[1, 2], probabilities=[1.0]), "expected a number for each value."),
         (only(distribution="uniform", min="1e-5", max=1.0), "only with a point, as in 1.0e-3"),
         (only(distribution="uniform", min=2, max=1), "min is 2 and max is 1"),

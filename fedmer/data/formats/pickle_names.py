@@ -1,7 +1,7 @@
 """What a pickle may name, and what is made when it does.
 
-Nothing of NumPy is called on a pickle's behalf: its own ``dtype`` and ``_reconstruct`` can be
-talked into reading bytes as object pointers. Its names stand for what is here, which takes an
+Nothing of NumPy is called on a pickle's behalf: its ``dtype`` and ``_reconstruct`` can be
+made to read bytes as object pointers. Its names stand for what is here, which takes an
 array's description apart, admits plain element types only, and builds the array itself.
 """
 
@@ -21,7 +21,7 @@ _ITEM = 64
 """Bytes that an item of a set or a dictionary takes, about."""
 
 _LARGEST_KEY = 2**60
-"""Beyond it numbers can be chosen that a dictionary takes ages to tell apart."""
+"""Beyond it numbers can be chosen that a dictionary takes ages to compare."""
 
 
 class Element:
@@ -161,7 +161,7 @@ def _shape(shape: Any) -> tuple[int, ...]:
 
 
 def _flat(element: Any, raw: Any) -> NDArray[Any]:
-    """Elements where the bytes lie. Bytes do not change, and an array's own could be freed."""
+    """Elements where the bytes lie. Bytes do not change, and those of an array could be freed."""
     if type(raw) is not bytes or not isinstance(element, Element) or element.dtype.kind == "O":
         raise ValueError("an array that is not made of bytes")
     flat = np.frombuffer(raw, element.dtype)

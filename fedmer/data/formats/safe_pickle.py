@@ -1,7 +1,7 @@
 """Reading somebody else's pickle without running what it asks for.
 
-A pickle is a program for a small machine with a stack. Python's own machine calls what it is told
-to and allocates whatever is claimed: nine bytes can take gigabytes of it. This one knows plain
+A pickle is a program for a small machine with a stack. Python's machine calls what it names
+and allocates whatever is claimed: nine bytes can take gigabytes of it. This one knows plain
 things only, and measures every claim against the file before anything is made.
 """
 

@@ -2,9 +2,9 @@
 
 A file is a tuple of dictionaries, dialogue id -> one entry an utterance, followed by the ids of
 the training and the test dialogues. None has a validation part. Five kinds are in circulation,
-told apart by the length of the tuple and by where in it the ids are. Speakers are ``"M"`` or
+distinguished by the length of the tuple and by where in it the ids are. Speakers are ``"M"`` or
 ``"F"`` in IEMOCAP and a vector with a one in it in MELD; in some copies of IEMOCAP they are vectors
-of two, in which the first place means ``"M"`` as it does in MMGCN's own loader:
+of two, in which the first place means ``"M"`` as it does in MMGCN's loader:
 
 =======  ======  ============  ===================================================================
 corpus   length  of            parts
@@ -71,7 +71,7 @@ _ID_LISTS = (list, tuple, set, frozenset, np.ndarray)
 def from_parts(parts: Any, path: Path, budget: MemoryBudget) -> ConversationCorpus:
     """The corpus of a feature pickle of SDT, MMGCN or conv-emotion.
 
-    IEMOCAP: a speaker is the session and the letter of the turn, ``Ses01F``; the letter in a
+    IEMOCAP: a speaker is the session and the gender of the turn, ``Ses01F``; the gender in a
     dialogue's id is the actor who wore the markers, which is something else.
 
     MELD: the vector in the file numbers the people of one dialogue and says nothing of who they
@@ -158,7 +158,7 @@ def _layout(parts: Any, path: Path) -> Layout:
         dictionaries = (SPEAKERS, LABELS, *layout.modalities.values(), layout.sentences)
         ids = parts[layout.sentences + 1], parts[layout.sentences + 2]
         if all(isinstance(parts[i], dict) for i in dictionaries) and all(
-            isinstance(own, _ID_LISTS) for own in ids
+            isinstance(listed, _ID_LISTS) for listed in ids
         ):
             return layout
     raise InputError(
@@ -240,9 +240,9 @@ def _speakers(
     names: Any, layout: Layout, dialogue: Any, where: str, budget: MemoryBudget
 ) -> tuple[NDArray[np.str_], str]:
     listed = _listed(names)
-    letters = bool(listed) and all(isinstance(name, str) for name in listed)
+    genders = bool(listed) and all(isinstance(name, str) for name in listed)
     if not layout.iemocap:
-        if letters:
+        if genders:
             raise InputError(
                 f"{where} has speakers {_some(listed)}; expected MELD's, a vector for each turn "
                 "with a one in it."
@@ -253,11 +253,11 @@ def _speakers(
         places = vectors.argmax(axis=1)
         return np.array([f"{dialogue}/speaker{place}" for place in places], dtype=np.str_), ""
     session = re.match(r"Ses\d\d", str(dialogue))
-    if letters and not set(listed) <= set("MF"):
+    if genders and not set(listed) <= set("MF"):
         raise InputError(f"{where} has speakers {_some(listed)}; expected M and F.")
     if session is None:
         raise InputError(f"{where}: an id of IEMOCAP starts with the session, such as Ses01.")
-    if not letters:
+    if not genders:
         vectors = _matrix(names, f"{where}: speakers", budget)
         if vectors.shape[1] != 2:
             raise InputError(
@@ -265,7 +265,7 @@ def _speakers(
                 "and F, or vectors of two."
             )
         listed = ["MF"[place] for place in vectors.argmax(axis=1)]
-    return np.array([session[0] + letter for letter in listed], dtype=np.str_), session[0]
+    return np.array([session[0] + gender for gender in listed], dtype=np.str_), session[0]
 
 
 def _some(names: Sequence[str]) -> str:
