@@ -82,8 +82,8 @@ def statistics(clients: Iterable[Mapping[str, Moments]]) -> dict[str, Statistics
     """
     sums: dict[str, Moments] = {}
     for client in clients:
-        for name, moments in client.items():
-            sums[name] = sums[name] + moments if name in sums else moments
+        for name, found in client.items():
+            sums[name] = sums[name] + found if name in sums else found
     result = {}
     for name, total in sums.items():
         count = max(total.count, 1)

@@ -55,9 +55,9 @@ class PrototypeRecord:
             prototypes: The server's.
         """
         kept = {}
-        for site, known in prototypes.items():
-            kept[_MEANS + site] = known.means.detach().cpu().numpy().copy()
-            kept[_KNOWN + site] = known.known.cpu().numpy().copy()
+        for site, found in prototypes.items():
+            kept[_MEANS + site] = found.means.detach().cpu().numpy().copy()
+            kept[_KNOWN + site] = found.known.cpu().numpy().copy()
         if kept:
             self._rounds.append(number)
             self._kept.append(kept)

@@ -249,7 +249,7 @@ class RunRecord(pl.Callback):
         rows: Sequence[Mapping[str, str]],
     ) -> dict[str, Any]:
         names = [client.name for client in module.loop.trainer.data.values()]
-        scores = module.client_scores
+        by_client = module.client_scores
         # Both are trained on all data pooled, which nobody has where clients are elsewhere.
         found = None if data.remote else baselines(data.corpus, data.partitions, data.views("val"))
         return {
@@ -279,7 +279,7 @@ class RunRecord(pl.Callback):
             "baselines": asdict(found) if found else {},
             "holdouts": {
                 names[client]: {**scores.totals, "examples": sum(map(sum, scores.confusion))}
-                for client, scores in scores.items()
+                for client, scores in by_client.items()
             },
             "bytes_down": sum(int(row["bytes_down"]) for row in rows),
             "bytes_up": sum(int(row["bytes_up"]) for row in rows),
@@ -314,7 +314,7 @@ def _announce(trainer: pl.Trainer, work: str) -> None:
 def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
     report, data = module.report, module.loop.trainer.data
     assert report is not None
-    scores = module.client_scores if module.evaluate_clients else {}
+    by_client = module.client_scores if module.evaluate_clients else {}
     return [
         {
             "round": number,
@@ -324,7 +324,7 @@ def _client_rows(module: FederatedModule, number: int) -> list[dict[str, Any]]:
             "train_loss": summary.train_loss,
             "weight": report.weights[summary.client],
             "class_weights": _listed(report.class_weights.get(summary.client)),
-            **(scores[summary.client].totals if summary.client in scores else {}),
+            **(by_client[summary.client].totals if summary.client in by_client else {}),
         }
         for summary in report.summaries
     ]
