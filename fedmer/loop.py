@@ -16,7 +16,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
-from fedmer.protection import ServerProtection, check
+from fedmer.protection import ServerProtection, check, withhold
 from fedmer.running_mean import ClientWeight
 from fedmer.weights import not_finite, tensors_in
 
@@ -183,7 +183,8 @@ class FederatedLoop:
         if not summaries:
             return {}, {}
         rule, state = self.aggregator, self.state
-        return rule.weigh(summaries, state), rule.weigh_classes(summaries, state) or {}
+        classes = rule.weigh_classes(summaries, state) or {}
+        return rule.weigh(summaries, state), withhold(self.trainer.privacy, classes)
 
     def knowledge(self) -> Broadcast:
         """What a client would receive now, for evaluation between rounds."""

@@ -87,6 +87,16 @@ def masked_sum(mechanisms: Sequence[Privacy]) -> MaskedSum | None:
     return next((m.masked_sum for m in mechanisms if m.masked_sum is not None), None)
 
 
+def withhold(mechanisms: Sequence[Privacy], classes: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """Weights of classes, 0 for a class whose rows a masked sum would show to be one client's."""
+    masked = masked_sum(mechanisms)
+    if masked is None or not classes:
+        return dict(classes)
+    hidden = masked.withheld({client: own.tolist() for client, own in classes.items()})
+    where = torch.tensor(hidden, dtype=torch.int64)
+    return {c: own.index_fill(0, where.to(own.device), 0) for c, own in classes.items()}
+
+
 def on_client(
     mechanisms: Sequence[Privacy],
     summary: Summary,

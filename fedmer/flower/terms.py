@@ -9,12 +9,13 @@ that were told different things do not cancel, and the total is noise.
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fedmer.errors import InputError
+from fedmer.flower.class_rows import Rows
 
 MODULUS = 2**32
 """Masked vectors are sums modulo this."""
@@ -32,17 +33,28 @@ class Terms:
         weights: Node -> its weight.
         threshold: How many nodes it takes to unmask the total.
         clip: The largest size of a number in a weighted update.
+        classes: Node -> ``(C,)`` weights in the rows of each class, where the rule has such.
+        rows: Where these rows lie in a vector; empty where the rule has no such weights.
     """
 
     letter: bytes
     weights: Mapping[int, float]
     threshold: int
     clip: float
+    classes: Mapping[int, Sequence[float]] = field(default_factory=dict)
+    rows: Rows = ()
 
     @property
     def digest(self) -> bytes:
         """``(32,)`` bytes that differ if anything does."""
-        said = [self.letter.hex(), sorted(self.weights.items()), self.threshold, self.clip]
+        said = [
+            self.letter.hex(),
+            sorted(self.weights.items()),
+            self.threshold,
+            self.clip,
+            sorted((node, list(own)) for node, own in self.classes.items()),
+            self.rows,
+        ]
         return hashlib.sha256(json.dumps(said).encode()).digest()
 
 
@@ -91,6 +103,33 @@ def read_weights(text: object) -> dict[int, float]:
 def written(weights: Mapping[int, float]) -> str:
     """Weights as text; every digit of them."""
     return json.dumps([[node, float(weight)] for node, weight in sorted(weights.items())])
+
+
+def read_classes(text: object) -> dict[int, list[float]]:
+    """Node -> ``(C,)`` weights of classes, from the text that :func:`written_classes` makes.
+
+    Raises:
+        InputError: It is something else, or a weight is negative or not finite.
+    """
+    try:
+        pairs = json.loads(str(text))
+        classes = dict(pairs)
+        right = len(classes) == len(pairs) and all(
+            type(node) is int
+            and len(own) == len(pairs[0][1]) > 0
+            and all(type(weight) is float and 0 <= weight < math.inf for weight in own)
+            for node, own in pairs
+        )
+    except (ValueError, TypeError, RecursionError):
+        right = False
+    if not right:
+        raise InputError("the weights of classes of the masked sum cannot be read")
+    return classes
+
+
+def written_classes(classes: Mapping[int, Sequence[float]]) -> str:
+    """Weights of classes as text; every digit of them."""
+    return json.dumps([[node, list(map(float, own))] for node, own in sorted(classes.items())])
 
 
 def _framed(data: bytes) -> bytes:

@@ -4,8 +4,6 @@ import contextlib
 import os
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
@@ -29,7 +27,6 @@ from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.privacy.secure_sum import SecureSum
-from fedmer.running_mean import ClientWeight
 from tests.federations import clients_of, federation, same_bits, small_corpus, weights_of
 
 CORPUS = small_corpus()
@@ -230,14 +227,3 @@ def test_a_rehearsal_tells_what_an_honest_client_sends() -> None:
         summary, update = loop.trainer.fit(0, received)
         assert summary_layout == Layout.of(summary.tensors)
         assert update_layout == (None if update is None else Layout.of(update.weights))
-
-
-def test_weights_of_classes_are_refused_under_a_masked_sum() -> None:
-    executor = Flower()
-    executor.masked = SecureSum().masked_sum
-    here: Any = SimpleNamespace(check_enough=lambda clients: None, aggregator=FedAvg())
-    executor._round, executor.trainer, executor.failures = here, here, {}
-    with pytest.raises(
-        InputError, match=r"FedAvg has a weight a class; .* --aggregator\.heads joint"
-    ):
-        executor.join({0: ClientWeight(1.0, torch.ones(2))})

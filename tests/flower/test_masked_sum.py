@@ -20,11 +20,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.errors import InputError
 from fedmer.flower.node import masking
 from fedmer.flower.node.policy import Policy
 from fedmer.flower.records import take_failure
-from fedmer.flower.server.masked_sum import MaskedSum, masked_sum
+from fedmer.flower.server.masked_sum import MaskedTotal, masked_sum
 from fedmer.flower.terms import MODULUS, digest_of, grid, read_weights, written
 
 LETTER = b"\1" * 32
@@ -93,16 +94,17 @@ class Nodes:
     def get_node_ids(self) -> list[int]:
         return [node for node in self.updates if node not in self.dead]
 
-    def sum(self, weights: Mapping[int, float] | None = None, **more: Any) -> MaskedSum:
+    def sum(self, weights: Mapping[int, float] | None = None, **more: Any) -> MaskedTotal:
         """The server's side, honest but for ``tamper``."""
         if weights is None:
             weights = dict.fromkeys(self.updates, 1 / len(self.updates))
         chosen: dict[str, Any] = {
             "round": 0,
-            "threshold": 0.6,
-            "clip": 1.0,
+            "masked": MaskedSum(0.6, 1.0),
             "seconds": 6.0,
             "letter": LETTER,
+            "classes": {},
+            "rows": (),
         }
         return masked_sum(self, weights, **(chosen | more))  # type: ignore[arg-type]
 
@@ -378,7 +380,7 @@ def test_what_a_server_tells_of_the_weights_is_checked(
 
 
 def test_an_update_beyond_the_clip_takes_no_part(four: Nodes) -> None:
-    found = four.sum(clip=0.01)
+    found = four.sum(masked=MaskedSum(0.6, 0.01))
     assert found.total is None
     assert all("beyond privacy.clip 0.01" in said for said in found.failures.values())
 

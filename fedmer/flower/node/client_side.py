@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedmer.contracts.client import ClientMemory
+from fedmer.flower.class_rows import rows_of
 from fedmer.flower.node import masking
 from fedmer.flower.terms import digest_of
 from fedmer.flower.wire import put_answer, take_broadcast
@@ -33,7 +34,8 @@ def fit(
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
         assert received.weights is not None
-        keep_difference(state, update, received.weights, digest_of(content))
+        axes = trainer.client.network.class_parameters
+        keep_difference(state, update, received.weights, digest_of(content), axes)
         update = None
     answer = RecordDict()
     put_answer(answer, summary, update)
@@ -42,7 +44,11 @@ def fit(
 
 @torch.no_grad()
 def keep_difference(
-    state: RecordDict, update: Update, received: Mapping[str, Tensor], letter: bytes
+    state: RecordDict,
+    update: Update,
+    received: Mapping[str, Tensor],
+    letter: bytes,
+    class_axes: Mapping[str, int],
 ) -> None:
     """Keep what training changed with the node, until its weight is known.
 
@@ -52,7 +58,8 @@ def keep_difference(
         (value - received[name] if name in received else value).flatten()
         for name, value in update.weights.items()
     ]
-    masking.keep(state, torch.cat(parts).cpu().numpy(), letter)
+    rows = rows_of([(name, value.shape) for name, value in update.weights.items()], class_axes)
+    masking.keep(state, torch.cat(parts).cpu().numpy(), letter, rows)
 
 
 def score(trainer: LocalTrainer, content: RecordDict, memory: ClientMemory) -> RecordDict:

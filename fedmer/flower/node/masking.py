@@ -11,7 +11,7 @@ import os
 import secrets
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
+from fedmer.flower.class_rows import Rows, put_rows
 from fedmer.flower.masks import CLIENT, harden
 from fedmer.flower.node.policy import Policy
 from fedmer.flower.records import put_failure
-from fedmer.flower.terms import MODULUS, Terms, grid, read_weights
+from fedmer.flower.terms import MODULUS, Terms, grid, read_classes, read_weights
 
 _KEPT = "update"
 _LETTER = "update.letter"
@@ -40,16 +41,21 @@ _WEIGHTS = "masked sum"
 _SPENT = "spent"
 
 
-def keep(state: RecordDict, difference: NDArray[np.float32], letter: bytes) -> None:
+def keep(
+    state: RecordDict, difference: NDArray[np.float32], letter: bytes, rows: Rows = ()
+) -> None:
     """Leave a vector with the node, in what Flower keeps between its messages, for the sum.
 
     Args:
         state: What Flower keeps.
         difference: ``(n,)``, what training changed.
         letter: The digest of what the node was asked to learn.
+        rows: Where the rows of classes lie in the vector, by the node's own network.
     """
     state[_KEPT] = ArrayRecord({"difference": Array(difference)})
-    state[_LETTER] = ConfigRecord({"digest": letter, "name": secrets.token_hex(16)})
+    flat = [number for row in rows for number in row]
+    name = secrets.token_hex(16)
+    state[_LETTER] = ConfigRecord({"digest": letter, "name": name, "rows": flat})
 
 
 def mask(message: Message, context: Context) -> Message:
@@ -86,7 +92,7 @@ def _stage(message: Message, context: Context, policy: Policy, folder: Path | No
         terms = found.digest
         _once(folder, f"keys {own['pk1'].hex()}", "its keys have masked a vector already")
     elif stage == Stage.UNMASK:
-        _check_unmask(asked, own, _weights(context.state), policy)
+        _check_unmask(asked, own, *_weights(context.state), policy)
         _once(folder, f"shares {own['pk1'].hex()}", "it has helped to unmask this sum already")
     harden(CLIENT, terms)
 
@@ -148,15 +154,27 @@ def _agree(message: Message, context: Context, own: Mapping[str, Any], policy: P
     if weights.keys() != peers:
         raise InputError("the weights of the masked sum are not those of its nodes")
     policy.check_shares(weights, peers)
-    state[_WEIGHTS] = ConfigRecord({"weights": told["weights"]})
-    letter = bytes(state.config_records[_LETTER]["digest"])  # type: ignore[arg-type]
-    return Terms(letter, weights, own["threshold"], own["clipping_range"])
+    kept: Any = state.config_records[_LETTER]
+    classes = read_classes(told.get("classes"))
+    rows = _rows(kept["rows"]) if classes else ()
+    if classes:
+        counts = {count for _, _, count, _ in rows}
+        if classes.keys() != peers or counts != {len(classes[own["nid"]])}:
+            raise InputError(
+                "the weights of classes of the masked sum are not those of its nodes, or not of "
+                "its network's classes"
+            )
+        policy.check_class_shares(classes, peers)
+    state[_WEIGHTS] = ConfigRecord({"weights": told["weights"], "classes": told["classes"]})
+    letter = bytes(kept["digest"])
+    return Terms(letter, weights, own["threshold"], own["clipping_range"], classes, rows)
 
 
 def _check_unmask(
     asked: Mapping[str, Any],
     own: Mapping[str, Any],
     weights: Mapping[int, float],
+    classes: Mapping[int, Sequence[float]],
     policy: Policy,
 ) -> None:
     """Of each peer its seed or its key: who has both of a node has its update."""
@@ -171,12 +189,20 @@ def _check_unmask(
     if len(active) < own["threshold"]:
         raise InputError(f"fewer than {own['threshold']} nodes are left of the masked sum")
     policy.check_shares(weights, active)
+    if classes:
+        policy.check_class_shares(classes, active)
 
 
-def _weights(state: RecordDict) -> dict[int, float]:
+def _weights(state: RecordDict) -> tuple[dict[int, float], dict[int, list[float]]]:
+    """Of the nodes of the sum under way: whole, and of classes."""
     if _WEIGHTS not in state:
         raise InputError("it has sent nothing into this masked sum")
-    return read_weights(state.config_records[_WEIGHTS]["weights"])
+    told = state.config_records[_WEIGHTS]
+    return read_weights(told["weights"]), read_classes(told["classes"])
+
+
+def _rows(flat: Sequence[int]) -> Rows:
+    return tuple(zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True))
 
 
 def _is_positive(value: object) -> bool:
@@ -207,10 +233,13 @@ def _once(folder: Path | None, what: str, otherwise: str) -> None:
 
 
 def _scaled(message: Message, context: Context, terms: Terms, folder: Path | None) -> Message:
-    """The node's difference times the weight that the server gives it; once, and then no more."""
+    """The node's difference times the weights that the server gives it; once, and then no more."""
     name = str(context.state.config_records.pop(_LETTER)["name"])
     difference = context.state.array_records.pop(_KEPT)["difference"].numpy()
-    scaled = terms.weights[message.metadata.dst_node_id] * difference
+    node = message.metadata.dst_node_id
+    scaled = terms.weights[node] * difference
+    if terms.classes:
+        put_rows(scaled, difference, terms.classes[node], terms.rows)
     largest = float(abs(scaled).max())
     if not largest <= terms.clip:
         raise InputError(

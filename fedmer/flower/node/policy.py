@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -192,6 +192,36 @@ class Policy:
                 f"one node has {share:.3g} of the weight of this masked sum, and its {FILE} allows "
                 f"{self.largest_share:g}; a sum that one node dominates shows its update"
             )
+
+    def check_class_shares(
+        self, classes: Mapping[int, Sequence[float]], kept: Collection[int]
+    ) -> None:
+        """Refuse a sum in which a class's rows would be those of one node, or of few.
+
+        A class in which nobody has a weight keeps its old rows, and shows nothing.
+
+        Args:
+            classes: Node -> ``(C,)`` weights in the sum of each class's rows.
+            kept: Those nodes whose vectors are in it.
+
+        Raises:
+            InputError: They would.
+        """
+        for place, column in enumerate(zip(*(classes[node] for node in kept), strict=True)):
+            own = [weight for weight in column if weight > 0]
+            if own and len(own) < self.smallest_cohort:
+                raise InputError(
+                    f"its {FILE} wants {self.smallest_cohort} nodes or more behind a class's rows "
+                    f"in a masked sum, and class {place + 1} has {len(own)}; start the run with "
+                    f"--privacy.class_holders {self.smallest_cohort} or more"
+                )
+            if own and max(own) / math.fsum(own) > self.largest_share:
+                raise InputError(
+                    f"one node has {max(own) / math.fsum(own):.3g} of the weight of class "
+                    f"{place + 1} in this masked sum, and its {FILE} allows "
+                    f"{self.largest_share:g}; start the run with --privacy.class_share "
+                    f"{self.largest_share:g} or less"
+                )
 
 
 def policy_for(nodes: int) -> Policy:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +17,11 @@ from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECOR
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
+from fedmer.contracts.masked_sum import MaskedSum
+from fedmer.flower.class_rows import Rows
 from fedmer.flower.masks import SERVER, harden
 from fedmer.flower.records import size, take_failure, why
-from fedmer.flower.terms import MODULUS, Terms, grid, written
+from fedmer.flower.terms import MODULUS, Terms, grid, written, written_classes
 
 _PAUSES = (0.02, 0.5)
 _ROLL_CALL = 5.0
@@ -28,7 +30,7 @@ _KEYS_SHARED = 2
 
 
 @dataclass(frozen=True)
-class MaskedSum:
+class MaskedTotal:
     """What came of a masked sum.
 
     Args:
@@ -37,6 +39,7 @@ class MaskedSum:
         failures: Node -> what it said instead of an answer.
         down: Bytes to the nodes.
         up: Bytes from them.
+        classes: Node -> ``(C,)`` weights by which the rows of classes were summed, if there are.
     """
 
     total: NDArray[np.float64] | None
@@ -44,6 +47,7 @@ class MaskedSum:
     failures: dict[int, str]
     down: int
     up: int
+    classes: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
 
 class _LostError(Exception):
@@ -108,7 +112,11 @@ class _Once(FedAvg):
 
     def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
         nothing = Parameters(tensors=[], tensor_type="numpy.ndarray")
-        told: dict[str, Any] = {"weights": written(self.terms.weights), "clip": self.terms.clip}
+        told: dict[str, Any] = {
+            "weights": written(self.terms.weights),
+            "classes": written_classes(self.terms.classes),
+            "clip": self.terms.clip,
+        }
         # A copy for each, since the workflow adds to them.
         return [
             (SimpleNamespace(node_id=node), FitIns(nothing, dict(told)))
@@ -127,11 +135,12 @@ def masked_sum(
     flower: Grid,
     weights: Mapping[int, float],
     round: int,
-    threshold: float,
-    clip: float,
+    masked: MaskedSum,
     seconds: float,
     letter: bytes,
-) -> MaskedSum:
+    classes: Mapping[int, Sequence[float]],
+    rows: Rows,
+) -> MaskedTotal:
     """Sum the vectors that nodes have kept, each times its weight.
 
     Nodes may be lost at any time, as long as enough stay; before they have shared their keys the
@@ -141,13 +150,15 @@ def masked_sum(
         flower: The way to the nodes.
         weights: Node -> weight.
         round: From 0.
-        threshold: Sample of the nodes that has to stay for the total to be unmasked.
-        clip: A node with a number beyond ``[-clip, clip]``, after the weight, takes no part.
+        masked: What was asked for: how many nodes have to stay for the total to be unmasked, and
+            the size of a number, after the weight, beyond which a node takes no part.
         seconds: To wait for each of the four stages.
         letter: The digest of what all of them were asked to learn.
+        classes: Node -> ``(C,)`` weights in the rows of classes; empty where there are none.
+        rows: Where these rows lie in a vector.
     """
     # Rounded up: two halves of a cohort must never both be enough.
-    least = max(2, math.ceil(threshold * len(weights)))
+    least = max(2, math.ceil(masked.threshold * len(weights)))
     ask = _Ask(flower, seconds)
     head = ConfigRecord({"current_round": round + 1})
     state = RecordDict({MAIN_CONFIGS_RECORD: head, MAIN_PARAMS_RECORD: ArrayRecord()})
@@ -157,7 +168,9 @@ def masked_sum(
     left = {node: float(weight) for node, weight in weights.items()}
     while len(left) >= least:
         ask.stages = []
-        terms = Terms(letter, left, least, float(clip))
+        shown = _shown({node: classes[node] for node in left if classes}, masked)
+        where = rows if classes else ()
+        terms = Terms(letter, left, least, float(masked.clip), shown, where)
         harden(SERVER, terms.digest)
         strategy = _Once(terms)
         try:
@@ -170,9 +183,19 @@ def masked_sum(
         nodes = [] if strategy.total is None else sorted(ask.stages[2])
         if len(nodes) < least:
             break
-        return MaskedSum(strategy.total, nodes, ask.failures, ask.down, ask.up)
+        total = strategy.total
+        return MaskedTotal(total, nodes, ask.failures, ask.down, ask.up, terms.classes)
     stayed = sorted(ask.stages[-1]) if ask.stages else []
-    return MaskedSum(None, stayed, ask.failures, ask.down, ask.up)
+    return MaskedTotal(None, stayed, ask.failures, ask.down, ask.up)
+
+
+def _shown(classes: Mapping[int, Sequence[float]], masked: MaskedSum) -> dict[int, list[float]]:
+    """Weights of classes without those in whose rows one node could be seen."""
+    hidden = set(masked.withheld(classes))
+    return {
+        node: [0.0 if place in hidden else weight for place, weight in enumerate(own)]
+        for node, own in classes.items()
+    }
 
 
 def _workflow(terms: Terms) -> SecAggPlusWorkflow:

@@ -5,12 +5,14 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from flwr.app import RecordDict
 
 from fedmer.contracts.executor import Traffic
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.errors import InputError
+from fedmer.flower.class_rows import put_rows, rows_of
 from fedmer.flower.records import portable
 from fedmer.flower.server.mail import Answer, Mail
 from fedmer.flower.server.masked_sum import masked_sum
@@ -166,22 +168,37 @@ class FlowerRound:
                 "Earlier rounds are kept; go on from the last checkpoint when the nodes are back."
             )
 
-    def masked_mean(self, weights: Mapping[int, float], masked: MaskedSum) -> Weights:
+    def masked_mean(
+        self,
+        weights: Mapping[int, float],
+        classes: Mapping[int, Sequence[float]],
+        masked: MaskedSum,
+    ) -> Weights:
         """The weighted mean of the updates that nodes have kept, seen as a whole only.
+
+        Args:
+            weights: Client -> weight, sum 1.
+            classes: Client -> ``(C,)`` weights in the rows of each class, sum 1 or 0; empty where
+                the rule has none. A class without a weight keeps its rows.
+            masked: The sum that was asked for.
 
         Raises:
             InputError: Too few nodes stayed to the end.
         """
         executor = self.executor
+        assert self._update is not None
+        parts = [(name, shape) for name, shape, _ in self._update.parts]
+        rows = rows_of(parts, executor.trainer.client.network.class_parameters)
         nodes = {self._nodes[client]: weight for client, weight in weights.items()}
         found = self.connection.relay.call(
             masked_sum,
             nodes,
             executor.received.round,
-            masked.threshold,
-            masked.clip,
+            masked,
             executor.timeout,
             self._asked,
+            {self._nodes[client]: own for client, own in classes.items()},
+            rows,
         )
         executor.traffic.down += found.down
         executor.traffic.up += found.up
@@ -198,7 +215,12 @@ class FlowerRound:
                 "go on from the last checkpoint when the nodes are back."
             )
         kept = sum(weight for c, weight in weights.items() if self._nodes[c] in found.nodes)
-        return self._restore(torch.from_numpy(found.total / kept))
+        change = found.total / kept
+        if found.classes:
+            totals = np.sum([found.classes[node] for node in found.nodes], axis=0)
+            factors = np.divide(1.0, totals, out=np.zeros_like(totals), where=totals > 0)
+            put_rows(change, found.total, factors.tolist(), rows)
+        return self._restore(torch.from_numpy(change))
 
     def _restore(self, change: torch.Tensor) -> Weights:
         """Weights out of the mean change; what a rule attached was never subtracted from."""

@@ -7,6 +7,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor, RemoteFederation
@@ -151,16 +153,11 @@ class Flower(Executor):
         self._round.check_enough(weights.keys() - self.failures.keys())
         if self.masked is None or not self._round.sends_updates:
             return super().join(weights)
-        if any(weight.classes is not None for weight in weights.values()):
-            raise InputError(
-                f"--privacy SecureSum has one weight a client, and "
-                f"{type(self.trainer.aggregator).__name__} has a weight a class; average heads as "
-                "everything else with --aggregator.heads joint."
-            )
         # Nodes scale their updates by them, within a range that the mechanism fixes.
         total = sum(weight.whole for weight in weights.values())
         shares = {client: weight.whole / total for client, weight in weights.items()}
-        mean = self._round.masked_mean(shares, self.masked)
+        classes = _class_shares(weights)
+        mean = self._round.masked_mean(shares, classes, self.masked)
         self._round.check_enough(weights.keys() - self.failures.keys())
         return mean
 
@@ -186,3 +183,13 @@ def _need_flower() -> None:
         raise InputError(
             "--executor Flower needs Flower, which is not installed; install fedmer[flower]."
         )
+
+
+def _class_shares(weights: Mapping[int, ClientWeight]) -> dict[int, list[float]]:
+    """Client -> ``(C,)`` weights in the rows of classes, divided by their sums; empty if none."""
+    given = {c: w.classes.double().cpu() for c, w in weights.items() if w.classes is not None}
+    if not given:
+        return {}
+    total = torch.stack(list(given.values())).sum(dim=0)
+    total = torch.where(total > 0, total, 1.0)
+    return {client: (own / total).tolist() for client, own in given.items()}

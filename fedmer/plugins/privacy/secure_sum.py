@@ -13,7 +13,7 @@ class SecureSum(Privacy):
 
     .. math:: q\big(w_i (\theta_i - \theta)\big) + m_i + \sum_{j \ne i} \pm m_{ij} \bmod 2^{32}
 
-    with masks that cancel in the sum, or that the others' key samples undo for a client that was
+    with masks that cancel in the sum, or that the others' key shares undo for a client that was
     lost. So every rule that is linear works, :class:`~fedmer.plugins.aggregators.distance.Distance`
     among them. Numbers are rounded to a grid of ``2 clip / 2^b`` with ``b = 31 - log2(clients)``.
 
@@ -22,17 +22,31 @@ class SecureSum(Privacy):
     order of batches and dropout by themselves. Needs ``--executor Flower``.
 
     Args:
-        threshold: Sample of the cohort, in (0.5, 1], that has to stay to the end of a round. Above
+        threshold: Share of the cohort, in (0.5, 1], that has to stay to the end of a round. Above
             one half, so that no two totals of one round can be unmasked and compared.
         clip: The largest size of a number in a weighted update; a client beyond it takes no part.
+        class_holders: Where a rule weighs the rows of a class by themselves, clients that have to
+            hold the class; the rows of fewer would show them, and keep their values. All of a
+            smaller cohort are enough.
+        class_share: The largest share of such a class's weights, in (0, 1], that one may have.
 
     Raises:
-        InputError: ``threshold`` or ``clip`` is out of range.
+        InputError: An argument is out of range.
     """
 
-    def __init__(self, threshold: float = 0.6, clip: float = 1.0) -> None:
+    def __init__(
+        self,
+        threshold: float = 0.6,
+        clip: float = 1.0,
+        class_holders: int = 3,
+        class_share: float = 0.8,
+    ) -> None:
         if not 0.5 < threshold <= 1:
             raise InputError(f"privacy.threshold is {threshold}; expected a number in (0.5, 1].")
         if not 0 < clip < float("inf"):
             raise InputError(f"privacy.clip is {clip}; expected a finite number above 0.")
-        self.masked_sum = MaskedSum(threshold, clip)
+        if class_holders < 2:
+            raise InputError(f"privacy.class_holders is {class_holders}; expected at least 2.")
+        if not 0 < class_share <= 1:
+            raise InputError(f"privacy.class_share is {class_share}; expected a number in (0, 1].")
+        self.masked_sum = MaskedSum(threshold, clip, class_holders, class_share)
