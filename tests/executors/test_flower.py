@@ -103,20 +103,30 @@ def test_the_simulation_trains_to_the_bits_of_inline(nothing_left: None) -> None
     assert expected.bytes_up < report.bytes_up < 1.2 * expected.bytes_up + 20_000
 
 
+class Open(Inline):
+    """Takes part in a masked sum, and hides nothing."""
+
+    carries_masked_sums = True
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("rule", [FedAvg, Distance])
 def test_a_masked_round_of_virtual_nodes_is_that_of_inline_up_to_its_grid(
-    nothing_left: None,
+    rule: type[Aggregator], nothing_left: None
 ) -> None:
     """They draw as Inline does: one person's virtual nodes have nobody to hide from."""
     executor = Flower()
-    loop = federation(FedAvg(), CORPUS, CLIENTS, executor=executor, privacy=[SecureSum()])
-    other = federation(FedAvg(), CORPUS, CLIENTS)
+    loop = federation(rule(), CORPUS, CLIENTS, executor=executor, privacy=[SecureSum()])
+    other = federation(rule(), CORPUS, CLIENTS, executor=Open(), privacy=[SecureSum()])
     try:
         report = loop.run_round(0)
     finally:
         executor.close()
-    other.run_round(0)
+    expected_report = other.run_round(0)
     assert report.failures == {}
+    for client, classes in expected_report.class_weights.items():
+        assert classes.sum() > 0
+        torch.testing.assert_close(report.class_weights[client], classes)
     found, expected = weights_of(loop), weights_of(other)
     assert max(float((found[name] - expected[name]).abs().max()) for name in found) < 1e-6
 
@@ -156,6 +166,8 @@ def test_an_option_that_cannot_be_is_a_sentence(options: dict[str, float], said:
         ({"threshold": 1.1}, r"privacy\.threshold is 1\.1"),
         ({"clip": 0.0}, r"privacy\.clip is 0\.0; expected a finite number above 0"),
         ({"clip": float("inf")}, r"privacy\.clip is inf"),
+        ({"class_holders": 1}, r"privacy\.class_holders is 1; expected at least 2"),
+        ({"class_share": 0.0}, r"privacy\.class_share is 0\.0; expected a number in \(0, 1\]"),
     ],
 )
 def test_a_protection_that_cannot_be_is_a_sentence(options: dict[str, float], said: str) -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.errors import InputError
+from fedmer.flower.class_rows import Rows
 from fedmer.flower.node import masking
 from fedmer.flower.node.policy import Policy
 from fedmer.flower.records import take_failure
@@ -40,7 +41,9 @@ class Nodes:
     It stands for Flower's grid. A dishonest server changes letters on their way, by ``tamper``.
     """
 
-    def __init__(self, folder: Path, count: int, policy: Policy, letters: Any = None) -> None:
+    def __init__(
+        self, folder: Path, count: int, policy: Policy, letters: Any = None, rows: Rows = ()
+    ) -> None:
         random = np.random.default_rng(0)
         self.run = SimpleNamespace(run_id=1)
         self.updates = {
@@ -58,7 +61,7 @@ class Nodes:
             (own / "state").mkdir(parents=True)
             policy.write(own / "policy.json")
             state = RecordDict()
-            masking.keep(state, update, letters[number] if letters else LETTER)
+            masking.keep(state, update, letters[number] if letters else LETTER, rows)
             self.contexts[node] = Context(1, node, {"folder": str(own)}, state, {})
 
     def ask(self, node: int, content: RecordDict, context: Context | None = None) -> RecordDict:
