@@ -25,6 +25,7 @@ from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.foreign import ForeignError, foreign, of_lightning
+from fedmer.network_average import ServerOptions
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.prepare import prepared
@@ -96,6 +97,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add_client_parts(parser)
+        parser.add_class_arguments(ServerOptions, "server")
         parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
         parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
         parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
@@ -118,7 +120,7 @@ class CLI(LightningCLI):
         parser.set_defaults({key: DEFAULTS[key] for key in ("loss", "local")})
         for key in ("network", "privacy", "optimizer", "lr_scheduler"):
             parser.link_arguments(key, f"model.{key}")
-        for key in ("aggregator", "selector", "executor", "loss", "local"):
+        for key in ("aggregator", "selector", "executor", "loss", "local", "server"):
             parser.link_arguments(key, f"model.{key}", apply_on="instantiate")
         parser.link_arguments("partitioner", "data.partitioner", apply_on="instantiate")
         for key in ("model.seed", "data.seed"):

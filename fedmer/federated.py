@@ -25,6 +25,7 @@ from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
 from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
+from fedmer.network_average import ServerOptions
 from fedmer.protection import in_order
 from fedmer.seeds import derive
 
@@ -52,6 +53,7 @@ class FederatedModule(pl.LightningModule):
         local: How clients train in a round.
         evaluate_clients: Score every client's own holdout after every round, not only at the end.
         seed: Where initial weights, selection, order and dropout come from.
+        server: What the server does beside its rule.
     """
 
     def __init__(
@@ -67,8 +69,10 @@ class FederatedModule(pl.LightningModule):
         evaluate_clients: bool = False,
         seed: int = 0,
         lr_scheduler: LRSchedulerCallable | None = None,
+        server: ServerOptions | None = None,
     ) -> None:
         super().__init__()
+        self.server = server
         self.automatic_optimization = False
         self.make_network = network
         self.aggregator = aggregator
@@ -141,6 +145,7 @@ class FederatedModule(pl.LightningModule):
                 trainer,
                 self.seed,
                 self._rounds,
+                self.server,
             )
         ]
 
@@ -207,8 +212,7 @@ class FederatedModule(pl.LightningModule):
                 f"{type(self.aggregator).__name__} keeps a personal network on every client and "
                 "no global one; 'fedmer predict' needs a rule that exchanges all of them."
             )
-        assert self.network is not None
-        output = self.network(batch)
+        output = self.loop.evaluated(batch)
         return self.aggregator.predict(output, self.loop.knowledge()).softmax(dim=-1)
 
     def score_clients(self) -> dict[int, Scores]:
@@ -316,8 +320,7 @@ class FederatedModule(pl.LightningModule):
         """
         trainer = self.loop.trainer
         if not trainer.trained:
-            assert self.network is not None
-            yield self.network
+            yield self.loop.evaluated
             return
         trainer.client.network.eval()
         for client in trainer.trained:

@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary
+from fedmer.network_average import NetworkAverage, ServerOptions
 from fedmer.protection import ServerProtection, check, withhold
 from fedmer.running_mean import ClientWeight
 from fedmer.weights import not_finite, tensors_in
@@ -72,10 +73,11 @@ class FederatedLoop:
         trainer: The client side.
         seed: Where the selector's choice comes from.
         rounds: How many there will be, or None if that is open.
+        server: What the server does beside its rule.
 
     Raises:
-        InputError: The server's learning rate is no number in single precision, or a mechanism
-            does not go with the rule or the executor.
+        InputError: The server's learning rate is no number in single precision, a mechanism does
+            not go with the rule or the executor, or there is no global network to average.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class FederatedLoop:
         trainer: LocalTrainer,
         seed: int,
         rounds: int | None = None,
+        server: ServerOptions | None = None,
     ) -> None:
         self.sizes = [client.examples for client in trainer.data.values()]
         self.state = ServerState(network, rounds=rounds, sizes=self.sizes)
@@ -103,6 +106,13 @@ class FederatedLoop:
         # What a released model's noise was drawn from must not be known to those who get it.
         secret = secrets.randbits(63) if executor.remote is not None else seed
         self.protection = ServerProtection(trainer.privacy, secret, len(self.sizes), rounds)
+        self._average = NetworkAverage(network, (server or ServerOptions()).average)
+        if self._average.rounds > 1 and trainer.personal:
+            raise InputError(
+                f"server.average is {self._average.rounds:g}, but clients of "
+                f"{type(aggregator).__name__} keep personal weights, so that there is no global "
+                "network to average; leave --server.average out."
+            )
         executor.bind(trainer, self.state)
 
     def run_round(self, round: int) -> RoundReport:
@@ -167,6 +177,7 @@ class FederatedLoop:
         self.aggregator.step(self.state, summaries, weights, mean)
         (server_step or self.optimizer.step)()
         self._check_finite("the server's result", self._kept())
+        self._average.add(self.state.network)
         return RoundReport(
             round=self.state.round,
             summaries=summaries,
@@ -186,9 +197,17 @@ class FederatedLoop:
         classes = rule.weigh_classes(summaries, state) or {}
         return rule.weigh(summaries, state), withhold(self.trainer.privacy, classes)
 
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is evaluated and predicts: the global one, or the mean of the last."""
+        return self._average.network
+
     def knowledge(self) -> Broadcast:
-        """What a client would receive now, for evaluation between rounds."""
-        return self.aggregator.broadcast(self.state)
+        """What a client would receive now, with the weights that are evaluated."""
+        known = self.aggregator.broadcast(self.state)
+        if known.weights is None or self.evaluated is self.state.network:
+            return known
+        return replace(known, weights=dict(self.evaluated.state_dict()))
 
     def _kept(self) -> dict[str, Tensor]:
         """All that the server takes from a round into the next."""
@@ -220,9 +239,16 @@ class FederatedLoop:
             "tensors": self.state.tensors,
             "executor": self.executor.state_dict(),
             **self.protection.state_dict(),
+            **self._average.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`state_dict` gave.
+
+        Raises:
+            InputError: It has the mean of other networks than this run wants.
+        """
+        self._average.load_state_dict(state)
         self.state.tensors = dict(state["tensors"])
         self.executor.load_state_dict(state["executor"])
         self.protection.load_state_dict(state)

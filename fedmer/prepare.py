@@ -18,7 +18,7 @@ from fedmer.choice import PARTS, known_path, same_class, typed_class
 from fedmer.errors import InputError
 from fedmer.schedules import check_name
 
-_GROUPS = ("trainer", "model", "data", "loss", "local")
+_GROUPS = ("trainer", "model", "data", "loss", "local", "server")
 _NO_CLASS = ("name", "runs", "ckpt_path", "data.path")
 _PATHS = ("runs", "ckpt_path", "data.path")
 _SPEC = ("class_path", "init_args", "dict_kwargs")

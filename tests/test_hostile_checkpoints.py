@@ -44,6 +44,10 @@ WRONG = {
     "fedmer": (entry("fedmer", value=3), "an entry 'fedmer' that is int, not dict"),
     "rule": (entry("fedmer", "aggregator", value=...), "lacks the entry 'fedmer.aggregator'"),
     "remote": (entry("fedmer", "remote", value=1), "an entry 'fedmer.remote' that is neither true"),
+    "average": (
+        entry("fedmer", "average", value={"rounds": 2.0, "total": 1.0, "weights": {"a": 1}}),
+        "an entry 'fedmer.average' that is no mean of networks",
+    ),
     "sizes": (entry("fedmer", "sizes", value=[-1]), "an entry 'fedmer.sizes' that is of another"),
     "tensors": (entry("fedmer", "tensors", value={"a": "b"}), "an entry 'fedmer.tensors'"),
     "large": (larger, "an entry 'fedmer.tensors.x' that is no plain tensor, or larger"),

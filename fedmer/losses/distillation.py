@@ -36,8 +36,11 @@ class SelfDistillation(nn.Module):
     detached unless asked for. A student's terms leave out the turns that lack its modality. A
     network without students is trained by the first term alone.
 
-    With a calibration, :math:`z` and :math:`z_m` are the network's logits plus a client's offsets
-    (:func:`~fedmer.losses.class_terms.logit_offsets`). Predictions are always made without them.
+    With a calibration, the cross-entropies are of the logits plus a client's offsets
+    (:func:`~fedmer.losses.class_terms.logit_offsets`). The divergence is between the logits
+    themselves, by which predictions are made: with offsets inside it, weighted F1 on validation was
+    the same to a tenth of a point (mean of the last ten of 30 rounds on ``meld_dev`` and of 20 on
+    ``meld_text``, NWay, one seed, 'prior' and 'balanced').
 
     Args:
         temperature: T > 0. The authors use 1 on IEMOCAP and 8 on MELD.

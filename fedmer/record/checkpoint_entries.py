@@ -55,6 +55,8 @@ def wrong_entry(content: Any, size: int) -> str | None:
             return "has an entry 'FederatedDataModule.speakers' that is no number of people"
         if not isinstance(content["fedmer"].get("remote", False), bool):
             return "has an entry 'fedmer.remote' that is neither true nor false"
+        if not _is_average(content["fedmer"].get("average")):
+            return "has an entry 'fedmer.average' that is no mean of networks"
         evaluated = content["callbacks"].get("RunRecord", {}).get("evaluated", {})
         for name, entry in evaluated.items() if isinstance(evaluated, dict) else ():
             if not _is_evaluated(entry):
@@ -147,6 +149,16 @@ def _statistics(value: Any) -> bool:
         isinstance(one.get(name), Tensor) and one[name].ndim == 1 and one[name].is_floating_point()
         for one in value.values()
         for name in ("mean", "deviation")
+    )
+
+
+def _is_average(value: Any) -> bool:
+    """A mean of the last global networks, or none."""
+    return value is None or (
+        isinstance(value, dict)
+        and value.keys() == {"rounds", "total", "weights"}
+        and all(isinstance(value[name], float) for name in ("rounds", "total"))
+        and _tensors(value["weights"])
     )
 
 
