@@ -19,6 +19,7 @@ SUBCOMMANDS = {
         "fedmer.commands.data",
         "describe a corpus, convert or split one, write a synthetic one",
     ),
+    "extract": ("fedmer.commands.extract", "make features of recordings and words"),
     "sweep": ("fedmer.commands.sweep", "run the trials of a sweep file"),
     "report": ("fedmer.commands.report", "tables and pictures of finished runs, as one page"),
     "deploy": ("fedmer.commands.deploy", "bring up a server and nodes on Flower"),

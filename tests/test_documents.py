@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedmer.__main__ import main
-from fedmer.commands import data, deploy, report
+from fedmer.commands import data, deploy, extract, report
 from fedmer.data.formats import native, sdt_pickle
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.sweep.check import FitParser, fit_parser, problem
@@ -33,6 +33,7 @@ ELSEWHERE = {
     r"deploy (server|node)": "runs until Ctrl-C; tests/flower/test_deploy_processes.py does it",
     r"--executor.federation|/srv/fedmer": "needs a server and nodes; tests/flower does it",
     r"RAY_ADDRESS=": "needs a cluster of machines",
+    r"clips\.": "reads recordings; tests/extraction does it",
     r"--executor Flower": "starts Ray; tests/executors/test_flower.py does it",
 }
 """What a test cannot run as it stands, as patterns, and why. All but the first are still parsed."""
@@ -102,6 +103,8 @@ def test_a_command_is_understood(
             fit.parse(["fit", *more])
         elif subcommand == "data":
             data.parser(more).parse_args(more)
+        elif subcommand == "extract":
+            extract.parser(more).parse_args(more)
         elif subcommand == "report":
             report.parser().parse_args(more)
         elif subcommand == "deploy":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
     from fedmer.contracts.executor import Executor
+    from fedmer.contracts.extractor import Extractor
     from fedmer.contracts.masked_sum import MaskedSum
     from fedmer.contracts.network import Network, NetworkOutput
     from fedmer.contracts.partitioner import Partitioner
@@ -21,6 +22,7 @@ __all__ = [
     "ClientContext",
     "ClientRound",
     "Executor",
+    "Extractor",
     "MaskedSum",
     "Network",
     "NetworkOutput",

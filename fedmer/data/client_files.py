@@ -68,7 +68,10 @@ def write_clients(
             native.write(client_corpus(corpus, client), written[-1])
         if public:
             written.append(folder / "public.npz")
-            native.write(ConversationCorpus("public", public, corpus.label_names), written[-1])
+            rest = ConversationCorpus(
+                "public", public, corpus.label_names, extractors=corpus.extractors
+            )
+            native.write(rest, written[-1])
     except BaseException:
         # Part of a federation trains like a smaller one, and nobody would notice.
         for path in written:
@@ -93,6 +96,7 @@ def client_corpus(corpus: ConversationCorpus, client: ClientPartition) -> Conver
         client.name,
         [_held(corpus.conversations[sample.dialogue], sample) for sample in client.samples],
         corpus.label_names,
+        extractors=corpus.extractors,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -76,6 +77,7 @@ class ConversationCorpus:
         conversations: In the file's order.
         label_names: One name a class; a label is an index into it.
         notes: What its reader decided by a rule, such as a split that the file does not have.
+        extractors: Modality -> what made its features, of those of which it is known.
 
     Raises:
         InputError: What is wrong, in which dialogue, under which key.
@@ -85,6 +87,7 @@ class ConversationCorpus:
     conversations: Sequence[Conversation]
     label_names: Sequence[str]
     notes: Sequence[str] = ()
+    extractors: Mapping[str, ExtractorRecord] = field(default_factory=dict)
     _fingerprint: list[str] = field(default_factory=list, repr=False)
 
     def __post_init__(self) -> None:

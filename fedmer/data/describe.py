@@ -65,6 +65,10 @@ def describe(corpus: ConversationCorpus) -> "Group":
         *(Text(printable(f"Note: {note}")) for note in corpus.notes),
         _emotions(corpus),
         _features(corpus),
+        *(
+            Text(printable(f"'{modality}' was extracted by {record}"))
+            for modality, record in corpus.extractors.items()
+        ),
     ]
     warning = shared_speakers_warning(corpus)
     return Group(

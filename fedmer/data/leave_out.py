@@ -36,5 +36,9 @@ def leave_session_out(corpus: ConversationCorpus, session: str) -> ConversationC
         for dialogue in corpus.conversations
     ]
     return ConversationCorpus(
-        f"{corpus.name}, {session} left out", dialogues, corpus.label_names, corpus.notes
+        f"{corpus.name}, {session} left out",
+        dialogues,
+        corpus.label_names,
+        corpus.notes,
+        corpus.extractors,
     )

@@ -30,6 +30,7 @@ KINDS = {
     "selectors": "Selector",
     "executors": "Executor",
     "privacy": "Privacy",
+    "extractors": "Extractor",
 }
 """Kind -> the class of :mod:`fedmer.contracts` that every plugin of the kind extends."""
 

@@ -1,6 +1,6 @@
 """The native corpus file: one .npz, one row an utterance."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmer.data.corpus import UNLABELLED, Conversation, ConversationCorpus
+from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.formats.archive import read_archive
 from fedmer.data.formats.memory import MAX_GB, MemoryBudget
 from fedmer.data.formats.numbers import single_precision
@@ -19,6 +20,8 @@ CONVENTIONAL = ("text", "audio", "visual")
 
 REQUIRED = ("dialogue", "turn", "speaker", "label", "split", "label_names")
 OPTIONAL = ("session", "utterance")
+EXTRACTORS = "extractors"
+"""Key of a row a modality: its name, and the record of its extractor as JSON."""
 PRESENCE = "present_"
 
 Columns = Mapping[str, NDArray[Any]]
@@ -40,8 +43,9 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     The file holds, for ``n`` utterances in any order: ``dialogue``, ``speaker``, ``split`` (str),
     ``turn`` (int), ``label`` (int, or the emotion's name), one ``(n, D)`` matrix a modality, and
     ``label_names``, which may be left out where labels are names. It may hold ``session`` and
-    ``utterance`` (str), and ``present_<modality>`` (bool, all true when absent). Dialogues keep
-    the order in which the file first names them; turns are sorted.
+    ``utterance`` (str), ``present_<modality>`` (bool, all true when absent), and ``extractors``
+    (str, a row a modality: its name and a record of what made its features). Dialogues keep the
+    order in which the file first names them; turns are sorted.
 
     Args:
         path: The file.
@@ -54,6 +58,7 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     """
     path = Path(path)
     columns = _load(path, MemoryBudget(path, max_gb))
+    extracted = columns.pop(EXTRACTORS, None)
     modalities = _modalities(columns, path)
     rows = len(columns["dialogue"])
     for key in (*REQUIRED[:-1], *OPTIONAL, *modalities, *(PRESENCE + m for m in modalities)):
@@ -96,7 +101,12 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
                 utterances=columns["utterance"][places].tolist() if "utterance" in columns else (),
             )
         )
-    return ConversationCorpus(path.stem, conversations, columns["label_names"].tolist())
+    return ConversationCorpus(
+        path.stem,
+        conversations,
+        columns["label_names"].tolist(),
+        extractors=_records(extracted, modalities, f"{path}: '{EXTRACTORS}'"),
+    )
 
 
 def write(corpus: ConversationCorpus, path: str | Path) -> None:
@@ -112,7 +122,8 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
         InputError: A modality has the name of another key, or the folder cannot be written to.
     """
     path = Path(path)
-    taken = [m for m in corpus.modalities if m in REQUIRED + OPTIONAL or m.startswith(PRESENCE)]
+    keys = (*REQUIRED, *OPTIONAL, EXTRACTORS)
+    taken = [m for m in corpus.modalities if m in keys or m.startswith(PRESENCE)]
     if taken:
         raise InputError(
             f"{corpus.name}: a modality cannot be called '{taken[0]}', since the native file uses "
@@ -136,6 +147,10 @@ def write(corpus: ConversationCorpus, path: str | Path) -> None:
     if all(len(c.utterances) == len(c) for c in conversations):
         columns["utterance"] = np.array(
             [u for c in conversations for u in c.utterances], dtype=np.str_
+        )
+    if corpus.extractors:
+        columns[EXTRACTORS] = np.array(
+            [[name, record.to_json()] for name, record in corpus.extractors.items()], dtype=np.str_
         )
     with replacing(path, SHARED) as file:
         np.savez_compressed(file, allow_pickle=False, **columns)
@@ -202,6 +217,23 @@ def _modalities(columns: Columns, path: Path) -> list[str]:
         if columns[key].dtype.kind != "b" or columns[key].ndim != 1:
             raise InputError(f"{path}: '{key}' holds {columns[key].dtype}; expected booleans.")
     return modalities
+
+
+def _records(
+    extracted: NDArray[Any] | None, modalities: Sequence[str], where: str
+) -> dict[str, ExtractorRecord]:
+    if extracted is None:
+        return {}
+    if extracted.dtype.kind != "U" or extracted.shape[1:] != (2,):
+        raise InputError(
+            f"{where} is {extracted.dtype} of shape {extracted.shape}; expected a row a modality: "
+            "its name and a record."
+        )
+    named = {str(name): str(record) for name, record in extracted}
+    unknown = [name for name in named if name not in modalities]
+    if unknown:
+        raise InputError(f"{where} tells of '{unknown[0]}', which the file does not hold.")
+    return {name: ExtractorRecord.from_json(text, where) for name, text in named.items()}
 
 
 def _dialogues(column: NDArray[np.str_]) -> Iterable[tuple[str, NDArray[np.int64]]]:

@@ -1,0 +1,1 @@
+"""From recordings and words to a corpus of features."""

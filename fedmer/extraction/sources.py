@@ -1,0 +1,33 @@
+"""What features are extracted from: a table, or the folder of a published release."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fedmer.data.formats.memory import MAX_GB
+from fedmer.data.formats.tables.read import is_table, read_table
+from fedmer.data.formats.tables.utterance import UtteranceTable
+from fedmer.errors import InputError
+
+
+def read_source(
+    path: Path, columns: Mapping[str, str] | None = None, max_gb: float = MAX_GB
+) -> UtteranceTable:
+    """The rows of a table or of a release.
+
+    Args:
+        path: A file, or a folder.
+        columns: Field of a table -> the name of its column.
+        max_gb: What a table may take, in 10^9 bytes.
+
+    Raises:
+        InputError: It is neither, or anything that is wrong with it.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the path.")
+    start = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            start = file.read(512)
+    if is_table(path, start):
+        return read_table(path, columns, max_gb)
+    raise InputError(f"{path} is no table; expected a row an utterance, as in docs/data.md.")

@@ -1,0 +1,1 @@
+"""What makes features out of words and recordings, one file an extractor."""
