@@ -157,7 +157,7 @@ def main() -> None:
             nodes.append(stack.enter_context(running(command, log, "is connected")))
         deployed = ["--executor", "Flower", "--executor.federation", str(place)]
         deployed += ["--data.path", str(parts / "public.npz"), "--executor.timeout", "120"]
-        # A masked sum has one weight a client.
+        # Under a mask a class that few hold keeps its rows, and in Inline it does not.
         joint = ["--aggregator.heads", "joint"]
         deployed += joint
         whole = ["--data.path", str(corpus), *split, *joint]
