@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import yaml
@@ -101,6 +101,14 @@ class CLI(LightningCLI):
         parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
         parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
         parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
+        for when in ("start", "finish"):
+            parser.add_argument(
+                f"--{when}",
+                type=Literal["analytic"] | None,
+                default=None,
+                help=f"Make the {'first' if when == 'start' else 'last'} round one in closed form.",
+            )
+            parser.link_arguments(when, f"model.{when}")
         parser.add_argument("--name", type=str | None, default=None, help="Name of the run folder.")
         parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where runs are kept.")
         parser.add_argument(

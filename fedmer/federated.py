@@ -1,7 +1,7 @@
 """The server, as a LightningModule: one epoch is one round, one batch is one client."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -26,6 +26,7 @@ from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
 from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
 from fedmer.network_average import ServerOptions
+from fedmer.plugins.aggregators._closed_form import ClosedForm
 from fedmer.protection import in_order
 from fedmer.seeds import derive
 
@@ -54,6 +55,10 @@ class FederatedModule(pl.LightningModule):
         evaluate_clients: Score every client's own holdout after every round, not only at the end.
         seed: Where initial weights, selection, order and dropout come from.
         server: What the server does beside its rule.
+        start: ``analytic`` makes the first round one in closed form: nobody trains, and the
+            network's head becomes the one that ridge regression gives on its embeddings; see
+            :class:`~fedmer.plugins.aggregators.analytic.Analytic`.
+        finish: ``analytic`` does the same in the last round.
     """
 
     def __init__(
@@ -70,12 +75,16 @@ class FederatedModule(pl.LightningModule):
         seed: int = 0,
         lr_scheduler: LRSchedulerCallable | None = None,
         server: ServerOptions | None = None,
+        start: Literal["analytic"] | None = None,
+        finish: Literal["analytic"] | None = None,
     ) -> None:
         super().__init__()
         self.server = server
         self.automatic_optimization = False
         self.make_network = network
         self.aggregator = aggregator
+        if start or finish:
+            self.aggregator = ClosedForm(aggregator, start is not None, finish is not None)
         self.selector = selector
         self.executor = executor
         self.privacy = in_order(privacy)
@@ -136,6 +145,8 @@ class FederatedModule(pl.LightningModule):
             client, data.clients, self.aggregator, self.local, fabric, privacy=self.privacy
         )
         trainer.schedule.check(self._rounds)
+        if isinstance(self.aggregator, ClosedForm):
+            self.aggregator.check(self.network, trainer.personal, self._rounds)
         self._loop = [
             FederatedLoop(
                 self.network,
@@ -209,7 +220,7 @@ class FederatedModule(pl.LightningModule):
         """
         if self.loop.trainer.personal:
             raise InputError(
-                f"{type(self.aggregator).__name__} keeps a personal network on every client and "
+                f"{self.aggregator.name} keeps a personal network on every client and "
                 "no global one; 'fedmer predict' needs a rule that exchanges all of them."
             )
         output = self.loop.evaluated(batch)
@@ -223,7 +234,7 @@ class FederatedModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fedmer"] = {
             "version": fedmer.__version__,
-            "aggregator": type(self.aggregator).__name__,
+            "aggregator": self.aggregator.name,
             "network": type(self.network).__name__,
             "seed": self.seed,
             "sizes": self.loop.sizes,
@@ -238,8 +249,8 @@ class FederatedModule(pl.LightningModule):
             InputError: The checkpoint is of another rule or another network.
         """
         saved = checkpoint["fedmer"]
-        for what, part in (("aggregator", self.aggregator), ("network", self.network)):
-            name = type(part).__name__
+        names = {"aggregator": self.aggregator.name, "network": type(self.network).__name__}
+        for what, name in names.items():
             if saved[what] != name:
                 raise InputError(
                     f"The checkpoint was made with {what} {saved[what]}, but this run has {name}; "

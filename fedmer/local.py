@@ -113,7 +113,7 @@ class LocalTrainer:
         if client.loss.teacher == "global":
             if self.personal:
                 raise InputError(
-                    f"loss.teacher is 'global', but {type(aggregator).__name__} keeps a personal "
+                    f"loss.teacher is 'global', but {aggregator.name} keeps a personal "
                     "network on every client and has no global one; use 'fused'."
                 )
             client.teacher = copy.deepcopy(client.network)
@@ -168,7 +168,7 @@ class LocalTrainer:
         """
         self.prepare(received, memory)
         context = self.begin(received, memory)
-        if not self.aggregator.trains:
+        if not self.aggregator.trains(received):
             self.client.class_terms = self.class_terms[client]
             return self.report(client, context, 0.0, memory)
         loss, optimizer = self._train(client, context, memory.optimizer)
@@ -214,7 +214,8 @@ class LocalTrainer:
         attached = self._attach(client, context) if self.exchanged else {}
         _check_finite("attached tensors", attached)
         personal = {name: self.weights[name].clone() for name in self.personal}
-        sent = self.sent(self.weights) if self.aggregator.trains else FlatWeights.of({})
+        trained = self.aggregator.trains(context.received)
+        sent = self.sent(self.weights) if trained else FlatWeights.of({})
         weights = FlatWeights.of({**sent, **attached}) if attached else sent
         update = Update(client, weights) if weights else None
         kept = before.privacy

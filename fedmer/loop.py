@@ -236,6 +236,7 @@ class FederatedLoop:
     def state_dict(self) -> dict[str, Any]:
         """Everything but the global network and the server optimizer, which Lightning saves."""
         return {
+            "round": self.state.round,
             "tensors": self.state.tensors,
             "executor": self.executor.state_dict(),
             **self.protection.state_dict(),
@@ -250,6 +251,7 @@ class FederatedLoop:
         """
         self._average.load_state_dict(state)
         self.state.tensors = dict(state["tensors"])
+        self.state.round = state.get("round", 0)
         self.executor.load_state_dict(state["executor"])
         self.protection.load_state_dict(state)
 

@@ -20,6 +20,7 @@ from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining, fabric_for
 from fedmer.losses.distillation import SelfDistillation
+from fedmer.plugins.aggregators._closed_form import ClosedForm
 from fedmer.protection import in_order
 from fedmer.seeds import derive
 from fedmer.trust import CLIENT, check_classes, only
@@ -87,7 +88,8 @@ def build_trainer(
     return LocalTrainer(
         client,
         data,
-        parts.aggregator,
+        # Which rounds are in closed form, if any, the server says.
+        ClosedForm(parts.aggregator),
         parts.local,
         fabric,
         class_counts,

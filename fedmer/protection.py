@@ -42,7 +42,7 @@ def check(
         InputError: Something does not go together; the sentence says what.
     """
     for mechanism in mechanisms:
-        said, name = f"--privacy {type(mechanism).__name__}", type(rule).__name__
+        said, name = f"--privacy {type(mechanism).__name__}", rule.name
         if mechanism.masked_sum is not None and not executor.carries_masked_sums:
             raise InputError(
                 f"{said} hides a client's update from everybody else, and "

@@ -103,9 +103,15 @@ class Aggregator:
     """Does the server have to see every update, and not only their mean? Then :meth:`combine` joins
     them, and a mechanism that hides them is refused."""
 
-    trains: bool = True
-    """Do clients train before they answer? If not, they make no step, and what they send is what
-    :meth:`attach` gives: their weights are those that they received."""
+    @property
+    def name(self) -> str:
+        """What to call the rule: its class's name."""
+        return type(self).__name__
+
+    def trains(self, received: Broadcast) -> bool:
+        """Do clients train in this round before they answer? If not, they make no step, and what
+        they send is what :meth:`attach` gives: their weights are those that they received."""
+        return True
 
     def finished(self, state: ServerState) -> bool:
         """Is there nothing left to learn? Then the run ends after this round. Server side."""

@@ -10,7 +10,7 @@ from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.network import Network
 from fedmer.data.remote import RemoteClients, Request
-from fedmer.errors import InputError
+from fedmer.errors import InputError, NotFiniteError
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.running_mean import ClientWeight
@@ -101,6 +101,16 @@ class Executor(ABC):
         Returns:
             Its summary; None if it stands in ``failures`` now.
         """
+
+    def fit(self, client: int) -> Summary | None:
+        """Let one client do its part of the round here and now, as :meth:`train` wants it done."""
+        try:
+            summary, update = self.trainer.fit(client, self.received)
+        except NotFiniteError as error:
+            self.leave_out(client, f"was left out: {error}")
+            return None
+        self.collect(summary, update)
+        return summary
 
     def leave_out(self, client: int, why: str) -> None:
         """End a client's part in this round without a result; what it kept before stays.

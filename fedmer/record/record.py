@@ -258,7 +258,7 @@ class RunRecord(pl.Callback):
             "seed": module.seed,
             "versions": {name: version(name) for name in _PACKAGES},
             "machine": {"python": platform.python_version(), "processor": platform.machine()},
-            "aggregator": type(module.aggregator).__name__,
+            "aggregator": module.aggregator.name,
             "personal": bool(module.loop.trainer.personal),
             "network": type(module.network).__name__,
             "parameters": sum(p.numel() for p in module.parameters()),

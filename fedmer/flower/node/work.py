@@ -35,6 +35,8 @@ from fedmer.flower.wire import difference, layout_of, put
 from fedmer.local import LocalTrainer
 from fedmer.parts import build_trainer
 from fedmer.plugins import registry
+from fedmer.plugins.aggregators._closed_form import MARK
+from fedmer.plugins.aggregators.analytic import Analytic
 from fedmer.weights import Layout
 
 
@@ -156,7 +158,9 @@ def _trainer(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> Loc
     held = {round_head["client"]: data.client(by)}
     shape = shape_for(data.corpus, speakers_in(head))
     trainer = build_trainer(settings, shape, held, counts)
-    policy.check_rule(type(trainer.aggregator).__name__)
+    policy.check_rule(trainer.aggregator.name)
+    if any(name == MARK for name, _, _ in layout_of(content, "tensors").parts):
+        policy.check_rule(Analytic.__name__)
     _check_network(trainer, content, str(head["network"]))
     return trainer
 

@@ -278,7 +278,7 @@ class FlowerRound:
         trainer = self.executor.trainer
         own = trainer.data[client]
         turns = own.examples or max(1, sum(other.examples for other in trainer.data.values()))
-        if not trainer.aggregator.trains:
+        if not trainer.aggregator.trains(self.executor.received):
             return turns, 0
         # Every dialogue has a labelled turn, unless a split gave it to another client.
         return turns, trainer.training.epochs * max(turns, len(own.train))

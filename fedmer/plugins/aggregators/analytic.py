@@ -63,8 +63,6 @@ class Analytic(Aggregator):
         InputError: A value is out of range.
     """
 
-    trains = False
-
     def __init__(self, ridge: float | None = None, most_features: int = 4096) -> None:
         if ridge is not None and not 0 <= ridge < float("inf"):
             raise InputError(f"ridge is {ridge}; expected a finite number, 0 or more.")
@@ -73,12 +71,14 @@ class Analytic(Aggregator):
         self.ridge = ridge
         self.most_features = most_features
 
+    def trains(self, received: Broadcast) -> bool:
+        return False
+
     def finished(self, state: ServerState) -> bool:
         return _RIDGE in state.tensors
 
     def broadcast(self, state: ServerState) -> Broadcast:
-        head = linear_head(state.network)
-        self._check_memory(min(head.in_features, self.most_features))
+        self.check(state.network)
         done = {name: value for name, value in state.tensors.items() if name == _RIDGE}
         return Broadcast(state.round, super().broadcast(state).weights, done)
 
@@ -87,14 +87,15 @@ class Analytic(Aggregator):
             return {}
         head = linear_head(context.client.network)
         sketch = Sketch.of(head.in_features, self.most_features, head.weight.device)
-        width = sketch.width if sketch else head.in_features
-        sums = RidgeSums.nothing(width + 1, head.out_features, head.weight.device)
+        sums: RidgeSums | None = None
         turns = 0
         for rows, labels in _blocks(context, batches, _BLOCK // head.in_features + 1):
             weights = _turn_weights(context.client.class_weights, labels)
             z = rows.double() if sketch is None else sketch(rows.double())
-            sums += RidgeSums.of(z, labels, head.out_features, weights)
+            block = RidgeSums.of(z, labels, head.out_features, weights)
+            sums = block if sums is None else sums + block
             turns += len(labels)
+        assert sums is not None
         return (sums * (1 / turns)).pack()
 
     def step(
@@ -129,7 +130,13 @@ class Analytic(Aggregator):
         head.weight.copy_(torch.where(used, rows.T, head.weight))
         head.bias.copy_(solution[-1])
 
-    def _check_memory(self, features: int) -> None:
+    def check(self, network: nn.Module) -> None:
+        """Refuse a network for which there is no head in closed form, or no memory.
+
+        Raises:
+            InputError: As the sentence says.
+        """
+        features = min(linear_head(network).in_features, self.most_features)
         needed = 8 * (_MATRICES * features**2 + packed_size(features))
         there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if needed > there:

@@ -163,7 +163,7 @@ def _answer(
         failure = foreign(error) or RuntimeError(f"client {job.client} failed:\n{text}")
         return None, ClientMemory(), {}, False, failure
     attached: dict[str, Tensor] = {}
-    trained = update is not None and trainer.aggregator.trains
+    trained = update is not None and trainer.aggregator.trains(received)
     if update is not None:
         # Copies, since a view would bring all of its vector.
         attached = {n: value.clone() for n, value in update.weights.items() if n not in up}

@@ -5,7 +5,7 @@ import torch
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.executor import Executor
-from fedmer.errors import InputError, NotFiniteError
+from fedmer.errors import InputError
 from fedmer.messages import Summary
 
 
@@ -33,10 +33,4 @@ class Inline(Executor):
         torch.set_num_threads(self.threads)
 
     def train(self, client: int) -> Summary | None:
-        try:
-            summary, update = self.trainer.fit(client, self.received)
-        except NotFiniteError as error:
-            self.leave_out(client, f"was left out: {error}")
-            return None
-        self.collect(summary, update)
-        return summary
+        return self.fit(client)

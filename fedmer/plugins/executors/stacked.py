@@ -76,10 +76,8 @@ class Stacked(Executor):
         """A sentence on why clients cannot be stacked; empty if they can."""
         rule, network = trainer.aggregator, trainer.client.network
         hooks = ("client_loss", "on_before_optimizer_step")
-        if any(getattr(type(rule), hook) is not getattr(Aggregator, hook) for hook in hooks):
-            return f"{type(rule).__name__} changes what a client minimises."
-        if not rule.trains:
-            return f"{type(rule).__name__} trains no client."
+        if any(getattr(rule, h).__func__ is not getattr(Aggregator, h) for h in hooks):
+            return f"{rule.name} changes what a client minimises."
         if trainer.client.loss.teacher == "global":
             return "the loss has a global teacher."
         precision = trainer.fabric.strategy.precision.precision
@@ -100,6 +98,8 @@ class Stacked(Executor):
         self._done: dict[int, Summary | None] = {}
 
     def train(self, client: int) -> Summary | None:
+        if not self.trainer.aggregator.trains(self.received):
+            return self.fit(client)
         if client not in self._done:
             chosen, self._queue = self._queue[: self.clients], self._queue[self.clients :]
             self._train_together(chosen)
