@@ -177,6 +177,9 @@ class FederatedLoop:
         self.aggregator.step(self.state, summaries, weights, mean)
         (server_step or self.optimizer.step)()
         self._check_finite("the server's result", self._kept())
+        if not self.aggregator.trains(self._received):
+            # A head in closed form is far from those before; a mean with them is neither.
+            self._average.restart()
         self._average.add(self.state.network)
         return RoundReport(
             round=self.state.round,

@@ -79,6 +79,10 @@ class NetworkAverage:
             else:
                 mean.copy_(new[name])
 
+    def restart(self) -> None:
+        """Forget the networks of before; the next one is the mean."""
+        self._total = 0.0
+
     def state_dict(self) -> dict[str, Any]:
         """An entry for the checkpoint; none where nothing is averaged."""
         if self.rounds == 1:

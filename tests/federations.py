@@ -19,6 +19,7 @@ from fedmer.datamodule import FederatedDataModule
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
+from fedmer.network_average import ServerOptions
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
@@ -61,6 +62,7 @@ def federation(
     executor: Executor | None = None,
     privacy: Sequence[Privacy] = (),
     network_of: Callable[[ConversationCorpus, int], Network] = network_for,
+    server: ServerOptions | None = None,
 ) -> FederatedLoop:
     """A loop over a tiny SDT with dropout; everything is a function of the seed."""
     corpus = corpus or small_corpus()
@@ -71,7 +73,13 @@ def federation(
         working, clients, aggregator, training or LocalTraining(), privacy=privacy
     )
     return FederatedLoop(
-        network, aggregator, selector or All(), executor or Inline(), trainer, seed
+        network,
+        aggregator,
+        selector or All(),
+        executor or Inline(),
+        trainer,
+        seed,
+        server=server,
     )
 
 

@@ -19,6 +19,7 @@ from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
 from fedmer.loop import FederatedLoop
+from fedmer.network_average import ServerOptions
 from fedmer.plugins.aggregators._closed_form import ClosedForm
 from fedmer.plugins.aggregators.analytic import Analytic
 from fedmer.plugins.aggregators.distance import Distance
@@ -41,11 +42,14 @@ def network_of(corpus: ConversationCorpus, seed: int) -> Network:
         return EarlyFusion(corpus.shape, hidden=8, heads=2, dropout=0.0)
 
 
-def start(rule: Aggregator, executor: Executor | None = None, rounds: int = 3) -> FederatedLoop:
+def start(
+    rule: Aggregator, executor: Executor | None = None, server: ServerOptions | None = None
+) -> FederatedLoop:
+    clients = clients_of(CORPUS, Dialogue(4))
     loop = federation(
-        rule, CORPUS, clients_of(CORPUS, Dialogue(4)), executor=executor, network_of=network_of
+        rule, CORPUS, clients, executor=executor, network_of=network_of, server=server
     )
-    loop.state.rounds = rounds
+    loop.state.rounds = 3
     return loop
 
 
@@ -108,6 +112,15 @@ def test_a_head_in_closed_form_is_what_a_restored_run_predicts_by() -> None:
     fresh.load_state_dict(saved)
     assert fresh.knowledge().tensors.keys() == loop.knowledge().tensors.keys()
     assert list(loop.knowledge().tensors) == ["closed form"]
+
+
+def test_a_mean_of_networks_begins_anew_where_the_head_does() -> None:
+    loop = start(ClosedForm(FedAvg(), finish=True), server=ServerOptions(average=4))
+    for number in range(3):
+        loop.run_round(number)
+        mean, last = loop.evaluated.state_dict(), loop.state.network.state_dict()
+        same = all(torch.equal(mean[name], last[name]) for name in last)
+        assert same == (number != 1)
 
 
 class Seeing(FedAvg):
