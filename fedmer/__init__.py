@@ -17,6 +17,8 @@ __version__ = "0.1.0"
 _JOINERS = {
     "FederatedModule": "fedmer.federated",
     "FederatedDataModule": "fedmer.datamodule",
+    "Conversation": "fedmer.data.corpus",
+    "load": "fedmer.bundle.model",
     "read_corpus": "fedmer.data.formats",
     "synthetic_corpus": "fedmer.data.synthetic",
 }

@@ -20,6 +20,7 @@ SUBCOMMANDS = {
         "describe a corpus, convert or split one, write a synthetic one",
     ),
     "extract": ("fedmer.commands.extract", "make features of recordings and words"),
+    "export": ("fedmer.commands.export", "write a trained model by itself, as a folder or a file"),
     "sweep": ("fedmer.commands.sweep", "run the trials of a sweep file"),
     "report": ("fedmer.commands.report", "tables and pictures of finished runs, as one page"),
     "deploy": ("fedmer.commands.deploy", "bring up a server and nodes on Flower"),

@@ -16,6 +16,9 @@ from pytorch_lightning.callbacks.timer import Interval
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from fedmer.bundle.export import bundle_run
+from fedmer.bundle.files import is_bundle
+from fedmer.bundle.model import MODEL
 from fedmer.console import Console
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
@@ -226,6 +229,18 @@ class CLI(LightningCLI):
         self._suggest_recipe()
         with self.record.folder:
             self.trainer.fit(**arguments)
+            kept = is_bundle(self.record.folder.path / MODEL) and not self.record.finished
+            if self.record.ended and not kept and self.record.folder.last.exists():
+                self._bundle()
+
+    def _bundle(self) -> None:
+        """Leave the model by itself in the run's folder, if there is one for all clients."""
+        if self.model.loop.trainer.personal:
+            rule = type(self.model.aggregator).__name__
+            print(f"No model by itself: {rule} keeps a personal network on every client.")
+        else:
+            where = bundle_run(self.record.folder.path)
+            Console().print(f"The model by itself is in {where}", soft_wrap=True, highlight=False)
 
     def _suggest_recipe(self) -> None:
         """Tell who trains the embedded corpus's small network on a real one of a better start."""

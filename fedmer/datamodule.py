@@ -263,6 +263,7 @@ class FederatedDataModule(pl.LightningDataModule):
             "labels": list(self.corpus.label_names),
             "features": dict(self.shape.features),
             "speakers": self.shape.speakers,
+            "extractors": {m: made.to_json() for m, made in self.corpus.extractors.items()},
             "statistics": {
                 name: {
                     "mean": torch.from_numpy(kept.mean),

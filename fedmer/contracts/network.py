@@ -19,11 +19,15 @@ class NetworkOutput:
         logits: ``(B, L, C)``, the prediction.
         students: Modality name -> ``(B, L, C)`` logits from that modality alone; may be empty.
         embeddings: Site name -> ``(B, L, D)``; ``fused`` is what the prediction is made from.
+        modality_weights: Modality name -> ``(B, L)`` in [0, 1], how much it counts in what is
+            fused; they sum to 1 over a turn's modalities. For people to look at, so that a network
+            may leave them out, above all while it trains.
     """
 
     logits: Tensor
     students: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Mapping[str, Tensor] = field(default_factory=dict)
+    modality_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Network(nn.Module, ABC):

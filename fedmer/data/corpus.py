@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.errors import InputError
@@ -46,6 +46,50 @@ class Conversation:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def of(
+        cls,
+        features: Mapping[str, ArrayLike],
+        speakers: Sequence[str],
+        utterances: Sequence[str] = (),
+        id: str = "conversation",
+    ) -> "Conversation":
+        """A conversation without labels, to be predicted.
+
+        Args:
+            features: Modality name -> ``(N, D)`` numbers. A turn whose row is all NaN lacks it.
+            speakers: Who speaks, one name a turn.
+            utterances: The words, one text a turn, or nothing.
+            id: What to call it.
+
+        Raises:
+            InputError: Features of a modality are no matrix.
+
+        >>> said = Conversation.of({"text": [[0.5, 1.5], [np.nan, np.nan]]}, ["ann", "ben"])
+        >>> said.present["text"].tolist()
+        [True, False]
+        """
+        rows, present = {}, {}
+        for name, given in features.items():
+            try:
+                matrix = np.asarray(given, dtype=np.float32)
+            except (TypeError, ValueError):
+                matrix = np.zeros(0, dtype=np.float32)
+            if matrix.ndim != 2:
+                raise InputError(f"'{name}' is no matrix of numbers; expected a row a turn.")
+            missing = np.isnan(matrix).all(axis=1).reshape(len(matrix))
+            present[name] = ~missing
+            rows[name] = np.where(present[name][:, None], matrix, np.float32(0))
+        return cls(
+            id=id,
+            features=rows,
+            present=present,
+            speakers=np.array(speakers, dtype=np.str_),
+            labels=np.full(len(speakers), UNLABELLED, dtype=np.int64),
+            split="test",
+            utterances=utterances,
+        )
 
     @property
     def people(self) -> list[str]:

@@ -53,6 +53,9 @@ def wrong_entry(content: Any, size: int) -> str | None:
         people = content["FederatedDataModule"].get("speakers", 0)
         if not _whole(people) or people > _SPEAKERS:
             return "has an entry 'FederatedDataModule.speakers' that is no number of people"
+        extractors = content["FederatedDataModule"].get("extractors", {})
+        if not isinstance(extractors, dict) or not all(map(_text, extractors.values())):
+            return "has an entry 'FederatedDataModule.extractors' that is no records"
         if not isinstance(content["fedmer"].get("remote", False), bool):
             return "has an entry 'fedmer.remote' that is neither true nor false"
         if not _is_average(content["fedmer"].get("average")):

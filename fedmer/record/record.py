@@ -76,6 +76,8 @@ class RunRecord(pl.Callback):
         self.prototypes = PrototypeRecord(folder.path / PROTOTYPES)
         self.ended = False
         """Has the run all its rounds and its result?"""
+        self.finished = False
+        """Was its result written by this process?"""
         self._begun = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -201,7 +203,7 @@ class RunRecord(pl.Callback):
             scores = Scores(**shown["scores"]["test"])
             save_confusion(scores, data.corpus.label_names, path / "confusion.png")
         write_atomically(path / "result.json", json.dumps(result, indent=2) + "\n")
-        self.ended = True
+        self.ended = self.finished = True
         print_result(Console(), result, path)
 
     def on_exception(
@@ -268,6 +270,7 @@ class RunRecord(pl.Callback):
                 "name": data.corpus.name,
                 "fingerprint": data.corpus.fingerprint,
                 "notes": list(data.corpus.notes),
+                "extractors": {m: asdict(made) for m, made in data.corpus.extractors.items()},
                 "labels": list(data.corpus.label_names),
                 "modalities": dict(data.shape.features),
                 "standardise": data.mode,

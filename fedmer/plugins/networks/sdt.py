@@ -136,7 +136,8 @@ class SDT(Network):
             weighed = self._weigh(self.scores, reduced, present, packing)
             read = weighed if self.scores.settings.students == "scaled" else reduced
         # An alias, so that gradients add up in one order and to the same bits without scores.
-        fused = self._fuse(weighed.view_as(weighed), present)
+        fused, gates = self._fuse(weighed.view_as(weighed), present)
+        counts = {} if self.training else self._counts(gates, weighed, reduced, packing)
         students = packing.unpack(self.students(self.dropout(F.relu(read))), dim=1)
         embeddings = packing.unpack(read, dim=1)
         return NetworkOutput(
@@ -146,6 +147,7 @@ class SDT(Network):
                 **dict(zip(self.modalities, embeddings, strict=True)),
                 "fused": packing.unpack(fused),
             },
+            modality_weights=counts,
         )
 
     def _streams(self, batch: Batch, present: Tensor, packing: Packing) -> Tensor:
@@ -196,14 +198,27 @@ class SDT(Network):
         weights = torch.stack([found[name] for name in self.modalities])
         return (packing.pack(weights, dim=1) if dialogues else weights[:, 0]) * reduced
 
-    def _fuse(self, hidden: Tensor, present: Tensor) -> Tensor:
-        """H': an elementwise softmax over the modalities that a turn has, ``(N, d)``."""
+    def _fuse(self, hidden: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+        """H', ``(N, d)``, by an elementwise softmax over the modalities that a turn has.
+
+        Returns:
+            H' and the softmax, ``(M, N, d)``.
+        """
         missing = ~present[..., None]
         scores: Tensor = self.fuse(hidden)
         # A turn without any modality has no softmax; its scores stay finite, its sum is zeroed.
         scores = scores.masked_fill(missing, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=0).masked_fill(missing, 0.0)
-        return (weights * hidden).sum(dim=0)
+        return (weights * hidden).sum(dim=0), weights
+
+    def _counts(
+        self, gates: Tensor, weighed: Tensor, reduced: Tensor, packing: Packing
+    ) -> dict[str, Tensor]:
+        """What H'_m is multiplied by on its way into H', by modality: ``(B, L)``, sum 1."""
+        scale = weighed.norm(dim=-1) / reduced.norm(dim=-1).clamp(min=1e-12)
+        found = gates.mean(dim=-1) * scale
+        found = found / found.sum(dim=0).clamp(min=1e-12)
+        return dict(zip(self.modalities, packing.unpack(found, dim=1), strict=True))
 
 
 class _Encoders(nn.Module):

@@ -1,0 +1,48 @@
+"""From a run to a bundle beside it or elsewhere."""
+
+from pathlib import Path
+
+from fedmer.bundle.card import card
+from fedmer.bundle.files import CARD, is_bundle, read_bundle, write_bundle
+from fedmer.bundle.model import MODEL, Model
+from fedmer.bundle.of_run import of_run
+from fedmer.errors import InputError
+
+
+def bundle_run(run: Path) -> Path:
+    """Write the bundle of a finished run into its folder ``model``; returns that.
+
+    Raises:
+        InputError: A file of the run is damaged, or the folder cannot be written.
+    """
+    contents = of_run(run)
+    write_bundle(contents, card(contents, run), run / MODEL)
+    return run / MODEL
+
+
+def export(source: Path, target: Path, trusted: bool = False) -> Model:
+    """Write the bundle of a run, of a checkpoint or of a bundle, and load it again.
+
+    Args:
+        source: A run, one of its checkpoints, or a bundle.
+        target: A new or empty folder.
+        trusted: May it name classes that are neither fedmer's nor those of installed plugins?
+
+    Returns:
+        The model, as it is read from the target.
+
+    Raises:
+        InputError: The target holds something, or the model cannot be made.
+    """
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise InputError(f"{target} is not an empty folder; choose another.")
+    if is_bundle(source):
+        contents = read_bundle(source)
+        text = (source / CARD).read_text(encoding="utf-8")
+    else:
+        contents = of_run(source)
+        text = card(contents, source if source.is_dir() else source.resolve().parent.parent)
+    # Before anything is written, so that what cannot be built leaves nothing behind.
+    Model(contents, str(source), trusted)
+    write_bundle(contents, text, target)
+    return Model(read_bundle(target), str(target), trusted)
