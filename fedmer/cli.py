@@ -239,7 +239,7 @@ class CLI(LightningCLI):
             rule = type(self.model.aggregator).__name__
             print(f"No model by itself: {rule} keeps a personal network on every client.")
         else:
-            where = bundle_run(self.record.folder.path)
+            where = bundle_run(self.record.folder.path, self.datamodule.validation)
             Console().print(f"The model by itself is in {where}", soft_wrap=True, highlight=False)
 
     def _suggest_recipe(self) -> None:

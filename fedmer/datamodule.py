@@ -15,7 +15,7 @@ from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.client_data import ClientData
-from fedmer.data.corpus import ConversationCorpus, CorpusShape
+from fedmer.data.corpus import Conversation, ConversationCorpus, CorpusShape
 from fedmer.data.describe import shared_speakers, shared_speakers_warning
 from fedmer.data.evaluation import EvaluationBatches
 from fedmer.data.formats import TableOptions, read_corpus
@@ -219,6 +219,15 @@ class FederatedDataModule(pl.LightningDataModule):
         if part == "val" and not dialogues:
             return [sample for held in self.held for sample in held]
         return [v for dialogue in dialogues for v in self.partitioner.views(self.corpus, dialogue)]
+
+    @property
+    def validation(self) -> list[Conversation]:
+        """The dialogues that no round learns from and that are not for the test."""
+        chosen = self.corpus.part("val") or sorted(
+            {sample.dialogue for held in self.held for sample in held}
+            - {sample.dialogue for client in self.partitions for sample in client.samples}
+        )
+        return [self.corpus.conversations[i] for i in chosen]
 
     def excerpts(self, part: str) -> list[Excerpt]:
         """``val`` or ``test``, standardised."""

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 
 import fedmer
 from fedmer.__main__ import main
+from fedmer.bundle.calibration import fit_temperature
 from fedmer.bundle.contents import FORMAT
 from fedmer.bundle.files import read_bundle, write_bundle
 from fedmer.bundle.graphs import save_graph
 from fedmer.bundle.model import Model, load
+from fedmer.bundle.prediction import Prediction, softmax
 from fedmer.data.corpus import Conversation
 from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.formats import native, read_corpus
@@ -70,7 +73,7 @@ def test_a_fresh_process_says_what_the_run_counted(run: Path) -> None:
         "print(json.dumps(said))\n"
     )
     words = [sys.executable, "-c", program, str(run), str(run.parent / "small.npz")]
-    found = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    found = subprocess.run(words, capture_output=True, text=True, check=True)
     said = json.loads(found.stdout)
     with np.load(run / "test_votes.npz", allow_pickle=False) as votes:
         names = np.array(load(run).labels)[votes["votes_last"].argmax(axis=1)]
@@ -283,6 +286,43 @@ def test_the_hub_is_asked_by_its_library(
     assert load("hf://me/mine").labels == load(run).labels
     with pytest.raises(InputError, match="the hub refuses"):
         load("hf://me/other")
+
+
+@given(seed=st.integers(0, 10**6), factor=st.floats(0.2, 5.0))
+@settings(max_examples=30)
+def test_a_temperature_makes_labels_likeliest_and_moves_with_the_logits(
+    seed: int, factor: float
+) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(size=(200, 3)).astype(np.float32)
+    drawn = (logits + random.gumbel(size=logits.shape)).argmax(axis=1)
+    spoken = Conversation.of({"text": np.zeros((200, 1))}, ["a"] * 200)
+    labelled = replace(spoken, labels=drawn.astype(np.int64))
+
+    def surprise(temperature: float) -> float:
+        chances = Prediction(labelled, ("a", "b", "c"), logits, temperature).probabilities
+        return float(-np.log(chances[np.arange(200), drawn]).mean())
+
+    fitted = fit_temperature([Prediction(labelled, ("a", "b", "c"), logits)])
+    for other in (0.9 * fitted, 1.1 * fitted, 1.0):
+        assert surprise(fitted) <= surprise(other) + 1e-6
+    scaled = fit_temperature([Prediction(labelled, ("a", "b", "c"), factor * logits)])
+    assert scaled == pytest.approx(np.clip(factor * fitted, 0.05, 20), rel=1e-2)
+    with pytest.raises(InputError, match="none of these turns has a label"):
+        fit_temperature([Prediction(spoken, ("a", "b", "c"), logits)])
+
+
+def test_a_run_with_a_validation_part_fits_a_temperature(tmp_path: Path, corpus_file: Path) -> None:
+    words = ["--data.path", str(corpus_file), "--partitioner.clients", "2", *SMALL]
+    assert main(["fit", *words, "--runs", str(tmp_path), "--name", "a"]) == 0
+    model = load(tmp_path / "a")
+    found = model.contents.temperature
+    assert found is not None
+    assert model.calibrate() == found
+    conversation = read_corpus(corpus_file).conversations[0]
+    calm = model.predict(conversation)
+    assert calm.emotions == load(tmp_path / "a").predict(conversation).emotions
+    np.testing.assert_allclose(calm.probabilities, softmax(calm.logits / found))
 
 
 def test_the_api_is_one_import() -> None:

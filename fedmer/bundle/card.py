@@ -110,7 +110,12 @@ def _facts(contents: Contents, data: Mapping[str, Any]) -> list[tuple[str, str]]
         ("privacy", _named(about["privacy"]) if about.get("privacy") else "no mechanism"),
         ("seed", str(about.get("seed", "?"))),
         ("people in a dialogue", f"at most {contents.shape.speakers}"),
-        ("temperature", f"{contents.temperature:g}"),
+        (
+            "temperature",
+            "none, for want of a validation part"
+            if contents.temperature is None
+            else f"{contents.temperature:.3g}, fitted on validation, for `--calibrate`",
+        ),
     ]
     for modality in contents.shape.features:
         made = contents.extractors.get(modality)

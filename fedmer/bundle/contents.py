@@ -32,7 +32,8 @@ class Contents:
         tensors: What the rule keeps besides, such as prototypes.
         statistics: Modality -> what its features are standardised by; None where they are not.
         extractors: Modality -> what made its features, where the corpus said so.
-        temperature: What logits are divided by before they become probabilities.
+        temperature: What logits are divided by before they become probabilities, if calibrated
+            ones are asked for; None where there was nothing to fit it on.
         about: What a model card says: data, scores, round, privacy, versions.
     """
 
@@ -43,7 +44,7 @@ class Contents:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     statistics: Mapping[str, Statistics] | None = None
     extractors: Mapping[str, ExtractorRecord] = field(default_factory=dict)
-    temperature: float = 1.0
+    temperature: float | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
@@ -105,7 +106,7 @@ class Contents:
                 name: ExtractorRecord.from_json(json.dumps(made), f"what made '{name}'")
                 for name, made in found["extractors"].items()
             },
-            temperature=float(found["temperature"]),
+            temperature=found["temperature"],
             about=found["about"],
         )
 
@@ -127,7 +128,8 @@ def _checked(description: Any) -> dict[str, Any]:
         raise ValueError("its 'labels' are no names of emotions")
     if not _is_whole(description["speakers"], _PEOPLE):
         raise ValueError("its 'speakers' is no number of people")
-    if not 1e-3 <= description["temperature"] <= 1e3:
+    temperature = description["temperature"]
+    if temperature is not None and not 1e-3 <= temperature <= 1e3:
         raise ValueError("its 'temperature' is out of range")
     return description
 
@@ -150,5 +152,5 @@ _KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys((*PARTS, "features", "extractors", "about"), dict),
     "labels": list,
     "standardised": bool,
-    "temperature": (int, float),
+    "temperature": (float, type(None)),
 }

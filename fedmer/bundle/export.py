@@ -1,21 +1,33 @@
 """From a run to a bundle beside it or elsewhere."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from fedmer.bundle.calibration import fit_temperature
 from fedmer.bundle.card import card
 from fedmer.bundle.files import CARD, is_bundle, read_bundle, write_bundle
 from fedmer.bundle.model import MODEL, Model
 from fedmer.bundle.of_run import of_run
+from fedmer.data.corpus import Conversation
 from fedmer.errors import InputError
 
 
-def bundle_run(run: Path) -> Path:
+def bundle_run(run: Path, validation: Sequence[Conversation]) -> Path:
     """Write the bundle of a finished run into its folder ``model``; returns that.
+
+    Args:
+        run: Its folder.
+        validation: Dialogues that nobody learnt from, to fit a temperature on.
 
     Raises:
         InputError: A file of the run is damaged, or the folder cannot be written.
     """
     contents = of_run(run)
+    if validation:
+        # What a person typed chose its classes, and they are imported.
+        said = Model(contents, str(run), trusted=True).predict_all(validation)
+        contents = replace(contents, temperature=fit_temperature(said))
     write_bundle(contents, card(contents, run), run / MODEL)
     return run / MODEL
 
@@ -36,9 +48,10 @@ def export(source: Path, target: Path, trusted: bool = False) -> Model:
     """
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise InputError(f"{target} is not an empty folder; choose another.")
-    if is_bundle(source):
-        contents = read_bundle(source)
-        text = (source / CARD).read_text(encoding="utf-8")
+    bundle = next((folder for folder in (source, source / MODEL) if is_bundle(folder)), None)
+    if bundle is not None:
+        contents = read_bundle(bundle)
+        text = (bundle / CARD).read_text(encoding="utf-8")
     else:
         contents = of_run(source)
         text = card(contents, source if source.is_dir() else source.resolve().parent.parent)

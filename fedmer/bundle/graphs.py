@@ -61,7 +61,9 @@ class Graph(nn.Module):
             roles=roles,
             positions=torch.ones_like(roles).cumsum(dim=1) - 1,
         )
-        return self.model[0].logits(self.network(batch)).softmax(dim=-1)
+        model = self.model[0]
+        logits = model.aggregator.predict(self.network(batch), model.knowledge)
+        return (logits / model.temperature).softmax(dim=-1)
 
     @property
     def inputs(self) -> list[str]:

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedmer.bundle.calibration import fit_temperature
 from fedmer.bundle.contents import Contents
 from fedmer.bundle.files import is_bundle, read_bundle
-from fedmer.bundle.prediction import Prediction
+from fedmer.bundle.prediction import Prediction, softmax
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Excerpt, excerpt
@@ -45,6 +46,8 @@ class Model:
 
         self.contents = contents
         self.source = source
+        self.temperature = 1.0
+        """What logits are divided by; see :meth:`calibrate`."""
         self.network, self.aggregator, self.partitioner = build(contents, source, trusted)
         state = ServerState(self.network, tensors=dict(contents.tensors))
         self.knowledge = self.aggregator.broadcast(state)
@@ -106,20 +109,41 @@ class Model:
             Prediction(
                 conversation,
                 self.labels,
-                rows.named["probabilities", ""],
-                {m: values for (kind, m), values in rows.named.items() if kind == "students"},
-                {m: values for (kind, m), values in rows.named.items() if kind == "weights"},
+                rows.named["logits", ""],
+                self.temperature,
+                {m: softmax(own) for (kind, m), own in rows.named.items() if kind == "students"},
+                {m: own for (kind, m), own in rows.named.items() if kind == "weights"},
             )
             for conversation, rows in zip(conversations, found, strict=True)
         ]
 
-    def logits(self, output: NetworkOutput) -> Tensor:
-        """``(B, L, C)`` logits that the rule predicts by, divided by the temperature."""
-        return self.aggregator.predict(output, self.knowledge) / self.contents.temperature
+    def calibrate(self, conversations: Sequence[Conversation] = ()) -> float:
+        """Make probabilities say how often they are right; emotions stay as they are.
+
+        Args:
+            conversations: Labelled ones that it has not learnt from, to fit a temperature on. None
+                take the temperature that was fitted on validation when it was trained.
+
+        Returns:
+            The temperature.
+
+        Raises:
+            InputError: There is none, or nothing in the conversations is labelled.
+        """
+        found = self.contents.temperature
+        if conversations:
+            found = fit_temperature(self.predict_all(conversations))
+        if found is None:
+            raise InputError(
+                f"{self.source} has no temperature, since it was trained without a validation "
+                "part; give labelled dialogues to fit one on."
+            )
+        self.temperature = found
+        return found
 
     def _say(self, output: NetworkOutput) -> dict[tuple[str, str], Tensor]:
-        said = {("probabilities", ""): self.logits(output).softmax(dim=-1)}
-        said |= {("students", m): own.softmax(dim=-1) for m, own in output.students.items()}
+        said = {("logits", ""): self.aggregator.predict(output, self.knowledge)}
+        said |= {("students", m): own for m, own in output.students.items()}
         said |= {("weights", m): own for m, own in output.modality_weights.items()}
         return {name: value.float().cpu() for name, value in said.items()}
 
