@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fedmer.data.formats.memory import MAX_GB
+from fedmer.data.formats.releases import iemocap, meld
 from fedmer.data.formats.tables.read import is_table, read_table
 from fedmer.data.formats.tables.utterance import UtteranceTable
 from fedmer.errors import InputError
@@ -30,4 +31,15 @@ def read_source(
             start = file.read(512)
     if is_table(path, start):
         return read_table(path, columns, max_gb)
-    raise InputError(f"{path} is no table; expected a row an utterance, as in docs/data.md.")
+    if path.is_dir() and columns:
+        raise InputError(f"{path} is no table, so --columns means nothing; leave it out.")
+    if path.is_dir() and iemocap.sessions(path):
+        return iemocap.read(path)
+    if path.is_dir() and meld.tables(path):
+        return meld.read(path)
+    if path.is_dir():
+        raise InputError(
+            f"{path} is a folder, but of no release: expected IEMOCAP with Session1/dialog and so "
+            "on, or MELD with train_sent_emo.csv and so on."
+        )
+    raise InputError(f"{path} is no table; expected a row an utterance, or a release's folder.")
