@@ -42,6 +42,12 @@ def test_momentum_worked_out_by_hand() -> None:
     assert two == [3 - 2 * (1 - 0.5), 8 - 2 * (1 - 1.5)]
 
 
+def test_averaging_goes_towards_the_mean_by_its_rate() -> None:
+    (one, two), _ = two_rounds(FedAvg(lr=0.5))
+    assert one == [1 + 0.5 * 1, 2 + 0.5 * 3]
+    assert two == [1.5 - 0.5 * 1, 3.5 - 0.5 * 1]
+
+
 def test_adam_worked_out_by_hand() -> None:
     (one, two), _ = two_rounds(FedAdam(lr=2, beta1=0.5, beta2=0.75, eps=2))
     # v: 4 -> 3.25 and 5.25 -> 2.6875 and 4.1875; m: -0.5 and -1.5 -> 0.25 and -0.25
@@ -141,6 +147,7 @@ def test_clients_that_send_back_what_they_got_move_nothing(rule: Aggregator) -> 
     [
         (lambda: FedAvgM(momentum=1), "momentum is 1; expected a number from 0, below 1."),
         (lambda: FedAvgM(momentum=-0.1), "momentum is -0.1; expected"),
+        (lambda: FedAvg(lr=-1), "lr is -1; expected a number above 0."),
         (lambda: FedAvgM(lr=0), "lr is 0; expected a number above 0."),
         (lambda: FedAdam(lr=math.nan), "lr is nan; expected a number above 0."),
         (lambda: FedAdam(eps=0), "eps is 0; expected a number above 0."),

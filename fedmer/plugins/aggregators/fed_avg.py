@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
 from fedmer.data.batch import Batch
+from fedmer.errors import InputError
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.aggregators._heads import Heads, check_rows, count_classes, weights_by_counts
+from fedmer.plugins.aggregators._pseudo_gradient import leave_pseudo_gradient
 
 
 class FedAvg(Aggregator):
@@ -27,6 +31,11 @@ class FedAvg(Aggregator):
     Args:
         heads: How rows of classes are averaged: 'joint', as everything else, or 'classwise', for
             which the server learns every client's class counts.
+        lr: The server's learning rate, above 0: how far the global network goes towards the mean.
+            Below 1 rounds swing less. At 1 it is the mean bit for bit.
+
+    Raises:
+        InputError: ``lr`` is not above 0.
 
     >>> import torch
     >>> rule, state = FedAvg(), ServerState(torch.nn.Linear(1, 1, bias=False))
@@ -39,9 +48,14 @@ class FedAvg(Aggregator):
 
     heads: Heads = "joint"
     """Also of a subclass that takes no such argument."""
+    lr: float = 1.0
+    """Likewise."""
 
-    def __init__(self, heads: Heads = "joint") -> None:
+    def __init__(self, heads: Heads = "joint", lr: float = 1.0) -> None:
+        if not lr > 0:
+            raise InputError(f"lr is {lr}; expected a number above 0.")
         self.heads = heads
+        self.lr = lr
 
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         if self.heads == "joint":
@@ -56,6 +70,9 @@ class FedAvg(Aggregator):
         check_rows(state)
         return weights_by_counts(summaries)
 
+    def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        return torch.optim.SGD(parameters, lr=self.lr)
+
     def step(
         self,
         state: ServerState,
@@ -64,4 +81,8 @@ class FedAvg(Aggregator):
         mean: Weights | None,
     ) -> None:
         assert mean is not None
-        state.load(mean)
+        if self.lr == 1:
+            # In floating point x - (x - mean) is not always the mean.
+            state.load(mean)
+        else:
+            leave_pseudo_gradient(state, mean)

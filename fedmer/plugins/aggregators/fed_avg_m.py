@@ -45,13 +45,10 @@ class FedAvgM(FedAvg):
     """
 
     def __init__(self, momentum: float = 0.9, lr: float = 1.0, heads: Heads = "joint") -> None:
-        super().__init__(heads)
+        super().__init__(heads, lr)
         if not 0 <= momentum < 1:
             raise InputError(f"momentum is {momentum}; expected a number from 0, below 1.")
-        if not lr > 0:
-            raise InputError(f"lr is {lr}; expected a number above 0.")
         self.momentum = momentum
-        self.lr = lr
 
     def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:
         return torch.optim.SGD(parameters, lr=self.lr, momentum=self.momentum)
@@ -64,8 +61,7 @@ class FedAvgM(FedAvg):
         mean: Weights | None,
     ) -> None:
         assert mean is not None
-        if self.momentum == 0 and self.lr == 1:
-            # In floating point x - (x - mean) is not always the mean.
+        if self.momentum == 0:
             super().step(state, summaries, weights, mean)
         else:
             leave_pseudo_gradient(state, mean)
