@@ -13,7 +13,7 @@ SUBCOMMANDS = {
     "fit": ("fedmer.cli", "train a federation"),
     "validate": ("fedmer.cli", "score a checkpoint on the validation part"),
     "test": ("fedmer.cli", "score a checkpoint on the test part"),
-    "predict": ("fedmer.cli", "write a checkpoint's predictions for the test part"),
+    "predict": ("fedmer.commands.predict", "name the emotions of a corpus or a table"),
     "plugins": ("fedmer.commands.plugins", "list what can be swapped"),
     "data": (
         "fedmer.commands.data",

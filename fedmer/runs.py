@@ -20,7 +20,8 @@ from fedmer.files import (
 
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
-_MARKS = ("config.yaml", "metrics.csv", "result.json", CHECKPOINTS)
+CONFIG = "config.yaml"
+_MARKS = (CONFIG, "metrics.csv", "result.json", CHECKPOINTS)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedmer.__main__ import main
-from fedmer.commands import data, deploy, extract, report
+from fedmer.commands import data, deploy, export, extract, predict, report
 from fedmer.data.formats import native, sdt_pickle
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.sweep.check import FitParser, fit_parser, problem
@@ -98,9 +98,13 @@ def test_a_command_is_understood(
     if "SquareRoot" in command.text:
         return
     try:
-        if subcommand in ("fit", "validate", "test", "predict"):
+        if subcommand == "predict" and "--config" not in more:
+            predict.parser().parse_args(more)
+        elif subcommand in ("fit", "validate", "test", "predict"):
             # The others have the options of fit that they are given here.
             fit.parse(["fit", *more])
+        elif subcommand == "export":
+            export.parser().parse_args(more)
         elif subcommand == "data":
             data.parser(more).parse_args(more)
         elif subcommand == "extract":

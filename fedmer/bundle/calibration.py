@@ -24,7 +24,7 @@ def fit_temperature(predictions: Sequence[Prediction]) -> float:
 
     Args:
         predictions: Of labelled dialogues that the model has not learnt from; labels are indices
-            into the model's emotions.
+            into the model's emotions, and others are not looked at.
 
     Returns:
         T, from 0.05 to 20.
@@ -34,7 +34,7 @@ def fit_temperature(predictions: Sequence[Prediction]) -> float:
     """
     logits = np.concatenate([own.logits for own in predictions]).astype(np.float64)
     labels = np.concatenate([own.conversation.labels for own in predictions])
-    known = labels != UNLABELLED
+    known = (labels != UNLABELLED) & (labels < logits.shape[1])
     if not known.any():
         raise InputError("A temperature needs labelled dialogues; none of these turns has a label.")
     rows, truth = logits[known], labels[known]

@@ -13,9 +13,9 @@ from fedmer.errors import InputError
 from fedmer.record.checkpoints import check_checkpoint
 from fedmer.record.reading import read_json
 from fedmer.report.result import check_result
-from fedmer.runs import CHECKPOINTS, LAST
+from fedmer.runs import CHECKPOINTS, CONFIG, LAST
 
-CONFIG, RESULT = "config.yaml", "result.json"
+RESULT = "result.json"
 BEST = "best.ckpt"
 
 

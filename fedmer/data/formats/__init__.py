@@ -101,6 +101,15 @@ def read_corpus(
     raise InputError(f"{path} {_what(start)}; expected {UNDERSTOOD}.")
 
 
+def is_table_path(path: Path) -> bool:
+    """Is a file or folder a table with a row an utterance?
+
+    Raises:
+        InputError: There is none, or it cannot be read.
+    """
+    return is_table(path, _start(path))
+
+
 def _start(path: Path) -> bytes:
     """How a file begins; nothing for a folder that is a table."""
     try:
