@@ -56,7 +56,7 @@ class FederatedModule(pl.LightningModule):
         seed: Where initial weights, selection, order and dropout come from.
         server: What the server does beside its rule.
         start: ``analytic`` makes the first round one in closed form: nobody trains, and the
-            network's head becomes the one that ridge regression gives on its embeddings; see
+            network's head becomes the one that discriminant analysis gives on its embeddings; see
             :class:`~fedmer.plugins.aggregators.analytic.Analytic`.
         finish: ``analytic`` does the same in the last round.
     """

@@ -1,4 +1,4 @@
-"""Ridge regression from sums that add up over turns, clients and rounds."""
+"""Linear heads in closed form, from sums that add up over turns, clients and rounds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fedmer.errors import InputError
+from fedmer.losses.class_terms import ABSENT
 
 _BLOCK = 512
 """Rows of a Gram matrix that are computed together; only what lies right of them is."""
@@ -29,7 +30,7 @@ def packed_size(features: int) -> int:
 
 @dataclass(frozen=True, eq=False)
 class RidgeSums:
-    r"""What ridge regression has to know of turns: sums that do not grow with their number.
+    r"""What a head in closed form has to know of turns: sums that do not grow with their number.
 
     .. math:: \sum w\, z z^\top, \qquad \sum w\, z y^\top
 
@@ -124,6 +125,44 @@ class RidgeSums:
         """
         factor = _factor(self.matrix(), ridge)
         return torch.cholesky_solve(self.cross, factor)
+
+    def discriminant(self, ridge: float, prior: float = 1.0) -> Tensor:
+        r"""``(d, C)``: regularised linear discriminant analysis; logits are log-probabilities.
+
+        With :math:`n = \sum w`, the mean :math:`\mu`, class means :math:`\mu_k`, class shares
+        :math:`\pi_k` and the covariance within classes :math:`\Sigma`, all of which these sums
+        tell, the logit of class :math:`k` is
+
+        .. math::
+
+            v_k^\top (z - \mu) - \tfrac{1}{2} v_k^\top (\mu_k - \mu) + \tau \log \pi_k, \qquad
+            v_k = \big(\Sigma + \tfrac{\lambda}{n} I\big)^{-1} (\mu_k - \mu)
+
+        R. Fisher, 1936; J. Friedman, "Regularized Discriminant Analysis", JASA 1989. A class
+        without turns is never predicted.
+
+        Args:
+            ridge: :math:`\lambda`.
+            prior: :math:`\tau`: 1 predicts under the shares that the classes have, 0 under equal
+                ones.
+
+        Raises:
+            InputError: As :meth:`solve`.
+        """
+        counts = self.cross[-1]
+        total, held = counts.sum(), counts > 0
+        means = self.cross[:-1] / torch.where(held, counts, 1.0)
+        within = self.matrix()
+        mean = within[:-1, -1:] / total
+        within[:-1, :-1] -= means * counts @ means.T
+        # The constant is a mean, and nothing is left of it within a class.
+        within[-1, :-1] = within[:-1, -1] = 0
+        apart = torch.where(held, means - mean, 0.0)
+        padded = torch.cat([apart, apart.new_zeros(1, len(counts))])
+        weights = torch.cholesky_solve(padded * total, _factor(within, ridge))[:-1]
+        constants = prior * (counts / total).clamp(min=torch.finfo().tiny).log()
+        constants = constants - ((mean + apart / 2) * weights).sum(dim=0)
+        return torch.cat([weights, torch.where(held, constants, ABSENT)[None]])
 
     def choose(self) -> float:
         r"""The ridge with the least generalised cross-validation error, from these sums alone.

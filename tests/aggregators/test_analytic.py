@@ -1,7 +1,7 @@
 """Analytic against ridge regression on all turns, whatever the split and the executor."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -67,23 +67,56 @@ splits = st.one_of(
 )
 
 
+def ridge_head(z: Tensor, labels: Tensor, ridge: float) -> Tensor:
+    """``(d, C)`` by ridge regression on rows that end with a constant."""
+    y = nn.functional.one_hot(labels, CORPUS.shape.classes).double()
+    penalty = torch.full((z.shape[1],), ridge).double()
+    penalty[-1] = 0
+    return torch.linalg.solve(z.T @ z + penalty.diag(), z.T @ y)
+
+
+def discriminant_head(z: Tensor, labels: Tensor, ridge: float, prior: float) -> Tensor:
+    """``(d, C)`` by discriminant analysis, class by class."""
+    rows, classes = z[:, :-1], range(CORPUS.shape.classes)
+    means = torch.stack([rows[labels == k].mean(dim=0) for k in classes])
+    centred = rows - means[labels]
+    within = centred.T @ centred / len(z) + ridge / len(z) * torch.eye(rows.shape[1]).double()
+    apart = means - rows.mean(dim=0)
+    weights = torch.linalg.solve(within, apart.T)
+    shares = labels.bincount(minlength=len(classes)).double() / len(z)
+    middle = rows.mean(dim=0) + apart / 2
+    constants = prior * shares.log() - (middle.T * weights).sum(dim=0)
+    return torch.cat([weights, constants[None]])
+
+
 @settings(max_examples=12, deadline=None)
-@given(splits, st.integers(0, 99))
-def test_any_split_gives_what_the_pooled_data_give(split: Partitioner, seed: int) -> None:
+@given(splits, st.integers(0, 99), st.sampled_from(["ridge", "discriminant"]))
+def test_any_split_gives_what_the_pooled_data_give(
+    split: Partitioner, seed: int, kind: Literal["ridge", "discriminant"]
+) -> None:
     clients = clients_of(CORPUS, split, seed=seed, standardise="none")
-    loop = start(clients, Analytic(ridge=3.0))
+    loop = start(clients, Analytic(kind, ridge=3.0, prior=0.7))
     loop.run_round(0)
     z, labels = pooled(clients_of(CORPUS, Central(), standardise="none"))
     assert sum(client.examples for client in clients) == len(labels)
-    y = nn.functional.one_hot(labels, CORPUS.shape.classes).double()
-    penalty = 3.0 * torch.eye(z.shape[1]).double()
-    penalty[-1, -1] = 0
-    expected = torch.linalg.solve(z.T @ z + penalty, z.T @ y)
-    torch.testing.assert_close(solution(loop), expected, atol=1e-9, rtol=0)
+    sums = RidgeSums.unpack(loop.state.tensors)
+    if kind == "ridge":
+        found, expected = sums.solve(3.0), ridge_head(z, labels, 3.0)
+    else:
+        found, expected = sums.discriminant(3.0, 0.7), discriminant_head(z, labels, 3.0, 0.7)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-9)
     head = loop.state.network.head
     assert isinstance(head, nn.Linear)
-    torch.testing.assert_close(head.weight, expected[:-1].T.float(), atol=1e-6, rtol=0)
-    torch.testing.assert_close(head.bias, expected[-1].float(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(head.weight, expected[:-1].T.float(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(head.bias, expected[-1].float(), atol=1e-6, rtol=1e-6)
+
+
+def test_a_class_that_nobody_holds_is_never_predicted() -> None:
+    rows, labels = torch.randn(40, 3), torch.arange(40) % 2
+    found = RidgeSums.of(rows, labels, classes=3).discriminant(ridge=1.0)
+    logits = 10 * torch.randn(100, 3).double() @ found[:-1] + found[-1]
+    assert logits.isfinite().all()
+    assert logits.softmax(dim=1)[:, 2].max() == 0
 
 
 def test_the_ridge_that_is_chosen_has_the_least_cross_validation_error() -> None:
@@ -108,7 +141,9 @@ def test_the_ridge_that_is_chosen_has_the_least_cross_validation_error() -> None
 
 def test_class_weights_of_the_loss_weigh_turns() -> None:
     clients = clients_of(CORPUS, Dialogue(4))
-    loop = start(clients, Analytic(ridge=1.0), loss=SelfDistillation(class_weights="global"))
+    loop = start(
+        clients, Analytic("ridge", ridge=1.0), loss=SelfDistillation(class_weights="global")
+    )
     loop.run_round(0)
     z, labels = pooled(clients)
     weights = inverse_frequencies(labels.bincount(minlength=CORPUS.shape.classes))[labels].double()
@@ -125,7 +160,7 @@ def test_a_client_is_added_later_and_removed_exactly() -> None:
     clients = clients_of(CORPUS, Dialogue(5))
 
     def sums_of(some: Sequence[ClientData]) -> RidgeSums:
-        loop = start(some, Analytic(ridge=1.0))
+        loop = start(some, Analytic("ridge", ridge=1.0))
         loop.run_round(0)
         return RidgeSums.unpack(loop.state.tensors)
 
@@ -133,7 +168,7 @@ def test_a_client_is_added_later_and_removed_exactly() -> None:
     for found, expected in ((everybody - alone, without), (without + alone, everybody)):
         torch.testing.assert_close(found.solve(1.0), expected.solve(1.0), atol=1e-9, rtol=0)
     assert not torch.allclose(without.solve(1.0), everybody.solve(1.0), atol=1e-3)
-    rule, state = Analytic(ridge=1.0), start(clients, Analytic()).state
+    rule, state = Analytic("ridge", ridge=1.0), start(clients, Analytic()).state
     rule.finish(state, everybody - alone)
     assert isinstance(state.network, Window)
     expected = without.solve(1.0)[:-1].T.float()
@@ -170,7 +205,7 @@ def test_later_rounds_change_nothing_and_send_nothing() -> None:
 
 def test_wide_embeddings_are_sketched_and_the_head_reads_them_whole() -> None:
     clients = clients_of(CORPUS, Dialogue(4))
-    loop = start(clients, Analytic(ridge=1.0, most_features=30))
+    loop = start(clients, Analytic("ridge", ridge=1.0, most_features=30))
     loop.run_round(0)
     assert RidgeSums.unpack(loop.state.tensors).features == 31
     z, labels = pooled(clients)
@@ -182,7 +217,7 @@ def test_wide_embeddings_are_sketched_and_the_head_reads_them_whole() -> None:
 
 
 def test_dependent_features_without_a_ridge_are_refused() -> None:
-    loop = start(clients_of(CORPUS, Dialogue(4)), Analytic(ridge=0))
+    loop = start(clients_of(CORPUS, Dialogue(4)), Analytic("ridge", ridge=0))
     with pytest.raises(InputError, match=r"linearly dependent.*leave aggregator.ridge out"):
         loop.run_round(0)
 
@@ -206,7 +241,9 @@ def test_a_network_without_a_linear_head_is_refused() -> None:
 
 def test_what_is_out_of_range_is_refused() -> None:
     with pytest.raises(InputError, match=r"ridge is -1; expected a finite number, 0 or more."):
-        Analytic(ridge=-1)
+        Analytic("ridge", ridge=-1)
+    with pytest.raises(InputError, match=r"prior is -1; expected a finite number, 0 or more."):
+        Analytic(prior=-1)
     with pytest.raises(InputError, match=r"most_features is 0; expected at least 1."):
         Analytic(most_features=0)
 
@@ -221,14 +258,17 @@ def test_a_silent_feature_keeps_the_head_that_it_has() -> None:
     rows[:, 3] = 0
     before = network.head.weight.detach().clone()
     labels = torch.arange(50) % corpus.shape.classes
-    Analytic(ridge=1.0).finish(state, RidgeSums.of(rows, labels, corpus.shape.classes))
+    Analytic("ridge", ridge=1.0).finish(state, RidgeSums.of(rows, labels, corpus.shape.classes))
     changed = (network.head.weight != before).any(dim=0)
     assert changed.tolist() == [place != 3 for place in range(width)]
 
 
 def test_summaries_count_the_turns() -> None:
     """The mean that arrives is one over turns, whatever the weights of the cohort."""
-    rule, state = Analytic(ridge=1.0), start(clients_of(CORPUS, Dialogue(4)), Analytic()).state
+    rule, state = (
+        Analytic("ridge", ridge=1.0),
+        start(clients_of(CORPUS, Dialogue(4)), Analytic()).state,
+    )
     width, classes = state.network.head.in_features, CORPUS.shape.classes  # type: ignore[union-attr]
     sums = RidgeSums.of(torch.randn(40, width), torch.arange(40) % classes, classes)
     cohort = [Summary(0, examples=30), Summary(1, examples=10)]

@@ -20,9 +20,9 @@ MARK = "closed form"
 class ClosedForm(Aggregator):
     """A rule whose first or last round is one of :class:`Analytic`.
 
-    In such a round nobody trains: the global network's head becomes the one that ridge regression
-    gives on its embeddings, and until the next round it predicts by that head. All other rounds
-    are those of the rule.
+    In such a round nobody trains: the global network's head becomes the one that discriminant
+    analysis gives on its embeddings, and until the next round it predicts by that head. All other
+    rounds are those of the rule.
 
     Args:
         rule: The rule.

@@ -1,7 +1,8 @@
-"""Analytic, the head that ridge regression gives, from sums over clients and in one round."""
+"""Analytic, a head in closed form, from sums over clients and in one round."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -32,13 +33,21 @@ class Analytic(Aggregator):
     .. math::
 
         A = \sum_i n_i \Big(\frac{1}{n_i} \sum z z^\top\Big), \qquad
-        B = \sum_i n_i \Big(\frac{1}{n_i} \sum z y^\top\Big), \qquad
-        W = (A + \lambda I)^{-1} B
+        B = \sum_i n_i \Big(\frac{1}{n_i} \sum z y^\top\Big)
 
-    with which ridge regression on all turns together has the same :math:`W`, to the rounding of
-    double precision. The constant is not shrunk. E. Fanì et al., "Accelerating Heterogeneous
-    Federated Learning with Closed-form Classifiers" (Fed3R), ICML 2024, arXiv 2402.02989; R. He et
-    al., "AFL", CVPR 2025, arXiv 2405.16240.
+    They tell the turns' number, their classes' means and shares, and the covariance within classes,
+    and so two heads, each the one that all turns pooled would give, to the rounding of double
+    precision:
+
+    * 'discriminant' is regularised linear discriminant analysis, see
+      :meth:`RidgeSums.discriminant`: its logits are log-probabilities, on which training can go on;
+    * 'ridge' is ridge regression of :math:`y` on :math:`z`, :math:`(A + \lambda I)^{-1} B` with a
+      constant that is not shrunk. E. Fanì et al., "Accelerating Heterogeneous Federated Learning
+      with Closed-form Classifiers" (Fed3R), ICML 2024, arXiv 2402.02989; R. He et al., "AFL", CVPR
+      2025, arXiv 2405.16240.
+
+    On validation the first is the better one of the two on all corpora that were measured, by 1 to
+    4 points of weighted F1.
 
     The network is the one that the run begins with, and no client trains it: give one that knows
     something without training, such as :class:`~fedmer.plugins.networks.window.Window`. Turns are
@@ -55,19 +64,32 @@ class Analytic(Aggregator):
     Large Scale Multitask Learning", ICML 2009).
 
     Args:
-        ridge: :math:`\lambda`, 0 or more; by default chosen from the sums by generalised
-            cross-validation, see :meth:`RidgeSums.choose`.
+        head: Which of the two.
+        ridge: :math:`\lambda`, 0 or more; by default chosen from the sums by the generalised
+            cross-validation of ridge regression, see :meth:`RidgeSums.choose`.
+        prior: What power of the classes' shares 'discriminant' predicts under: 1 is as they are, 0
+            equal ones. Weighted F1 is best between them.
         most_features: Width beyond which embeddings are sketched.
 
     Raises:
         InputError: A value is out of range.
     """
 
-    def __init__(self, ridge: float | None = None, most_features: int = 4096) -> None:
+    def __init__(
+        self,
+        head: Literal["discriminant", "ridge"] = "discriminant",
+        ridge: float | None = None,
+        prior: float = 0.5,
+        most_features: int = 4096,
+    ) -> None:
         if ridge is not None and not 0 <= ridge < float("inf"):
             raise InputError(f"ridge is {ridge}; expected a finite number, 0 or more.")
+        if not 0 <= prior < float("inf"):
+            raise InputError(f"prior is {prior}; expected a finite number, 0 or more.")
         if most_features < 1:
             raise InputError(f"most_features is {most_features}; expected at least 1.")
+        self.head = head
+        self.prior = prior
         self.ridge = ridge
         self.most_features = most_features
 
@@ -119,7 +141,10 @@ class Analytic(Aggregator):
             InputError: Features are linearly dependent, and the ridge is too small.
         """
         ridge = sums.choose() if self.ridge is None else self.ridge
-        solution = sums.solve(ridge)
+        if self.head == "ridge":
+            solution = sums.solve(ridge)
+        else:
+            solution = sums.discriminant(ridge, self.prior)
         state.tensors |= {**sums.pack(), _RIDGE: torch.tensor(ridge, dtype=torch.float64)}
         head = linear_head(state.network)
         rows, used = solution[:-1], sums.used()
