@@ -363,13 +363,17 @@ class LocalTrainer:
         yield from self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
 
     def _make_class_terms(self, everybody: Tensor | None) -> dict[int, ClassTerms]:
-        loss, classes = self.client.loss, self.client.network.shape.classes
+        loss, network = self.client.loss, self.client.network
         if not loss.counts_classes or not self.data:
             return dict.fromkeys(self.data, NEUTRAL)
+        classes = network.shape.classes
         counts = {client: data.class_counts(classes) for client, data in self.data.items()}
         if everybody is None:
             everybody = torch.stack(list(counts.values())).sum(dim=0)
         terms = {client: loss.terms(count, everybody) for client, count in counts.items()}
+        if not network.class_parameters.keys().isdisjoint(self.personal):
+            # Nobody else teaches a head that stays on its client what the client lacks.
+            terms = {client: ClassTerms(found.weights) for client, found in terms.items()}
         return {client: found.to(self.fabric.device) for client, found in terms.items()}
 
     def _random_devices(self) -> list[int]:

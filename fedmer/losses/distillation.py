@@ -72,7 +72,7 @@ class SelfDistillation(nn.Module):
         teacher: Literal["fused", "global"] = "fused",
         detach_teacher: bool = False,
         class_weights: ClassWeights = "none",
-        calibration: Calibration = "none",
+        calibration: Calibration = "prior",
         calibration_strength: float = 1.0,
     ) -> None:
         super().__init__()

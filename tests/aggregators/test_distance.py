@@ -142,7 +142,9 @@ def test_before_there_are_prototypes_nothing_is_corrected() -> None:
 def test_a_class_with_too_few_turns_is_neither_sent_nor_counted(seed: int, least: int) -> None:
     own, batch = client(seed), masked(batch_of(seed, 0.5))
     with torch.no_grad():
-        sent = Distance(min_count=least).summarize(ClientRound(own, Broadcast(0)), [batch])
+        sent = Distance(min_count=least, prototypes="after").summarize(
+            ClientRound(own, Broadcast(0)), [batch]
+        )
         fused = own(batch).embeddings["fused"]
     for label in range(SHAPE.classes):
         rows = fused[batch.labelled & (batch.labels == label)]
@@ -158,7 +160,7 @@ def test_turns_without_a_modality_say_nothing_of_its_prototype() -> None:
     present[0] = False
     batch = dataclasses.replace(batch, present={"text": present})
     with torch.no_grad():
-        rule = Distance(sites=["fused", "text"], min_count=1)
+        rule = Distance(sites=["fused", "text"], min_count=1, prototypes="after")
         sent = rule.summarize(ClientRound(own, Broadcast(0)), [batch])
     assert sent["counts.fused"].sum() == batch.labelled.sum()
     assert sent["counts.text"].sum() == batch.labelled[1].sum()
@@ -177,7 +179,9 @@ def test_prototypes_of_the_last_pass_are_those_of_a_pass_of_their_own_where_noth
             assert rule.client_loss(NOTHING, here(batch), batch, context) is NOTHING
     with torch.no_grad():
         found = rule.summarize(context, [])
-        expected = Distance(sites=rule.sites).summarize(ClientRound(here, Broadcast(0)), data)
+        expected = Distance(sites=rule.sites, prototypes="after").summarize(
+            ClientRound(here, Broadcast(0)), data
+        )
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)

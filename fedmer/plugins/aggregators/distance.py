@@ -151,7 +151,7 @@ class Distance(Aggregator):
         exchange: Literal["both", "prototypes", "parameters"] = "both",
         inference: Literal["head", "prototype"] = "head",
         heads: Heads = "classwise",
-        prototypes: Literal["after", "during"] = "after",
+        prototypes: Literal["after", "during"] = "during",
     ) -> None:
         for name, value in (
             ("strength (lambda)", strength), ("r_min", r_min), ("gamma", gamma)
