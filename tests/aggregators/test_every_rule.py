@@ -164,7 +164,7 @@ def test_identical_clients_weigh_the_same_and_are_as_one(path: str) -> None:
         one.run_round(number)
         report = many.run_round(number)
         assert list(report.weights.values()) == pytest.approx([1 / 3] * 3)
-        if not one.aggregator.trains:
+        if not one.aggregator.trains(one.knowledge()):
             continue  # a sum over three copies of a turn is that of three turns
         pairs = [(weights_of(many), weights_of(one)), (many.state.tensors, one.state.tensors)]
         for ours, theirs in pairs:

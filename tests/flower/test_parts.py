@@ -94,13 +94,13 @@ def test_settings_make_the_trainer_that_the_server_has(network: str, rule: str) 
     kind = type(trainer.client.network)
     module = module_for(
         lambda shape: kind(shape, **NETWORKS[network]),
-        type(trainer.aggregator)(**RULES[rule]),
+        type(trainer.aggregator.rule)(**RULES[rule]),
         torch.optim.Adam,
         data,
         trainer,
     )
     assert kind.__name__ == network
-    assert type(trainer.aggregator).__name__ == rule
+    assert type(trainer.aggregator.rule).__name__ == rule
     assert same_bits(dict(trainer.weights), dict(module.loop.trainer.weights))
     assert trainer.client.seed == 3
     assert (trainer.training.epochs, trainer.training.batch_size) == (2, 3)
@@ -109,13 +109,14 @@ def test_settings_make_the_trainer_that_the_server_has(network: str, rule: str) 
     assert isinstance(optimizer, torch.optim.Adam)
     assert optimizer.defaults["lr"] == 3e-3
     if rule == "FedProx":
-        assert trainer.aggregator.mu == 0.5  # type: ignore[attr-defined]
+        assert trainer.aggregator.rule.mu == 0.5  # type: ignore[attr-defined]
 
 
 def test_a_client_trains_to_the_same_bits_wherever_it_was_built() -> None:
     clients = dict(enumerate(data_module().clients))
     one = build_trainer(told(), CORPUS.shape, clients)
-    other = build_trainer(told(), CORPUS.shape, {2: clients[2]})
+    counts = [data.class_counts(CORPUS.shape.classes) for data in clients.values()]
+    other = build_trainer(told(), CORPUS.shape, {2: clients[2]}, torch.stack(counts).sum(dim=0))
     received = Broadcast(0, dict(one.weights.clone()))
     summary, update = one.fit(2, received)
     again, update_again = other.fit(2, received)
