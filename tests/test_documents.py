@@ -33,7 +33,7 @@ ELSEWHERE = {
     r"deploy (server|node)": "runs until Ctrl-C; tests/flower/test_deploy_processes.py does it",
     r"--executor.federation|/srv/fedmer": "needs a server and nodes; tests/flower does it",
     r"RAY_ADDRESS=": "needs a cluster of machines",
-    r"clips\.": "reads recordings; tests/extraction does it",
+    r"clips\.|extractors\.yaml": "reads recordings; tests/extraction does it",
     r"--executor Flower": "starts Ray; tests/executors/test_flower.py does it",
 }
 """What a test cannot run as it stands, as patterns, and why. All but the first are still parsed."""

@@ -52,6 +52,12 @@ def parser() -> Parser:
     init.add_argument("--host", default="127.0.0.1", help="name or IPv4 address the nodes dial")
     init.add_argument("--port", type=int, default=8443, help="of the server")
     init.add_argument("--days", type=int, default=365, help="the certificate holds")
+    init.add_argument(
+        "--extractors",
+        metavar="FILE",
+        type=Path,
+        help="what nodes make features of recordings with, and the emotions in their order",
+    )
     add("init", init, help=init.description)
 
     server = Parser(description="Run the server until Ctrl-C.")
@@ -65,7 +71,13 @@ def parser() -> Parser:
 
     node = Parser(description="Run one node until Ctrl-C.")
     node.add_argument("folder", metavar="FOLDER", type=Path, help="as in DIR/node-0")
-    node.add_argument("--data", metavar="FILE", type=Path, required=True, help="the node's corpus")
+    node.add_argument("--data", metavar="FILE", type=Path, help="the node's corpus")
+    node.add_argument(
+        "--source",
+        metavar="TABLE",
+        type=Path,
+        help="instead of it recordings or words, of which features are made here, in FOLDER",
+    )
     add("node", node, help=node.description)
     return commands
 
@@ -75,7 +87,16 @@ def _init(options: "Namespace") -> int:
     if not 1 <= options.days <= _MOST_DAYS:
         raise InputError(f"--days is {options.days}; expected 1 to {_MOST_DAYS}.")
     end = begin + timedelta(days=options.days)
+    extractors = None
+    if options.extractors is not None:
+        from fedmer.extraction.settings import ExtractionSettings
+
+        ExtractionSettings.read(options.extractors)
+        extractors = options.extractors.read_bytes()
     made = init(options.folder, options.nodes, options.host, options.port, begin - _BACKDATED, end)
+    if extractors is not None:
+        for name in made.nodes:
+            write_private(made.node(name).extractors, extractors)
     print(_what_goes_where(made, end))
     return 0
 
@@ -89,7 +110,34 @@ def _server(options: "Namespace") -> int:
 def _node(options: "Namespace") -> int:
     from fedmer.flower.node.serve import serve
 
-    return _until_stopped(lambda: serve(Node.read(options.folder), options.data.absolute()))
+    if (options.data is None) == (options.source is None):
+        raise InputError("A node needs either --data FILE or --source TABLE; give one of them.")
+    node = Node.read(options.folder)
+    data = options.data.absolute() if options.source is None else _extracted(node, options.source)
+    return _until_stopped(lambda: serve(node, data))
+
+
+def _extracted(node: Node, source: Path) -> Path:
+    """The node's corpus, made here of its recordings as the federation has it; all for training."""
+    from fedmer.commands.extract import Bar, say
+    from fedmer.extraction.settings import ExtractionSettings
+    from fedmer.extraction.sources import for_training, read_source
+    from fedmer.extraction.to_file import extract_to
+
+    if not node.extractors.exists():
+        raise InputError(
+            f"{node.extractors} is missing, which says how features are made; make the federation "
+            "with 'fedmer deploy init --extractors FILE', or give --data."
+        )
+    settings = ExtractionSettings.read(node.extractors)
+    table = for_training(read_source(source))
+    target = node.folder / "corpus.npz"
+    with Bar(len(table.utterances)) as bar:
+        _, failures = extract_to(
+            table, target, settings.chosen, settings.labels, advance=bar.advance
+        )
+    say(failures, target)
+    return target
 
 
 def _until_stopped(run: Callable[[], int]) -> int:

@@ -1,6 +1,7 @@
 """``fedmer extract SOURCE DST.npz``: features of recordings and words, as a corpus."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from fedmer.data.formats.tables.utterance import UtteranceTable
     from fedmer.extraction.making import ChosenExtractor
-    from fedmer.extraction.run import Extraction
+    from fedmer.extraction.run import Failure
 
 SHOWN = 20
 """Failures that are printed; all of them are in the file beside the corpus."""
@@ -29,7 +30,9 @@ def main(words: Sequence[str]) -> int:
     Raises:
         InputError: What was typed or read cannot be used; no corpus was written then.
     """
-    options = parser(words[1:]).parse_args(words[1:])
+    made = parser(words[1:])
+    with _files_name_only_plugins(words):
+        options = made.parse_args(words[1:])
     _extract(options)
     return 0
 
@@ -79,6 +82,18 @@ def parser(argv: Sequence[str]) -> Parser:
     return made
 
 
+@contextmanager
+def _files_name_only_plugins(words: Sequence[str]) -> Iterator[None]:
+    """What a person types may be any class; what stands in a file has to be installed as a part."""
+    if not any(word.partition("=")[0] == "--config" for word in words):
+        yield
+        return
+    from fedmer import trust
+
+    with trust.only(("fedmer.plugins",), [word for word in words if "." in word]):
+        yield
+
+
 def _typed(argv: Sequence[str], option: str) -> str:
     """What was typed for an option, ``""`` if nothing was."""
     words = [word for argument in argv for word in argument.split("=", 1)]
@@ -86,29 +101,21 @@ def _typed(argv: Sequence[str], option: str) -> str:
 
 
 def _extract(options: "Namespace") -> None:
-    from fedmer.extraction.run import extract
+    from fedmer.console import Console
+    from fedmer.data.describe import describe
     from fedmer.extraction.sources import read_source
-    from fedmer.files import FolderLock, explained
+    from fedmer.extraction.to_file import check_target, extract_to
 
-    target = options.target
-    if target.suffix != ".npz":
-        raise InputError(f"{target} does not end in .npz, as the native format does.")
-    if target.exists() and not options.overwrite:
-        raise InputError(f"{target} exists; choose another name or add --overwrite.")
-    if not target.parent.is_dir():
-        raise InputError(f"{target.parent} is not a folder; make it first.")
+    check_target(options.target, options.overwrite)
     table = read_source(options.source, options.columns, options.max_gb)
     chosen = _chosen(options, table)
-    folder = target.with_name(f"{target.name}.partial")
-    with explained(folder):
-        folder.mkdir(exist_ok=True)
-    lock = FolderLock(
-        folder / "lock", f"the extraction of {target}", "wait for it, or choose another name"
-    )
-    with lock, _Bar(len(table.utterances)) as bar:
-        found = extract(table, chosen, folder, options.jobs, bar.advance)
-    _write(found, options)
-    _remove(folder)
+    with Bar(len(table.utterances)) as bar:
+        corpus, failures = extract_to(
+            *(table, options.target, chosen, options.labels, options.seed, options.jobs),
+            advance=bar.advance,
+        )
+    Console().print(describe(corpus))
+    say(failures, options.target)
 
 
 def _chosen(options: "Namespace", table: "UtteranceTable") -> Mapping[str, "ChosenExtractor"]:
@@ -129,39 +136,25 @@ def _chosen(options: "Namespace", table: "UtteranceTable") -> Mapping[str, "Chos
     }
 
 
-def _write(found: "Extraction", options: "Namespace") -> None:
+def say(failures: "Sequence[Failure]", target: Path) -> None:
+    """Print what failed, some of it if it is much, and what was written."""
     from fedmer.console import Console
-    from fedmer.data.describe import describe
-    from fedmer.data.formats import native
-    from fedmer.extraction.run import corpus_of, write_failures
+    from fedmer.extraction.to_file import failures_beside
 
-    corpus = corpus_of(found, options.labels, options.seed)
-    native.write(corpus, options.target)
-    console = Console()
-    console.print(describe(corpus))
-    if found.failures:
-        beside = options.target.with_suffix(".failures.csv")
-        write_failures(found.failures, beside)
-        for failure in found.failures[:SHOWN]:
-            console.print(str(failure), highlight=False, soft_wrap=True)
-        more = len(found.failures) - SHOWN
-        console.print(
-            f"{len(found.failures)} failure(s), which count as missing"
+    lines = [str(failure) for failure in failures[:SHOWN]]
+    if failures:
+        more = len(failures) - SHOWN
+        lines.append(
+            f"{len(failures)} failure(s), which count as missing"
             + (f"; {more} more are" if more > 0 else ", are")
-            + f" in {beside}",
-            highlight=False,
-            soft_wrap=True,
+            + f" in {failures_beside(target)}"
         )
-    console.print(f"Wrote {options.target}", highlight=False, soft_wrap=True)
+    console = Console()
+    for line in [*lines, f"Wrote {target}"]:
+        console.print(line, highlight=False, soft_wrap=True)
 
 
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Bar:
+class Bar:
     """A progress bar on a terminal, with clips done, clips that failed, and time left.
 
     Args:
@@ -192,7 +185,7 @@ class _Bar:
         )
         self._task = self._bar.add_task("", total=total, failed=0)
 
-    def __enter__(self) -> "_Bar":
+    def __enter__(self) -> "Bar":
         self._bar.start()
         return self
 

@@ -1,6 +1,7 @@
 """What features are extracted from: a table, or the folder of a published release."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fedmer.data.formats.memory import MAX_GB
@@ -43,3 +44,14 @@ def read_source(
             "on, or MELD with train_sent_emo.csv and so on."
         )
     raise InputError(f"{path} is no table; expected a row an utterance, or a release's folder.")
+
+
+def for_training(table: UtteranceTable) -> UtteranceTable:
+    """A table without a split as one that is all for training, as that of a node is."""
+    if "split" in table.fields:
+        return table
+    return replace(
+        table,
+        utterances=[replace(utterance, split="train") for utterance in table.utterances],
+        fields=table.fields | {"split"},
+    )

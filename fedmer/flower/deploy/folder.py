@@ -208,6 +208,11 @@ class Node:
         return self.folder / "policy.json"
 
     @property
+    def extractors(self) -> Path:
+        """What features of this node's recordings are made with, where the federation says so."""
+        return self.folder / "extractors.yaml"
+
+    @property
     def state(self) -> Path:
         """What the node keeps between rounds; nothing of it ever leaves."""
         return self.folder / "state"
