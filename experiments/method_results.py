@@ -54,6 +54,21 @@ class Table:
 
 SPLITS = ("n_way", "dirichlet_0.1", "dirichlet_1", "speaker")
 TABLES = (
+    *(
+        Table(
+            f"{sweep.partition('_')[2] or sweep} {corpus}",
+            f"{corpus}/{sweep}",
+            "",
+            "fed_avg",
+            "last",
+        )
+        for sweep, corpora in {
+            "skew": ("synthetic", "meld_text", "emorynlp"),
+            "skew_parts": ("synthetic", "meld_text"),
+            "natural": ("meld_dev", "emorynlp", "meld_text"),
+        }.items()
+        for corpus in corpora
+    ),
     Table("synthetic n_way", "synthetic_n_way", "", "FedAvg"),
     *(Table(f"meld_dev {split}", "meld_dev_rules", split, "FedAvg") for split in SPLITS),
     Table("meld_dev drift", "meld_dev_drift", "", "FedAvg"),
@@ -101,7 +116,7 @@ def lines(report: Report, which: Which) -> Iterator[str]:
     """Test scores in points, a line a row: mean and standard deviation over seeds."""
     other = "last" if which == "selected" else "selected"
     yield (
-        f"| | seeds | {which}: wF1 | acc | {other}: wF1 | against {report.baseline.name}: wF1 "
+        f"| | seeds | {which}: wF1 | acc | {other}: wF1 | against {report.baseline}: wF1 "
         "| last ten rounds: sd | rounds to 95 % | up + down |"
     )
     yield "|---|--:|--:|--:|--:|--:|--:|--:|--:|"
