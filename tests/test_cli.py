@@ -197,7 +197,7 @@ def test_the_configuration_kept_repeats_the_run(here: Path, corpus_file: Path) -
     again = yaml.safe_load((here / "runs" / "second" / "config.yaml").read_text())
     kept = yaml.safe_load(config.read_text())
     assert {**again, "name": None} == {**kept, "name": None}
-    assert kept["aggregator"]["init_args"] == {"mu": 0.5}
+    assert kept["aggregator"]["init_args"] == {"mu": 0.5, "heads": "joint"}
     assert kept["local"]["gradient_clip_val"] == 1
 
 
@@ -211,7 +211,7 @@ def test_bare_names_in_yaml_and_print_config(
     assert main(["fit", "--config", "own.yaml", "--print_config"]) == 0
     printed = yaml.safe_load(capsys.readouterr().out)
     assert printed["aggregator"]["class_path"] == "fedmer.plugins.aggregators.fed_prox.FedProx"
-    assert printed["aggregator"]["init_args"] == {"mu": 0.25}
+    assert printed["aggregator"]["init_args"] == {"mu": 0.25, "heads": "joint"}
     assert printed["partitioner"]["class_path"].endswith(".Speaker")
     assert printed["network"]["init_args"]["hidden"] == 16
 
