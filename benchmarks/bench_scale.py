@@ -6,7 +6,8 @@
 Every point is a fresh process that trains two rounds of FedAvg with SDT and reports the second
 round's seconds and its peak memory. Exponents are slopes of a straight line through the points in
 log-log. Then ten thousand virtual clients, of which a hundred take part in a round, against a
-hundred; and how long splits take to deal dialogues out to ten thousand.
+hundred; how long splits take to deal dialogues out to ten thousand; and the one round of a head in
+closed form, against clients, a client's turns and features.
 """
 
 import argparse
@@ -30,15 +31,19 @@ from fedmer.data.synthetic import synthetic_corpus
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
+from fedmer.plugins.aggregators.analytic import Analytic
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.networks.sdt import SDT
+from fedmer.plugins.networks.window import Window
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.partitioners.dirichlet import Dirichlet
 from fedmer.plugins.partitioners.n_way import NWay
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
+from fedmer.plugins.selectors.all import All
 from fedmer.plugins.selectors.uniform import Uniform
+from fedmer.ridge_sums import RidgeSums
 
 WIDTHS = {"text": 32, "audio": 16, "visual": 8}
 BASE = {"clients": 20, "cohort": 20, "turns": 40, "hidden": 64, "modalities": 3}
@@ -48,6 +53,33 @@ AXES: Mapping[str, Sequence[int]] = {
     "hidden": (64, 128, 256, 512, 1024),
     "modalities": (1, 2, 3),
 }
+
+
+CLOSED_BASE = {"clients": 10, "turns": 20, "features": 512}
+CLOSED: Mapping[str, Sequence[int]] = {
+    "clients": (10, 100, 1000),
+    "turns": (20, 200, 2000),
+    "features": (256, 512, 1024, 2048, 4096),
+}
+
+
+def closed_form(clients: int, turns: int, features: int) -> dict[str, float]:
+    """Seconds of the round and of its server's step, and megabytes at the most."""
+    torch.set_num_threads(1)
+    shape = CorpusShape({"text": features}, classes=6, speakers=2)
+    data = make_clients(clients, dialogues=2, turns=turns, shape=shape, pool=200)
+    rule = Analytic()
+    client = EmotionClient(Window(shape, window=0, means=False), SelfDistillation())
+    trainer = LocalTrainer(client, data, rule, LocalTraining())
+    network = Window(shape, window=0, means=False)
+    loop = FederatedLoop(network, rule, All(), Inline(), trainer, seed=0)
+    whole = loop.run_round(0).seconds
+    began = time.perf_counter()
+    rule.finish(loop.state, RidgeSums.unpack(loop.state.tensors))
+    server = time.perf_counter() - began
+    return {"round": whole, "client": (whole - server) / clients, "server": server} | {
+        "memory": peak()
+    }
 
 
 def point(axis: str, value: int) -> dict[str, int | str]:
@@ -146,7 +178,8 @@ def main() -> None:
     parser.add_argument("--point", type=json.loads, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:
-        print(json.dumps(measure(**options.point)))
+        make = closed_form if "features" in options.point else measure
+        print(json.dumps(make(**options.point)))
         return
     refuse_if_busy(options.busy)
     found = {}
@@ -174,10 +207,22 @@ def main() -> None:
                 f"| {rule} | {clients} | 100 | {cost['round']:.2f} | {cost['memory']:.0f} MB |"
             )
             print(many[-1], file=sys.stderr)
+    closed = [
+        "| closed form: axis | value | seconds a client | of the server | peak memory |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for axis, values in CLOSED.items():
+        for value in values[:2] if options.short else values:
+            cost = in_a_fresh_process(**{**CLOSED_BASE, axis: value})
+            closed.append(
+                f"| {axis} | {value} | {cost['client']:.4f} | {cost['server']:.2f} | "
+                f"{cost['memory']:.0f} MB |"
+            )
+            print(closed[-1], file=sys.stderr)
     count = 20 if options.short else 10_000
     splits = [f"| split over {count} clients | seconds |", "|---|--:|"]
     splits += [f"| {name} | {seconds:.1f} |" for name, seconds in partition(count).items()]
-    text = "\n".join([*lines, "", *slopes, "", *many, "", *splits, "", machine()])
+    text = "\n".join([*lines, "", *slopes, "", *many, "", *closed, "", *splits, "", machine()])
     print(text)
     if options.save:
         save("scale.md", "How a round grows", text)
