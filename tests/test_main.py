@@ -82,7 +82,7 @@ def test_a_broken_pipe_inside_is_not_taken_for_the_reader(monkeypatch: pytest.Mo
         ("sweep", "FILE is missing; see 'fedmer sweep --help'."),
         ("sweep f --job 2", "did you mean '--jobs'?"),
         ("sweep f --job 2", "options of the trials stand behind --."),
-        ("deploy node a", "--data is missing; see 'fedmer deploy --help'."),
+        ("deploy node a", "A node needs either --data FILE or --source TABLE"),
         ("plugins networks x", "unexpected argument 'x'; see 'fedmer plugins --help'."),
         ("sweep f --jobs two", "--jobs is 'two'; expected a whole number."),
         ("deploy srver", "unknown subcommand 'srver'; did you mean 'server'?"),

@@ -43,7 +43,8 @@ def test_all_files_are_there(run: Path) -> None:
     assert names == {
         "config.yaml", "metrics.csv", "clients.csv", "failures.csv", "result.json", "curves.png",
         "confusion.png", "test_votes.npz", "prototypes.npz", "checkpoints/last.ckpt",
-        "checkpoints/best.ckpt",
+        "checkpoints/best.ckpt", "model/model.json", "model/weights.safetensors",
+        "model/digests.json", "model/README.md",
     }  # fmt: skip
     for plot in ("curves.png", "confusion.png"):
         assert (run / plot).read_bytes().startswith(b"\x89PNG")

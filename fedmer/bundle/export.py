@@ -11,6 +11,7 @@ from fedmer.bundle.model import MODEL, Model
 from fedmer.bundle.of_run import of_run
 from fedmer.data.corpus import Conversation
 from fedmer.errors import InputError
+from fedmer.files import PRIVATE
 
 
 def bundle_run(run: Path, validation: Sequence[Conversation]) -> Path:
@@ -28,7 +29,7 @@ def bundle_run(run: Path, validation: Sequence[Conversation]) -> Path:
         # What a person typed chose its classes, and they are imported.
         said = Model(contents, str(run), trusted=True).predict_all(validation)
         contents = replace(contents, temperature=fit_temperature(said))
-    write_bundle(contents, card(contents, run), run / MODEL)
+    write_bundle(contents, card(contents, run), run / MODEL, PRIVATE)
     return run / MODEL
 
 

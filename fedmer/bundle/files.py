@@ -7,7 +7,7 @@ from typing import Any
 
 from fedmer.bundle.contents import Contents
 from fedmer.errors import InputError
-from fedmer.files import SHARED, write_atomically
+from fedmer.files import PRIVATE, SHARED, write_atomically
 
 DESCRIPTION, WEIGHTS, CARD, DIGESTS = (
     "model.json",
@@ -25,13 +25,14 @@ def is_bundle(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (DESCRIPTION, DIGESTS))
 
 
-def write_bundle(contents: Contents, card: str, folder: Path) -> None:
+def write_bundle(contents: Contents, card: str, folder: Path, mode: int = SHARED) -> None:
     """Write a bundle; files of these names are replaced, the digests last.
 
     Args:
         contents: What to write.
         card: The model card, in Markdown.
         folder: Made if it is missing.
+        mode: Permissions of its files, before the umask, as of :mod:`fedmer.files`.
 
     Raises:
         InputError: It cannot be written.
@@ -39,7 +40,7 @@ def write_bundle(contents: Contents, card: str, folder: Path) -> None:
     from safetensors.torch import save
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700 if mode == PRIVATE else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder} cannot be made: {error.strerror}.") from error
     tensors = {name: value.contiguous() for name, value in contents.named_tensors().items()}
@@ -49,9 +50,9 @@ def write_bundle(contents: Contents, card: str, folder: Path) -> None:
         CARD: card.encode(),
     }
     for name, content in files.items():
-        write_atomically(folder / name, content, SHARED)
+        write_atomically(folder / name, content, mode)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    write_atomically(folder / DIGESTS, json.dumps(digests, indent=2) + "\n", SHARED)
+    write_atomically(folder / DIGESTS, json.dumps(digests, indent=2) + "\n", mode)
 
 
 def read_bundle(folder: Path) -> Contents:

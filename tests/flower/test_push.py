@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_utils import ObjectPushError
+from flwr.supercore.task_identity import TaskIdentity
 
 from fedmer.flower.server import relay
 
@@ -28,6 +29,8 @@ def test_a_refused_message_is_sent_again_and_then_lost_alone(
     refused: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relay, "_PAUSE", 0.0)
+    for name in ("_task_id", "_run_id", "_node_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
     content = RecordDict({"round": ConfigRecord({"round": 0})})
     grid: Any = BusyGrid(refused)
     sent = relay.push(grid, [(4, content), (7, content)], "train", "0", 10.0)
