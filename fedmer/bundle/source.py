@@ -1,6 +1,6 @@
 """What is to be predicted: the dialogues of a corpus or a table, with or without labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from fedmer.data.formats import TableOptions, is_table_path, read_corpus
 from fedmer.data.formats.memory import MAX_GB
 from fedmer.data.formats.tables.corpus import conversations_of
 from fedmer.data.formats.tables.read import read_table
+from fedmer.data.formats.tables.utterance import UtteranceTable
 from fedmer.data.leave_out import leave_session_out
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
+from fedmer.extraction.as_recorded import extract_as_recorded
+from fedmer.extraction.spoken import read_lines
 from fedmer.runs import CONFIG
 
 
@@ -117,14 +120,34 @@ def _noted(source: Source, contents: Contents) -> Source:
 
 
 def _of_table(path: Path, contents: Contents, options: TableOptions, max_gb: float) -> Source:
-    table = read_table(path, options.columns, max_gb)
+    return _of_rows(read_table(path, options.columns, max_gb), contents, options)
+
+
+def source_of_lines(lines: Iterable[str], contents: Contents) -> Source:
+    """What a person types, a line an utterance: ``speaker: words``.
+
+    Args:
+        lines: An empty one begins another dialogue.
+        contents: The model that is to read them.
+
+    Raises:
+        InputError: A line is none such, or the model was not trained on words that can be made
+            features of here.
+    """
+    return _noted(_of_rows(read_lines(lines), contents, TableOptions()), contents)
+
+
+def _of_rows(table: UtteranceTable, contents: Contents, options: TableOptions) -> Source:
+    failures: Sequence[object] = ()
     if not table.features:
-        # An extractor would make them here, of the recordings and words that the table names.
-        raise InputError(
-            f"{path} has no features, but the model was trained on "
-            f"{', '.join(f'{n} ({w})' for n, w in contents.shape.features.items())}; give a table "
-            "with columns or lists of them, or a corpus."
-        )
+        if not contents.extractors:
+            raise InputError(
+                f"{table.path} has no features, but the model was trained on "
+                f"{', '.join(f'{n} ({w})' for n, w in contents.shape.features.items())} and does "
+                "not say what made them; give a table with columns or lists of them, or a corpus."
+            )
+        extraction = extract_as_recorded(table, contents.extractors)
+        table, failures = extraction.table, extraction.failures
     said = options.labels or table.label_names
     if not said:
         words = {utterance.label for utterance in table.utterances if utterance.label}
@@ -132,6 +155,7 @@ def _of_table(path: Path, contents: Contents, options: TableOptions, max_gb: flo
         said = [] if numbered else sorted(words)
     names = [*contents.labels, *(name for name in said if name not in contents.labels)]
     notes = [f"columns that are not used: {', '.join(table.unused)}"] if table.unused else []
+    notes += [str(failure) for failure in failures]
     return Source(conversations_of(table, names), names, notes)
 
 

@@ -1,5 +1,6 @@
 """``fedmer predict MODEL [SOURCE]``: the emotion of every turn, as a table, a file and a page."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ def parser() -> Parser:
         metavar="SOURCE",
         type=Path,
         nargs="?",
-        help="a corpus or a table; without it the test part of what the run was trained on",
+        help="a corpus, a table of features, recordings or words, or - for lines of "
+        "'speaker: words' on standard input; without it the test part of what the run was "
+        "trained on",
     )
     add("--part", choices=SPLITS, help="only this part of the source")
     add("--out", type=Path, metavar="FILE", help="a .csv, .tsv, .jsonl or .parquet to write")
@@ -79,7 +82,7 @@ def main(words: Sequence[str]) -> int:
 def _predict(options: "Namespace") -> int:
     from fedmer.bundle.model import load
     from fedmer.bundle.rows import agreement, check_ending, rows_of, table_of, write_rows
-    from fedmer.bundle.source import Source, read_source, source_of_run
+    from fedmer.bundle.source import Source, read_source, source_of_lines, source_of_run
     from fedmer.bundle.timeline import timeline_of
     from fedmer.console import Console
     from fedmer.data.formats import TableOptions
@@ -96,6 +99,10 @@ def _predict(options: "Namespace") -> int:
     if options.source is None:
         run = Path(options.model).expanduser()
         source = source_of_run(run, model.contents, options.part or "test")
+    elif str(options.source) == "-":
+        if options.part is not None:
+            raise InputError("--part means nothing for lines on standard input; leave it out.")
+        source = source_of_lines(sys.stdin, model.contents)
     else:
         source = read(options.source, options.part)
     if options.calibrate is not None:
