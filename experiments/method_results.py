@@ -65,7 +65,7 @@ TABLES = (
         for sweep, corpora in {
             "skew": ("synthetic", "meld_text", "emorynlp"),
             "skew_parts": ("synthetic", "meld_text"),
-            "natural": ("meld_dev", "emorynlp", "meld_text"),
+            "natural": ("meld_dev", "emorynlp"),
         }.items()
         for corpus in corpora
     ),
@@ -150,7 +150,7 @@ def stability(row: Row) -> tuple[float, float]:
     steady, reached = [], []
     for run in row.runs:
         scores = [float(r["test_weighted_f1"]) for r in run.rounds if r["test_weighted_f1"]]
-        steady.append(100 * statistics.stdev(scores[-10:]))
+        steady.append(100 * statistics.stdev(scores[-10:]) if len(scores) > 1 else 0.0)
         reached.append(next(i for i, s in enumerate(scores, 1) if s >= REACHED * scores[-1]))
     return statistics.mean(steady), statistics.mean(reached)
 
