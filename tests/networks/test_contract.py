@@ -25,7 +25,7 @@ from fedmer.weights import load_weights
 from tests.strategies import corpora, corpus_of, make_conversation, random_corpus
 
 SMALL = {"hidden": 8, "heads": 2}
-"""Taken by those networks that have such hyperparameters."""
+"""For networks that have such hyperparameters."""
 
 every_network = pytest.mark.parametrize(
     "path", [pytest.param(p.path, id=p.name) for p in plugins("networks") if p.package == "fedmer"]
@@ -380,12 +380,11 @@ def with_gaps(batch: Batch, data: st.DataObject) -> Batch:
                 kept = data.draw(st.lists(st.booleans(), min_size=len(row), max_size=len(row)))
             rows.append(row & torch.tensor(kept))
         present[name] = torch.stack(rows)
-    features = {name: rows * present[name][..., None] for name, rows in batch.features.items()}
-    return dataclasses.replace(batch, features=features, present=present)
+    rows = {name: features * present[name][..., None] for name, features in batch.features.items()}
+    return dataclasses.replace(batch, features=rows, present=present)
 
 
 def unpadded(batch: Batch) -> list[Excerpt]:
-    """The excerpts that a batch was made of."""
     return [
         Excerpt(
             dialogue=str(row),
