@@ -51,6 +51,7 @@ def test_clips_are_predicted_in_a_fresh_process_as_their_corpus_is_here(
 def test_a_line_on_standard_input_is_predicted(
     place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("sys.stdin", io.StringIO("A: I can't believe you did that\nB: I won!\n"))
     assert main(["predict", str(place / "both"), "-"]) == 0
     said = capsys.readouterr().out
