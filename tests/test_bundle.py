@@ -47,6 +47,19 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "a"
 
 
+@pytest.mark.parametrize(
+    "rule", [p.name for p in registry.plugins("aggregators") if p.package == "fedmer"]
+)
+def test_a_run_of_every_rule_ends_well_and_leaves_a_model_or_says_why_not(
+    rule: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = str(run.parent / "small.npz")
+    words = ["--aggregator", rule, "--data.path", corpus, "--partitioner", "Speaker", *SMALL]
+    assert main(["fit", *words, "--runs", str(tmp_path), "--name", "b"]) == 0
+    said = capsys.readouterr().out
+    assert ("no model" in said.lower()) != (tmp_path / "b" / "model").is_dir(), said
+
+
 def damaged(run: Path, folder: Path) -> Path:
     shutil.copytree(run / "model", folder / "model")
     return folder / "model"

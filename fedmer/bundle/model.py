@@ -49,7 +49,8 @@ class Model:
         self.temperature = 1.0
         """What logits are divided by; see :meth:`calibrate`."""
         self.network, self.aggregator, self.partitioner = build(contents, source, trusted)
-        state = ServerState(self.network, tensors=dict(contents.tensors))
+        # It predicts only; a rule that fades over its rounds wants to know of some.
+        state = ServerState(self.network, rounds=1, tensors=dict(contents.tensors))
         self.knowledge = self.aggregator.broadcast(state)
         """What the rule may predict with, such as class prototypes."""
 
