@@ -30,9 +30,14 @@ Rounds = Callable[[int], None]
 """Trains so many more rounds."""
 
 
+def plain_loss() -> SelfDistillation:
+    """What other frameworks' clients minimise too: logits as they are."""
+    return SelfDistillation(calibration="none")
+
+
 def bare(workload: str, cohort: Cohort) -> Rounds:
     """Local training alone: every client's batch, made once, and a new Adam, on one network."""
-    client = EmotionClient(build(workload), SelfDistillation())
+    client = EmotionClient(build(workload), plain_loss())
     batches = [collate(own.train) for own in cohort.data()]
 
     def run(rounds: int) -> None:
@@ -49,7 +54,7 @@ def bare(workload: str, cohort: Cohort) -> Rounds:
 
 def federation(workload: str, cohort: Cohort, executor: Executor) -> FederatedLoop:
     """FedAvg over all clients, one epoch of one batch each."""
-    client = EmotionClient(build(workload), SelfDistillation())
+    client = EmotionClient(build(workload), plain_loss())
     trainer = LocalTrainer(client, cohort.data(), FedAvg(), LocalTraining())
     return FederatedLoop(build(workload), FedAvg(), All(), executor, trainer, seed=0)
 
@@ -95,7 +100,7 @@ def under_lightning(workload: str, cohort: Cohort) -> Rounds:
     """The same under Lightning's Trainer, as ``fedmer fit`` runs it, without tables and files."""
     filter_noise()
     module = FederatedModule(
-        lambda shape: build(workload), FedAvg(), All(), Inline(), optimizer=adam
+        lambda shape: build(workload), FedAvg(), All(), Inline(), optimizer=adam, loss=plain_loss()
     )
     data = _Ready(cohort)
 

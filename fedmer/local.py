@@ -203,16 +203,20 @@ class LocalTrainer:
         if not math.isfinite(loss):
             raise NotFiniteError(f"its loss is {loss}")
         _check_finite("weights", self.weights)
+        attached: Weights = {}
+        with torch.no_grad(), self.fabric.autocast():
+            tensors = self.aggregator.summarize(context, self._seen(client))
+            if self.exchanged:
+                attached = self.aggregator.attach(context, self._seen(client))
+        _check_finite("summary", tensors)
+        _check_finite("attached tensors", attached)
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
             train_loss=loss,
             steps=context.steps,
-            tensors=self._summarize(client, context),
+            tensors=tensors,
         )
-        _check_finite("summary", summary.tensors)
-        attached = self._attach(client, context) if self.exchanged else {}
-        _check_finite("attached tensors", attached)
         personal = {name: self.weights[name].clone() for name in self.personal}
         trained = self.aggregator.trains(context.received)
         sent = self.sent(self.weights) if trained else FlatWeights.of({})
@@ -226,7 +230,8 @@ class LocalTrainer:
             _check_finite("protected summary", summary.tensors)
             _check_finite("protected weights", {} if update is None else update.weights)
         memory = ClientMemory(context.memory, optimizer or {}, personal, kept)
-        _check_finite("memory", tensors_in([context.memory, optimizer or {}, kept]))
+        if memory:
+            _check_finite("memory", tensors_in([context.memory, optimizer or {}, kept]))
         return summary, update, memory
 
     def sent(self, weights: FlatWeights) -> FlatWeights:
@@ -345,16 +350,6 @@ class LocalTrainer:
         self.schedule.apply(self._optimizer, round)
         return self._optimizer
 
-    @torch.no_grad()
-    def _summarize(self, client: int, context: ClientRound) -> Mapping[str, Tensor]:
-        with self.fabric.autocast():
-            return self.aggregator.summarize(context, self._seen(client))
-
-    @torch.no_grad()
-    def _attach(self, client: int, context: ClientRound) -> Mapping[str, Tensor]:
-        with self.fabric.autocast():
-            return self.aggregator.attach(context, self._seen(client))
-
     def _seen(self, client: int) -> Iterator[Batch]:
         """A client's dialogues for a network that does not learn; for a rule that never asks, no
         network changes its mode."""
@@ -382,7 +377,7 @@ class LocalTrainer:
 
 
 def _check_finite(what: str, named: Mapping[str, Tensor]) -> None:
-    name = not_finite(named)
+    name = not_finite(named) if named else ""
     if name:
         raise NotFiniteError(f"its {what} hold NaN or infinity, first in '{name}'")
 

@@ -89,24 +89,32 @@ class FlatWeights(Weights):
 def not_finite(named: Mapping[str, Tensor]) -> str:
     """The name of the first tensor that holds NaN or infinity; empty if there is none.
 
-    It asks a device once, and looks for the name only where there is one to find.
+    A sum tells in one pass whether there may be one, since NaN and infinity stay in it; only then
+    is each tensor looked at.
 
     >>> not_finite({"count": torch.tensor(3), "w": torch.tensor([1.0, torch.inf])})
     'w'
+    >>> not_finite({"w": torch.full((2,), 3e38)})
+    ''
     """
-    if isinstance(named, FlatWeights):
-        vectors = [v for v in named.vectors.values() if v.is_floating_point() and v.numel()]
-    else:
-        pieces: dict[tuple[torch.device, torch.dtype], list[Tensor]] = {}
-        for tensor in named.values():
-            if tensor.is_floating_point() and tensor.numel():
-                pieces.setdefault((tensor.device, tensor.dtype), []).append(tensor.flatten())
-        vectors = [torch.cat(piece) for piece in pieces.values()]
-    # Both ends in one pass and without a copy, as isfinite is not; NaN is both ends of its vector.
-    ends = [end for vector in vectors for end in torch.stack(vector.aminmax()).tolist()]
-    if all(map(math.isfinite, ends)):
+    tensors = named.vectors.values() if isinstance(named, FlatWeights) else named.values()
+    sums: dict[torch.device, list[Tensor]] = {}
+    for tensor in tensors:
+        if tensor.is_floating_point():
+            sums.setdefault(tensor.device, []).append(tensor.detach().sum())
+    if all(math.isfinite(value) for on_one in sums.values() for value in _numbers(on_one)):
         return ""
-    return next(name for name, tensor in named.items() if not tensor.isfinite().all())
+    # Large finite numbers may have an infinite sum, and then none is found.
+    found = (name for name, tensor in named.items() if not tensor.isfinite().all())
+    return next(found, "")
+
+
+def _numbers(scalars: list[Tensor]) -> list[float]:
+    """Their values, for which their device is asked once."""
+    if len(scalars) < 2:
+        return [scalar.item() for scalar in scalars]
+    numbers: list[float] = torch.stack([scalar.double() for scalar in scalars]).tolist()
+    return numbers
 
 
 def tensors_in(nested: Any, name: str = "") -> dict[str, Tensor]:

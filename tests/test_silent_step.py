@@ -108,7 +108,7 @@ def asked_first(trainer: LocalTrainer, received: Broadcast) -> str:
 
 def question(trainer: LocalTrainer, received: Broadcast) -> str:
     """Part of the line that asks first: of the mean loss, or without training of the weights."""
-    return "float(total)" if trainer.aggregator.trains(received) else "aminmax()"
+    return "float(total)" if trainer.aggregator.trains(received) else "scalar.item()"
 
 
 @pytest.mark.parametrize("path", named("aggregators"))
