@@ -167,17 +167,17 @@ class LocalTrainer:
             NotFiniteError: As :meth:`report`.
         """
         self.prepare(received, memory)
-        context = self.begin(received, memory)
+        context = self.begin(client, received, memory)
         if not self.aggregator.trains(received):
             self.client.class_terms = self.class_terms[client]
             return self.report(client, context, 0.0, memory)
         loss, optimizer = self._train(client, context, memory.optimizer)
         return self.report(client, context, loss, memory, optimizer)
 
-    def begin(self, received: Broadcast, memory: ClientMemory) -> ClientRound:
+    def begin(self, client: int, received: Broadcast, memory: ClientMemory) -> ClientRound:
         """What the rule's client half sees of a round; ``memory`` stays as it is."""
         # A copy, since the rule may change it in place in a round that then comes to nothing.
-        return ClientRound(self.client, received, _detached(memory.rule))
+        return ClientRound(self.client, received, _detached(memory.rule), id=client)
 
     def report(
         self,

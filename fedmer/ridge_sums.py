@@ -13,6 +13,10 @@ _BLOCK = 512
 """Rows of a Gram matrix that are computed together; only what lies right of them is."""
 _DEPENDENT = 1e-7
 """A pivot this much smaller than the largest is a feature that others explain to rounding."""
+_ROUNDING = 1e-12
+"""What part of a number is left when all of it was subtracted, at most."""
+_RARE = 1e-7
+"""A class with a smaller share of the turns has none; a masked sum is that exact."""
 _GROWTH = 1e-5
 """By what part a ridge grows to see how the determinant does."""
 _STEPS = [10 ** (step / 2) for step in range(10, -9, -1)]
@@ -77,11 +81,17 @@ class RidgeSums:
                 gram[begin:end] = numbers[row:]
         return cls(gram, weighted.T @ y)
 
+    @classmethod
+    def nothing(cls, features: int, classes: int, device: torch.device) -> "RidgeSums":
+        """Those of no turns, with ``features`` that include the constant."""
+        gram = torch.zeros(packed_size(features), dtype=torch.float64, device=device)
+        return cls(gram, torch.zeros(features, classes, dtype=torch.float64, device=device))
+
     def __add__(self, other: "RidgeSums") -> "RidgeSums":
         return RidgeSums(self.gram + other.gram, self.cross + other.cross)
 
     def __sub__(self, other: "RidgeSums") -> "RidgeSums":
-        return RidgeSums(self.gram - other.gram, self.cross - other.cross)
+        return RidgeSums(_left(self.gram, other.gram), _left(self.cross, other.cross))
 
     def __mul__(self, factor: float) -> "RidgeSums":
         return RidgeSums(self.gram * factor, self.cross * factor)
@@ -150,7 +160,8 @@ class RidgeSums:
             InputError: As :meth:`solve`.
         """
         counts = self.cross[-1]
-        total, held = counts.sum(), counts > 0
+        total = counts.sum()
+        held = counts > _RARE * total
         means = self.cross[:-1] / torch.where(held, counts, 1.0)
         within = self.matrix()
         mean = within[:-1, -1:] / total
@@ -202,6 +213,12 @@ class RidgeSums:
             free = 1 + float(used.sum()) - grown / _GROWTH
             left = max(1 - free / total, torch.finfo(torch.float64).eps)
             yield ridge, float(total - explained) / total / left**2
+
+
+def _left(whole: Tensor, part: Tensor) -> Tensor:
+    """The difference, 0 where it is rounding."""
+    left = whole - part
+    return torch.where(left.abs() > _ROUNDING * whole.abs(), left, 0.0)
 
 
 def _factor(matrix: Tensor, ridge: float) -> Tensor:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedmer.bundle.calibration import fit_temperature
 from fedmer.bundle.card import card
+from fedmer.bundle.contents import Contents
 from fedmer.bundle.files import CARD, is_bundle, read_bundle, write_bundle
 from fedmer.bundle.model import MODEL, Model
 from fedmer.bundle.of_run import of_run
@@ -24,11 +25,11 @@ def bundle_run(run: Path, validation: Sequence[Conversation]) -> Path:
     Raises:
         InputError: A file of the run is damaged, or the folder cannot be written.
     """
-    contents = of_run(run)
+    # What a person typed chose its classes, and they are imported.
+    model = Model(of_run(run), str(run), trusted=True)
+    contents = _without_training(model)
     if validation:
-        # What a person typed chose its classes, and they are imported.
-        said = Model(contents, str(run), trusted=True).predict_all(validation)
-        contents = replace(contents, temperature=fit_temperature(said))
+        contents = replace(contents, temperature=fit_temperature(model.predict_all(validation)))
     write_bundle(contents, card(contents, run), run / MODEL, PRIVATE)
     return run / MODEL
 
@@ -57,6 +58,13 @@ def export(source: Path, target: Path, trusted: bool = False) -> Model:
         contents = of_run(source)
         text = card(contents, source if source.is_dir() else source.resolve().parent.parent)
     # Before anything is written, so that what cannot be built leaves nothing behind.
-    Model(contents, str(source), trusted)
+    contents = _without_training(Model(contents, str(source), trusted))
     write_bundle(contents, text, target)
     return Model(read_bundle(target), str(target), trusted)
+
+
+def _without_training(model: Model) -> Contents:
+    """What it predicts by. What a rule keeps for rounds to come, sums over clients' turns among
+    that, is nothing to give away."""
+    known, kept = model.knowledge.tensors, model.contents.tensors
+    return replace(model.contents, tensors={n: v for n, v in kept.items() if n in known})

@@ -20,6 +20,7 @@ from fedmer.data.batch import Excerpt, excerpt
 from fedmer.data.corpus import Conversation, ConversationCorpus
 from fedmer.data.evaluation import EvaluationBatches
 from fedmer.errors import InputError
+from fedmer.plugins.aggregators._closed_form import MARK, ClosedForm
 
 if TYPE_CHECKING:
     from torch import device
@@ -48,9 +49,12 @@ class Model:
         self.source = source
         self.temperature = 1.0
         """What logits are divided by; see :meth:`calibrate`."""
-        self.network, self.aggregator, self.partitioner = build(contents, source, trusted)
+        self.network, rule, self.partitioner = build(contents, source, trusted)
+        # Whether its head is one in closed form its tensors say.
+        self.aggregator = ClosedForm(rule)
+        round = int(contents.tensors.get(MARK, 0))
         # It predicts only; a rule that fades over its rounds wants to know of some.
-        state = ServerState(self.network, rounds=1, tensors=dict(contents.tensors))
+        state = ServerState(self.network, round, rounds=1, tensors=dict(contents.tensors))
         self.knowledge = self.aggregator.broadcast(state)
         """What the rule may predict with, such as class prototypes."""
 

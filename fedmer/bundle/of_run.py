@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fedmer import safe_yaml
 from fedmer.bundle.contents import PARTS, Contents
 from fedmer.data.corpus import CorpusShape
 from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.standardise import Statistics
 from fedmer.errors import InputError
+from fedmer.plugins.aggregators._closed_form import MARK
 from fedmer.record.checkpoints import check_checkpoint
 from fedmer.record.reading import read_json
 from fedmer.report.result import check_result
@@ -74,7 +77,7 @@ def _contents(run: Path, saved: Mapping[str, Any], name: str) -> Contents:
             for key, value in saved["state_dict"].items()
             if key.startswith(start)
         },
-        tensors=saved["fedmer"]["tensors"],
+        tensors=_tensors(saved["fedmer"]),
         statistics=statistics if given.get("standardise") != "none" and statistics else None,
         extractors={
             modality: ExtractorRecord.from_json(made, f"{run}: what made '{modality}'")
@@ -95,6 +98,12 @@ def _contents(run: Path, saved: Mapping[str, Any], name: str) -> Contents:
             "holdouts": list(holdouts.values()) if isinstance(holdouts, dict) else [],
         },
     )
+
+
+def _tensors(saved: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What the rule keeps; the mark of a round in closed form only after that round itself."""
+    round = saved.get("round", 0)
+    return {n: v for n, v in saved["tensors"].items() if n != MARK or int(v) == round}
 
 
 def _result(path: Path) -> dict[str, Any]:

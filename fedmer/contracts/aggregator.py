@@ -71,6 +71,7 @@ class ClientRound:
             changed in place, empty at first, saved with every checkpoint.
         steps: Optimizer steps made so far in this round.
         last_epoch: Is this the last pass over the client's data in this round?
+        id: The client's.
     """
 
     client: Client
@@ -78,6 +79,7 @@ class ClientRound:
     memory: dict[str, Tensor] = field(default_factory=dict)
     steps: int = 0
     last_epoch: bool = False
+    id: int = 0
 
 
 class Aggregator:

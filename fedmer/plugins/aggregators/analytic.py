@@ -17,6 +17,8 @@ from fedmer.ridge_sums import RidgeSums, packed_size
 
 SITE = "fused"
 _RIDGE = "ridge"
+_MEMBERS = "members"
+_SIGNS = "signs"
 _BLOCK = 2**23
 """Numbers of embeddings that a client holds together."""
 _MATRICES = 5
@@ -52,12 +54,15 @@ class Analytic(Aggregator):
     The network is the one that the run begins with, and no client trains it: give one that knows
     something without training, such as :class:`~fedmer.plugins.networks.window.Window`. Turns are
     weighed by the class weights of the loss (``--loss.class_weights global``), scaled to a mean of
-    1. All is done after the first round, and the run ends; who is not in that round's cohort is
-    not in the sums. The server keeps them, as :class:`~fedmer.ridge_sums.RidgeSums`: a client that
-    comes later is added to them, and one is removed exactly by subtracting its own.
+    1. The server keeps the sums, as :class:`~fedmer.ridge_sums.RidgeSums`, and whose turns are in
+    them. The run ends when all clients' are: after one round in which all take part, and else later
+    rounds add those who were not in the cohort before. A run that goes on from a checkpoint with
+    other clients in ``without`` adds and removes in one more round, exactly: a client that is
+    removed sends its sums again, to be subtracted.
 
     A Gram matrix of fewer turns than features tells what the features were. Only
-    :class:`~fedmer.plugins.privacy.secure_sum.SecureSum` hides it from the server.
+    :class:`~fedmer.plugins.privacy.secure_sum.SecureSum` hides it from the server; but sums before
+    and after one client came or left differ by that client's.
 
     Embeddings wider than ``most_features`` are sketched: each is added, with a random sign, to one
     of so many sums, which keeps products in expectation (K. Weinberger et al., "Feature Hashing for
@@ -70,6 +75,7 @@ class Analytic(Aggregator):
         prior: What power of the classes' shares 'discriminant' predicts under: 1 is as they are, 0
             equal ones. Weighted F1 is best between them.
         most_features: Width beyond which embeddings are sketched.
+        without: Ids of the clients whose turns the sums shall not have.
 
     Raises:
         InputError: A value is out of range.
@@ -81,6 +87,7 @@ class Analytic(Aggregator):
         ridge: float | None = None,
         prior: float = 0.5,
         most_features: int = 4096,
+        without: Sequence[int] = (),
     ) -> None:
         if ridge is not None and not 0 <= ridge < float("inf"):
             raise InputError(f"ridge is {ridge}; expected a finite number, 0 or more.")
@@ -92,33 +99,40 @@ class Analytic(Aggregator):
         self.prior = prior
         self.ridge = ridge
         self.most_features = most_features
+        self.without = sorted(set(without))
 
     def trains(self, received: Broadcast) -> bool:
         return False
 
     def finished(self, state: ServerState) -> bool:
-        return _RIDGE in state.tensors
+        return _RIDGE in state.tensors and not self._signs(state).any()
 
     def broadcast(self, state: ServerState) -> Broadcast:
         self.check(state.network)
-        done = {name: value for name, value in state.tensors.items() if name == _RIDGE}
-        return Broadcast(state.round, super().broadcast(state).weights, done)
+        weights = super().broadcast(state).weights
+        if self.finished(state):
+            return Broadcast(state.round, weights, {_RIDGE: state.tensors[_RIDGE]})
+        return Broadcast(state.round, weights, {_SIGNS: self._signs(state)})
 
     def attach(self, context: ClientRound, batches: Iterable[Batch]) -> Weights:
         if _RIDGE in context.received.tensors:
             return {}
         head = linear_head(context.client.network)
-        sketch = Sketch.of(head.in_features, self.most_features, head.weight.device)
-        sums: RidgeSums | None = None
+        device = head.weight.device
+        sketch = Sketch.of(head.in_features, self.most_features, device)
+        width = min(head.in_features, self.most_features) + 1
+        sums = RidgeSums.nothing(width, head.out_features, device)
+        signs = context.received.tensors.get(_SIGNS)
+        sign = 1 if signs is None else int(signs[context.id])
+        if sign == 0:
+            return sums.pack()
         turns = 0
         for rows, labels in _blocks(context, batches, _BLOCK // head.in_features + 1):
             weights = _turn_weights(context.client.class_weights, labels)
             z = rows.double() if sketch is None else sketch(rows.double())
-            block = RidgeSums.of(z, labels, head.out_features, weights)
-            sums = block if sums is None else sums + block
+            sums += RidgeSums.of(z, labels, head.out_features, weights)
             turns += len(labels)
-        assert sums is not None
-        return (sums * (1 / turns)).pack()
+        return (sums * (sign / turns)).pack()
 
     def step(
         self,
@@ -131,6 +145,14 @@ class Analytic(Aggregator):
             return
         turns = sum(summary.examples for summary in summaries)
         sums = RidgeSums.unpack(mean) * turns
+        if _RIDGE in state.tensors:
+            # Subtracted, since then rounding leaves nothing of what was one client's alone.
+            sums = RidgeSums.unpack(state.tensors) - sums * -1
+        signs = self._signs(state).tolist()
+        members = set(_members(state))
+        members |= {summary.client for summary in summaries if signs[summary.client] > 0}
+        members -= {summary.client for summary in summaries if signs[summary.client] < 0}
+        state.tensors[_MEMBERS] = torch.tensor(sorted(members), dtype=torch.int64)
         self.finish(state, sums)
 
     @torch.no_grad()
@@ -154,6 +176,27 @@ class Analytic(Aggregator):
         # What was zero on every turn may be an output that has yet to learn something.
         head.weight.copy_(torch.where(used, rows.T, head.weight))
         head.bias.copy_(solution[-1])
+
+    def _signs(self, state: ServerState) -> Tensor:
+        """``(clients,)`` int8: 1 for those who join the sums, -1 for those who leave them, else 0.
+
+        Raises:
+            InputError: ``without`` names a client that there is not, or all of them.
+        """
+        count = len(state.sizes)
+        if count == 0:
+            return torch.zeros(0)  # a model by itself, with nobody to join it
+        unknown = [client for client in self.without if not 0 <= client < count]
+        if unknown:
+            raise InputError(
+                f"aggregator.without names client {unknown[0]}; expected ids from 0 to {count - 1}."
+            )
+        if self.without and len(self.without) == count:
+            raise InputError("aggregator.without names all clients; leave at least one in.")
+        signs = torch.ones(count, dtype=torch.int8)
+        signs[self.without] = 0
+        signs[_members(state)] -= 1
+        return signs
 
     def check(self, network: nn.Module) -> None:
         """Refuse a network for which there is no head in closed form, or no memory.
@@ -237,6 +280,12 @@ def _blocks(
             waiting = []
     if waiting:
         yield joined()
+
+
+def _members(state: ServerState) -> list[int]:
+    """Ids of the clients whose turns are in the sums."""
+    found: list[int] = state.tensors.get(_MEMBERS, torch.zeros(0)).tolist()
+    return found
 
 
 def _turn_weights(classes: Tensor | None, labels: Tensor) -> Tensor | None:

@@ -118,7 +118,7 @@ class Stacked(Executor):
             weights, losses = found[client]
             copy_weights(self.trainer.weights, {**self.trainer.weights, **weights})
             memory = self.trainer.recall(client)
-            context = self.trainer.begin(self.received, memory)
+            context = self.trainer.begin(client, self.received, memory)
             context.steps = len(losses)
             loss = float(torch.stack(losses).mean())
             try:
