@@ -92,7 +92,7 @@ def typed_class(part: str, name: str) -> str:
     except SyntaxError as error:
         raise InputError(f"{said}: {error.filename}, line {error.lineno}: {error.msg}.") from error
     except Exception as error:
-        # Whatever a stranger's module raises.
+        # Whatever a third party's module raises.
         raise InputError(
             f"{said}: importing {place} failed with {type(error).__name__}: {error}."
         ) from error

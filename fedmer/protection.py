@@ -92,9 +92,9 @@ def withhold(mechanisms: Sequence[Privacy], classes: Mapping[int, Tensor]) -> di
     masked = masked_sum(mechanisms)
     if masked is None or not classes:
         return dict(classes)
-    hidden = masked.withheld({client: own.tolist() for client, own in classes.items()})
+    hidden = masked.withheld({client: rows.tolist() for client, rows in classes.items()})
     where = torch.tensor(hidden, dtype=torch.int64)
-    return {c: own.index_fill(0, where.to(own.device), 0) for c, own in classes.items()}
+    return {c: rows.index_fill(0, where.to(rows.device), 0) for c, rows in classes.items()}
 
 
 def on_client(
@@ -120,8 +120,8 @@ def on_client(
     """
     client, round = summary.client, received.round
     # Where nobody announced a round, a client counts on itself alone.
-    told = received.tensors
-    cohort, rounds = int(told.get(_COHORT, 1)), int(told.get(_ROUNDS, -1))
+    tensors = received.tensors
+    cohort, rounds = int(tensors.get(_COHORT, 1)), int(tensors.get(_ROUNDS, -1))
     kept: Memory = []
     for place, mechanism in enumerate(mechanisms):
         before = memory[place] if place < len(memory) else {}
@@ -131,7 +131,7 @@ def on_client(
             cohort=cohort,
             rounds=None if rounds < 0 else rounds,
             seed=derive(seed, "privacy", place, round, client),
-            tensors=_of(place, told),
+            tensors=_of(place, tensors),
             memory={name: value.clone() for name, value in before.items()},
         )
         summary, made = mechanism.on_client(summary, update, context)
@@ -215,8 +215,8 @@ class ServerProtection:
                 f"The checkpoint is of {len(saved)} privacy mechanisms, and this run has "
                 f"{len(self.mechanisms)}; go on with the same --privacy."
             )
-        for own, kept in zip(self.tensors, saved, strict=False):
-            own.update(kept)
+        for tensors, kept in zip(self.tensors, saved, strict=False):
+            tensors.update(kept)
 
 
 def _of(place: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -166,7 +166,7 @@ class Campaign:
             for row in itertools.chain(*rows):
                 row.pop("seconds", None)
                 if "Flower" in str(place.runs):
-                    # Sizes of letters differ by the digits of a time.
+                    # Sizes of messages differ by the digits of a time.
                     row.pop("bytes_down", None)
                     row.pop("bytes_up", None)
             assert rows[0] == rows[1], name

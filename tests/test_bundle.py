@@ -112,14 +112,14 @@ def test_the_checkpoint_the_run_and_the_bundle_are_one_model(run: Path, tmp_path
 
 def test_every_network_goes_through_a_bundle(tmp_path: Path) -> None:
     corpus = small_corpus()
-    talk = corpus.conversations[0]
+    conversation = corpus.conversations[0]
     for plugin in registry.plugins("networks"):
         if plugin.package != "fedmer":
             continue
         contents = contents_of(corpus, plugin.name)
         folder = tmp_path / plugin.name
         write_bundle(contents, "A card.", folder)
-        one, other = (Model(c, "x").predict(talk) for c in (contents, read_bundle(folder)))
+        one, other = (Model(c, "x").predict(conversation) for c in (contents, read_bundle(folder)))
         assert np.array_equal(one.probabilities, other.probabilities), plugin.name
         for weights in (one.weights, other.weights):
             if weights:
@@ -134,11 +134,11 @@ def test_what_is_said_of_a_dialogue_depends_on_no_other_and_on_no_label(
     corpus = small_corpus()
     model = Model(contents_of(corpus, hidden=8, heads=2), "x")
     chosen = data.draw(st.lists(st.integers(0, 19), min_size=1, max_size=4, unique=True))
-    talks = [corpus.conversations[i] for i in chosen]
-    alone = [model.predict(talk).probabilities for talk in talks]
-    for one, together in zip(alone, model.predict_all(talks), strict=True):
+    conversations = [corpus.conversations[i] for i in chosen]
+    alone = [model.predict(conversation).probabilities for conversation in conversations]
+    for one, together in zip(alone, model.predict_all(conversations), strict=True):
         np.testing.assert_allclose(one, together.probabilities, atol=1e-5)
-    first = talks[0]
+    first = conversations[0]
     bare = Conversation.of(
         {
             m: np.where(first.present[m][:, None], rows, np.nan)
@@ -152,8 +152,8 @@ def test_what_is_said_of_a_dialogue_depends_on_no_other_and_on_no_label(
 def test_a_missing_modality_is_a_mask_and_others_have_to_fit() -> None:
     corpus = small_corpus()
     model = Model(contents_of(corpus, hidden=8, heads=2), "x")
-    talk = corpus.conversations[0]
-    text = Conversation.of({"text": talk.features["text"]}, talk.speakers.tolist())
+    conversation = corpus.conversations[0]
+    text = Conversation.of({"text": conversation.features["text"]}, conversation.speakers.tolist())
     prediction = model.predict(text)
     assert (prediction.weights["text"] > 0.999).all()
     assert (prediction.weights["audio"] == 0).all()
@@ -254,14 +254,14 @@ def test_torchscript_says_the_same_without_fedmer(tmp_path: Path) -> None:
     corpus = small_corpus()
     model = Model(contents_of(corpus, "EarlyFusion"), "x")
     save_graph(model, tmp_path / "a.pt", "torchscript")
-    talk = corpus.conversations[3]
+    conversation = corpus.conversations[3]
     graph = torch.jit.load(tmp_path / "a.pt")
-    rows = [torch.from_numpy(talk.features[m])[None] for m in ("text", "audio")]
-    there = [torch.from_numpy(talk.present[m])[None] for m in ("text", "audio")]
-    people = talk.people
-    roles = torch.tensor([[people.index(person) for person in talk.speakers]])
+    rows = [torch.from_numpy(conversation.features[m])[None] for m in ("text", "audio")]
+    there = [torch.from_numpy(conversation.present[m])[None] for m in ("text", "audio")]
+    people = conversation.people
+    roles = torch.tensor([[people.index(person) for person in conversation.speakers]])
     said = graph(*rows, *there, roles)[0].numpy()
-    np.testing.assert_allclose(said, model.predict(talk).probabilities, atol=1e-4)
+    np.testing.assert_allclose(said, model.predict(conversation).probabilities, atol=1e-4)
     with pytest.raises(InputError, match="SDT cannot be written as torchscript"):
         save_graph(Model(contents_of(corpus), "x"), tmp_path / "b.pt", "torchscript")
     assert not (tmp_path / "b.pt").exists()

@@ -28,8 +28,8 @@ def judged(draw: st.DrawFn) -> tuple[int, Pairs]:
 
 def by_hand(classes: int, pairs: Pairs) -> Scores:
     confusion = np.zeros((classes, classes), dtype=int)
-    for guess, truth in pairs:
-        confusion[truth, guess] += 1
+    for prediction, truth in pairs:
+        confusion[truth, prediction] += 1
     right, support, guessed = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)
 
     def ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
@@ -63,8 +63,8 @@ def batch_of(classes: int, pairs: Pairs, rows: int, seed: int) -> tuple[Tensor, 
     chosen = torch.randperm(rows * longest, generator=random)[: len(pairs)]
     logits = 5 * torch.randn(rows * longest, classes, generator=random)
     labels = torch.full((rows * longest,), UNLABELLED)
-    for place, (guess, truth) in zip(chosen.tolist(), pairs, strict=True):
-        logits[place, guess] = logits[place].max() + 1
+    for place, (prediction, truth) in zip(chosen.tolist(), pairs, strict=True):
+        logits[place, prediction] = logits[place].max() + 1
         labels[place] = truth
     labels = labels.reshape(rows, longest)
     labelled = labels != UNLABELLED
@@ -90,16 +90,16 @@ def test_scores_are_those_of_the_confusion_matrix(
     assert_same(metrics.scores(), expected)
     totals = {name: float(value) for name, value in metrics.totals().items()}
     assert totals == pytest.approx(expected.totals, abs=1e-5)
-    guesses, truths = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    assert_same(confusion_of(guesses, truths, classes), expected)
+    predictions, truths = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    assert_same(confusion_of(predictions, truths, classes), expected)
 
 
 @quick
 @given(judged())
 def test_recall_weighted_by_support_is_accuracy(case: tuple[int, Pairs]) -> None:
     classes, pairs = case
-    guesses, truths = (torch.tensor(column) for column in zip(*pairs, strict=True))
-    scores = confusion_of(guesses, truths, classes)
+    predictions, truths = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    scores = confusion_of(predictions, truths, classes)
     support = [sum(row) for row in scores.confusion]
     weighted = sum(n * r for n, r in zip(support, scores.recall, strict=True)) / len(pairs)
     assert weighted == pytest.approx(scores.accuracy, abs=1e-6)

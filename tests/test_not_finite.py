@@ -261,12 +261,12 @@ def test_a_node_keeps_nothing_for_a_masked_sum_and_sends_nothing(
     from fedmer.flower.wire import header, put_broadcast
 
     loop = loop_over(Inline(), FedAvg())
-    letter, state = RecordDict({"round": header(1, BAD, keep=True)}), RecordDict()
-    put_broadcast(letter, Broadcast(1, weights_of(loop)))
-    fit(loop.trainer, letter, state, ClientMemory())
+    content, state = RecordDict({"round": header(1, BAD, keep=True)}), RecordDict()
+    put_broadcast(content, Broadcast(1, weights_of(loop)))
+    fit(loop.trainer, content, state, ClientMemory())
     assert state
     state = RecordDict()
     poison("weights", monkeypatch)
     with pytest.raises(NotFiniteError, match="its weights hold NaN or infinity"):
-        fit(loop.trainer, letter, state, ClientMemory())
+        fit(loop.trainer, content, state, ClientMemory())
     assert not state

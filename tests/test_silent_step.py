@@ -161,7 +161,7 @@ def test_what_comes_over_flower_is_on_the_device_of_whoever_gets_it(
     from fedmer.flower.wire import header, put_broadcast
 
     trainer, received = silent(imported(path)(), monkeypatch)
-    letter = RecordDict({"round": header(received.round, 0)})
-    put_broadcast(letter, received)
-    first = first_question(lambda: fit(trainer, letter, RecordDict(), ClientMemory()))
+    content = RecordDict({"round": header(received.round, 0)})
+    put_broadcast(content, received)
+    first = first_question(lambda: fit(trainer, content, RecordDict(), ClientMemory()))
     assert question(trainer, received) in first

@@ -38,8 +38,8 @@ def mask(
     >>> [part.shape for part in mask(b"key", 2**32, [(2,), ()])]
     [(2,), ()]
     """
-    told = hashlib.sha256(terms).digest()
-    key = hashlib.sha256(b"fedmer mask" + told + seed).digest()
+    agreed = hashlib.sha256(terms).digest()
+    key = hashlib.sha256(b"fedmer mask" + agreed + seed).digest()
     # A key makes one stream and no more, so the counter may start at nought.
     stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
     arrays = []

@@ -77,10 +77,10 @@ class Simulation:
         """Client -> the id of its node."""
         return dict(enumerate(self._nodes))
 
-    def complete(self, client: int, letter: RecordDict) -> None:
+    def complete(self, client: int, content: RecordDict) -> None:
         """Add what a client remembers: its node forgets it when the run ends, and we resume."""
         remembered = client_side.to_bytes(self.trainer.recall(client))
-        letter["memory"] = ConfigRecord({"bytes": remembered})
+        content["memory"] = ConfigRecord({"bytes": remembered})
 
     def keep(self, client: int, answer: RecordDict) -> None:
         """Take over what a client remembers."""

@@ -19,9 +19,9 @@ from fedmer.flower.class_rows import Rows
 
 MODULUS = 2**32
 """Masked vectors are sums modulo this."""
-_OWN = ("memory",)
-"""Records of a letter that are for one node alone."""
-_OWN_VALUES = ("client",)
+_ADDRESSED = ("memory",)
+"""Records of a message that are for one node alone."""
+_ADDRESSED_VALUES = ("client",)
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Terms:
     """One masked sum.
 
     Args:
-        letter: The digest of what everybody was asked to learn, by :func:`digest_of`.
+        request: The digest of what everybody was asked to learn, by :func:`digest_of`.
         weights: Node -> its weight.
         threshold: How many nodes it takes to unmask the total.
         clip: The largest size of a number in a weighted update.
@@ -37,7 +37,7 @@ class Terms:
         rows: Where these rows lie in a vector; empty where the rule has no such weights.
     """
 
-    letter: bytes
+    request: bytes
     weights: Mapping[int, float]
     threshold: int
     clip: float
@@ -48,11 +48,11 @@ class Terms:
     def digest(self) -> bytes:
         """``(32,)`` bytes that differ if anything does."""
         said = [
-            self.letter.hex(),
+            self.request.hex(),
             sorted(self.weights.items()),
             self.threshold,
             self.clip,
-            sorted((node, list(own)) for node, own in self.classes.items()),
+            sorted((node, list(column)) for node, column in self.classes.items()),
             self.rows,
         ]
         return hashlib.sha256(json.dumps(said).encode()).digest()
@@ -63,11 +63,11 @@ def grid(nodes: int) -> int:
     return MODULUS >> (1 + math.ceil(math.log2(max(nodes, 2))))
 
 
-def digest_of(letter: RecordDict) -> bytes:
-    """``(32,)`` bytes of a letter's content, less what is for its receiver alone."""
+def digest_of(content: RecordDict) -> bytes:
+    """``(32,)`` bytes of a message's content, less what is for its receiver alone."""
     seen = hashlib.sha256()
-    for name in sorted(letter.keys() - _OWN):
-        record = letter[name]
+    for name in sorted(content.keys() - _ADDRESSED):
+        record = content[name]
         seen.update(_framed(name.encode()))
         if isinstance(record, ArrayRecord):
             for key, array in record.items():
@@ -75,7 +75,7 @@ def digest_of(letter: RecordDict) -> bytes:
                 seen.update(len(array.data).to_bytes(8, "little"))
                 seen.update(array.data)
         elif isinstance(record, ConfigRecord):
-            values = {key: value for key, value in record.items() if key not in _OWN_VALUES}
+            values = {key: value for key, value in record.items() if key not in _ADDRESSED_VALUES}
             seen.update(_framed(repr(sorted(values.items())).encode()))
     return seen.digest()
 
@@ -116,9 +116,9 @@ def read_classes(text: object) -> dict[int, list[float]]:
         classes = dict(pairs)
         right = len(classes) == len(pairs) and all(
             type(node) is int
-            and len(own) == len(pairs[0][1]) > 0
-            and all(type(weight) is float and 0 <= weight < math.inf for weight in own)
-            for node, own in pairs
+            and len(column) == len(pairs[0][1]) > 0
+            and all(type(weight) is float and 0 <= weight < math.inf for weight in column)
+            for node, column in pairs
         )
     except (ValueError, TypeError, RecursionError):
         right = False
@@ -129,7 +129,9 @@ def read_classes(text: object) -> dict[int, list[float]]:
 
 def written_classes(classes: Mapping[int, Sequence[float]]) -> str:
     """Weights of classes as text; every digit of them."""
-    return json.dumps([[node, list(map(float, own))] for node, own in sorted(classes.items())])
+    return json.dumps(
+        [[node, list(map(float, column))] for node, column in sorted(classes.items())]
+    )
 
 
 def _framed(data: bytes) -> bytes:

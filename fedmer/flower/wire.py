@@ -49,7 +49,7 @@ _LARGEST_LOSS = 1e38
 
 
 def header(round: int, client: int, keep: bool = False) -> ConfigRecord:
-    """The head of every letter of a round.
+    """The head of every message of a round.
 
     Args:
         round: From 0.
@@ -139,16 +139,16 @@ def difference(layout: Layout, expected: Layout) -> str:
     >>> difference(Layout.of({"w": torch.ones(2)}), Layout.of({"w": torch.ones(3)}))
     "have 'w' of shape (2,), expected (3,)"
     """
-    own = {name: (tuple(shape), kind) for name, shape, kind in layout.parts}
-    theirs = {name: (tuple(shape), kind) for name, shape, kind in expected.parts}
-    if own.keys() != theirs.keys():
-        odd = sorted(own.keys() ^ theirs.keys())
+    found = {name: (tuple(shape), kind) for name, shape, kind in layout.parts}
+    wanted = {name: (tuple(shape), kind) for name, shape, kind in expected.parts}
+    if found.keys() != wanted.keys():
+        odd = sorted(found.keys() ^ wanted.keys())
         return f"are of another network: {len(odd)} names differ, first '{odd[0]}'"
-    for name, (shape, kind) in own.items():
-        if shape != theirs[name][0]:
-            return f"have '{name}' of shape {shape}, expected {theirs[name][0]}"
-        if kind != theirs[name][1]:
-            return f"have '{name}' of type {kind}, expected {theirs[name][1]}"
+    for name, (shape, kind) in found.items():
+        if shape != wanted[name][0]:
+            return f"have '{name}' of shape {shape}, expected {wanted[name][0]}"
+        if kind != wanted[name][1]:
+            return f"have '{name}' of type {kind}, expected {wanted[name][1]}"
     return "are in another order than expected"
 
 

@@ -101,7 +101,7 @@ def load(kind: str) -> None:
             continue
         try:
             importlib.import_module(module)
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        except Exception as error:  # noqa: BLE001 - whatever a third party's module raises
             warnings.warn(
                 f"{singular(kind)} '{plugin.name}' of {plugin.package} cannot be used: "
                 f"importing {module} failed with {type(error).__name__}: {error}",
@@ -157,7 +157,7 @@ def _first_line(module: str, name: str) -> str:
         if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
             return ""
         tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    except Exception as error:  # noqa: BLE001 - finding a module imports a stranger's package
+    except Exception as error:  # noqa: BLE001 - finding a module imports a third party's package
         return f"(not importable: {type(error).__name__}: {error})"
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:

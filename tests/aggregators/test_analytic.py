@@ -211,9 +211,9 @@ def test_wide_embeddings_are_sketched_and_the_head_reads_them_whole() -> None:
     z, labels = pooled(clients)
     head = loop.state.network.head
     assert isinstance(head, nn.Linear)
-    guess = z[:, :-1].float() @ head.weight.T + head.bias
+    prediction = z[:, :-1].float() @ head.weight.T + head.bias
     majority = labels.bincount().max() / len(labels)
-    assert (guess.argmax(dim=1) == labels).float().mean() > majority + 0.1
+    assert (prediction.argmax(dim=1) == labels).float().mean() > majority + 0.1
 
 
 def test_dependent_features_without_a_ridge_are_refused() -> None:

@@ -32,7 +32,7 @@ def test_the_proximal_gradient_is_that_of_autograd(seed: int, mu: float) -> None
 
 @few
 @given(seed=SEEDS)
-def test_no_leash_leaves_gradients_untouched(seed: int) -> None:
+def test_no_proximal_term_leaves_gradients_untouched(seed: int) -> None:
     own = client(seed)
     start = dict(client(seed + 1).network.state_dict())
     torch.autograd.backward(own.training_step(batch_of(seed), 0))

@@ -14,7 +14,7 @@ from flwr.app import ConfigRecord, RecordDict
 from fedmer.flower.deploy import logs
 from fedmer.flower.deploy.logs import Lines, announce, write_log
 from fedmer.flower.deploy.processes import Kept, flower_environment
-from fedmer.flower.node.resident import _told
+from fedmer.flower.node.resident import _said
 from fedmer.flower.records import put_failure
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (INFO|WARNING|ERROR) .*\S")
@@ -83,10 +83,10 @@ def test_a_worker_says_what_it_was_asked_and_what_came_of_it(
     asked = RecordDict({"round": ConfigRecord({"round": 2})})
     refusal = RecordDict()
     put_failure(refusal, "its corpus\nhas \x1b[2J other emotions")
-    _told("fit", asked, RecordDict)
-    _told("score", asked, RecordDict)
+    _said("fit", asked, RecordDict)
+    _said("score", asked, RecordDict)
     # What the server sends has not been checked when this is said.
-    _told("describe", RecordDict({"round": ConfigRecord({"round": "x"})}), lambda: refusal)
+    _said("describe", RecordDict({"round": ConfigRecord({"round": "x"})}), lambda: refusal)
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert said == [
         ("INFO", "round 3: fit begins, 0 kB came"),

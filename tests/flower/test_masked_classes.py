@@ -27,7 +27,7 @@ from fedmer.flower.terms import Terms, read_classes, written_classes
 from fedmer.plugins.executors.flower import _class_shares
 from fedmer.running_mean import ClientWeight, RunningMean
 from fedmer.weights import FlatWeights, Layout
-from tests.flower.test_masked_sum import LETTER, Nodes, identity, up_to  # noqa: F401
+from tests.flower.test_masked_sum import REQUEST, Nodes, identity, up_to  # noqa: F401
 
 SHAPES = {"body": (10,), "head": (3, 5), "gain": (1,), "other": (2, 3, 4)}
 AXES = {"head": 0, "other": 1}
@@ -74,7 +74,7 @@ def mean_by_round(nodes: Nodes, received: FlatWeights, classes: torch.Tensor) ->
     made.connection = SimpleNamespace(  # type: ignore[assignment]
         relay=SimpleNamespace(call=lambda function, *given: function(nodes, *given))
     )
-    made._nodes, made._asked, made._update = clients, LETTER, Layout.of(received)
+    made._nodes, made._asked, made._update = clients, REQUEST, Layout.of(received)
     by = {c: ClientWeight(w, k) for (c, w), k in zip(enumerate(WHOLE), classes, strict=True)}
     shares = {client: weight.whole for client, weight in by.items()}
     return made.masked_mean(shares, _class_shares(by), MaskedSum(0.6, 1.0)), failures
@@ -209,13 +209,13 @@ def test_nodes_whose_networks_have_other_rows_give_noise(tmp_path: Path, rows: A
 def test_what_a_server_tells_of_classes_is_checked(
     four: Nodes, classes: str | None, said: str
 ) -> None:
-    (node,) = letters = up_to(four, Stage.COLLECT_MASKED_VECTORS)
-    told = letters[node].config_records["fitins.config"]
+    (node,) = messages = up_to(four, Stage.COLLECT_MASKED_VECTORS)
+    told = messages[node].config_records["fitins.config"]
     if classes is None:
         del told["classes"]
     else:
         told["classes"] = classes
-    assert said in str(take_failure(four.ask(node, letters[node])))
+    assert said in str(take_failure(four.ask(node, messages[node])))
 
 
 def test_weights_of_other_classes_than_the_networks_are_refused(four: Nodes) -> None:
@@ -252,10 +252,10 @@ def test_garbage_is_refused(text: str) -> None:
 
 def test_a_digest_is_of_the_classes_and_of_where_their_rows_lie() -> None:
     terms = [
-        Terms(LETTER, {1: 1.0}, 2, 1.0),
-        Terms(LETTER, {1: 1.0}, 2, 1.0, {1: [0.5]}, ROWS),
-        Terms(LETTER, {1: 1.0}, 2, 1.0, {1: [0.6]}, ROWS),
-        Terms(LETTER, {1: 1.0}, 2, 1.0, {1: [0.5]}, ROWS[:1]),
+        Terms(REQUEST, {1: 1.0}, 2, 1.0),
+        Terms(REQUEST, {1: 1.0}, 2, 1.0, {1: [0.5]}, ROWS),
+        Terms(REQUEST, {1: 1.0}, 2, 1.0, {1: [0.6]}, ROWS),
+        Terms(REQUEST, {1: 1.0}, 2, 1.0, {1: [0.5]}, ROWS[:1]),
     ]
     assert len({own.digest for own in terms}) == 4
 

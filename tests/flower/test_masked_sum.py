@@ -25,7 +25,7 @@ from fedmer.flower.records import take_failure
 from fedmer.flower.server.masked_sum import MaskedTotal, masked_sum
 from fedmer.flower.terms import MODULUS, grid, written
 
-LETTER = b"\1" * 32
+REQUEST = b"\1" * 32
 STAGES = (Stage.SETUP, Stage.SHARE_KEYS, Stage.COLLECT_MASKED_VECTORS, Stage.UNMASK)
 
 Tamper = Callable[[int, str, RecordDict], None]
@@ -34,11 +34,11 @@ Tamper = Callable[[int, str, RecordDict], None]
 class Nodes:
     """Nodes in this process, each with a folder, an update and what Flower keeps for it.
 
-    It stands for Flower's grid. A dishonest server changes letters on their way, by ``tamper``.
+    It stands for Flower's grid. A dishonest server changes messages on their way, by ``tamper``.
     """
 
     def __init__(
-        self, folder: Path, count: int, policy: Policy, letters: Any = None, rows: Rows = ()
+        self, folder: Path, count: int, policy: Policy, messages: Any = None, rows: Rows = ()
     ) -> None:
         random = np.random.default_rng(0)
         self.run = SimpleNamespace(run_id=1)
@@ -57,7 +57,7 @@ class Nodes:
             (own / "state").mkdir(parents=True)
             policy.write(own / "policy.json")
             state = RecordDict()
-            masking.keep(state, update, letters[number] if letters else LETTER, rows)
+            masking.keep(state, update, messages[number] if messages else REQUEST, rows)
             self.contexts[node] = Context(1, node, {"folder": str(own)}, state, {})
 
     def ask(self, node: int, content: RecordDict, context: Context | None = None) -> RecordDict:
@@ -87,8 +87,8 @@ class Nodes:
             sent.append(list(self.answers)[-1])
         return sent
 
-    def pull_messages(self, letters: Iterable[str]) -> list[Message]:
-        return [self.answers.pop(letter) for letter in list(letters) if letter in self.answers]
+    def pull_messages(self, messages: Iterable[str]) -> list[Message]:
+        return [self.answers.pop(message) for message in list(messages) if message in self.answers]
 
     def get_node_ids(self) -> list[int]:
         return [node for node in self.updates if node not in self.dead]
@@ -101,7 +101,7 @@ class Nodes:
             "round": 0,
             "masked": MaskedSum(0.6, 1.0),
             "seconds": 6.0,
-            "letter": LETTER,
+            "digest": REQUEST,
             "classes": {},
             "rows": (),
         }
@@ -228,7 +228,7 @@ def told(values: Mapping[str, Any]) -> RecordDict:
 
 
 def up_to(nodes: Nodes, last: str) -> dict[int, RecordDict]:
-    """Let an honest sum go on until the letters of a stage, which are not sent but returned."""
+    """Let an honest sum go on until the messages of a stage, which are not sent but returned."""
     kept: dict[int, RecordDict] = {}
 
     class HaltError(Exception):
@@ -285,22 +285,22 @@ def test_of_each_peer_a_seed_or_a_key_and_once(four: Nodes) -> None:
 def test_two_messages_at_a_time_are_answered_once(tmp_path: Path) -> None:
     """Both find what Flower kept before either was answered."""
     nodes = Nodes(tmp_path, 4, Policy())
-    letters = up_to(nodes, Stage.COLLECT_MASKED_VECTORS)
-    (node,) = letters
+    messages = up_to(nodes, Stage.COLLECT_MASKED_VECTORS)
+    (node,) = messages
     twin = copy.deepcopy(nodes.contexts[node])
-    assert take_failure(nodes.ask(node, copy.deepcopy(letters[node]))) is None
-    said = str(take_failure(nodes.ask(node, letters[node], twin)))
+    assert take_failure(nodes.ask(node, copy.deepcopy(messages[node]))) is None
+    said = str(take_failure(nodes.ask(node, messages[node], twin)))
     assert said == "its keys have masked a vector already, and does so once"
     # With other keys, but the same update.
     other = copy.deepcopy(nodes.contexts[node])
-    masking.keep(other.state, nodes.updates[node], LETTER)
+    masking.keep(other.state, nodes.updates[node], REQUEST)
     spare = copy.deepcopy(other)
     for context, failure in ((other, None), (spare, "its update is part of a masked sum already")):
         for peer in nodes.updates:
             nodes.contexts[peer] = nodes.contexts[peer] if peer != node else context
         for peer in nodes.updates:
             if peer != node:
-                masking.keep(nodes.contexts[peer].state, nodes.updates[peer], LETTER)
+                masking.keep(nodes.contexts[peer].state, nodes.updates[peer], REQUEST)
         found = nodes.sum()
         said = found.failures.get(node)
         assert said is None if failure is None else failure in str(said)
@@ -334,9 +334,9 @@ def test_nodes_that_were_told_other_weights_give_noise(four: Nodes) -> None:
 
 @pytest.mark.parametrize("odd", [0, 3])
 def test_nodes_that_were_told_to_learn_other_things_give_noise(tmp_path: Path, odd: int) -> None:
-    letters = [LETTER] * 4
-    letters[odd] = b"\2" * 32
-    nodes = Nodes(tmp_path, 4, Policy(), letters)
+    messages = [REQUEST] * 4
+    messages[odd] = b"\2" * 32
+    nodes = Nodes(tmp_path, 4, Policy(), messages)
     found = nodes.sum()
     assert found.total is not None
     assert np.abs(found.total - nodes.expected(dict.fromkeys(nodes.updates, 0.25))).max() > 0.05
@@ -356,9 +356,9 @@ def test_nodes_that_were_told_to_learn_other_things_give_noise(tmp_path: Path, o
 def test_peers_are_those_of_the_set_up(
     four: Nodes, stage: str, change: dict[str, Any], said: str
 ) -> None:
-    (node,) = letters = up_to(four, stage)
-    letters[node].config_records[RECORD_KEY_CONFIGS].update(change)
-    assert said in str(take_failure(four.ask(node, letters[node])))
+    (node,) = messages = up_to(four, stage)
+    messages[node].config_records[RECORD_KEY_CONFIGS].update(change)
+    assert said in str(take_failure(four.ask(node, messages[node])))
 
 
 @pytest.mark.parametrize(
@@ -373,9 +373,9 @@ def test_peers_are_those_of_the_set_up(
 def test_what_a_server_tells_of_the_weights_is_checked(
     four: Nodes, change: dict[str, Any], said: str
 ) -> None:
-    (node,) = letters = up_to(four, Stage.COLLECT_MASKED_VECTORS)
-    letters[node].config_records["fitins.config"].update(change)
-    assert said in str(take_failure(four.ask(node, letters[node])))
+    (node,) = messages = up_to(four, Stage.COLLECT_MASKED_VECTORS)
+    messages[node].config_records["fitins.config"].update(change)
+    assert said in str(take_failure(four.ask(node, messages[node])))
 
 
 def test_an_update_beyond_the_clip_takes_no_part(four: Nodes) -> None:

@@ -113,13 +113,13 @@ class Crossing:
         weights = dict(self.trainer.weights.clone()) if self.trainer.exchanged else None
         tensors: dict[str, torch.Tensor] = {}
         for round in (0, 1):
-            letter = RecordDict({"run": run, "round": header(round, 0)})
-            put_broadcast(letter, Broadcast(round, weights, tensors))
-            put(letter, "statistics", numbers)
+            message = RecordDict({"run": run, "round": header(round, 0)})
+            put_broadcast(message, Broadcast(round, weights, tensors))
+            put(message, "statistics", numbers)
             name = f"fit {round}"
-            self.answers[name] = asked("fit", letter, own)
-        letter["round"] = header(2, 0)
-        self.answers["evaluate"] = asked("score", letter, own)
+            self.answers[name] = asked("fit", message, own)
+        message["round"] = header(2, 0)
+        self.answers["evaluate"] = asked("score", message, own)
 
     @property
     def labels(self) -> list[list[int]]:
@@ -257,11 +257,11 @@ def test_a_node_refuses_what_does_not_fit(change: dict[str, Any], own: dict[str,
     corpus = NodeData.read(Path(own["data"]), Request("none", 0.2, 0)).corpus
     settings = {key: deepcopy(DEFAULTS[key]) for key in CLIENT_PARTS}
     settings |= {"network": NETWORK, "seed": 0, "precision": "32-true"}
-    letter = RecordDict({"run": ConfigRecord(dict(head(settings, corpus, "none")) | change)})
-    letter["round"] = header(0, 0)
-    put(letter, "statistics", {"class_counts": torch.ones(corpus.shape.classes).long()})
-    put(letter, "tensors", {})
-    answer = node_work.answer("fit", letter, own, RecordDict())
+    message = RecordDict({"run": ConfigRecord(dict(head(settings, corpus, "none")) | change)})
+    message["round"] = header(0, 0)
+    put(message, "statistics", {"class_counts": torch.ones(corpus.shape.classes).long()})
+    put(message, "tensors", {})
+    answer = node_work.answer("fit", message, own, RecordDict())
     said = str(answer.config_records["failure"]["sentence"])
     expected = {
         "version": f"it has fedmer {fedmer.__version__}, and the server 0.0.9; install the same",

@@ -44,14 +44,14 @@ def conversations(count: int, split: str = "train", turns: int = 4) -> list:
 
 
 def ids(data: NodeData, what: str) -> set[str]:
-    samples = data.own.samples if what == "own" else data.held
+    samples = data.training.samples if what == "training" else data.held
     return {data.corpus.conversations[sample.dialogue].id for sample in samples}
 
 
 def test_a_validation_part_is_kept_back(tmp_path: Path) -> None:
     corpus = corpus_of([*conversations(6), *conversations(2, "val"), *conversations(1, "test")])
     data = NodeData.read(file_of(corpus, tmp_path), replace(ASKED, holdout=0.5))
-    assert ids(data, "own") == {f"train{i}" for i in range(6)}
+    assert ids(data, "training") == {f"train{i}" for i in range(6)}
     assert ids(data, "held") == {"val0", "val1"}
     assert data.describe(ASKED).held == 2
 
@@ -60,8 +60,8 @@ def test_a_validation_part_is_kept_back(tmp_path: Path) -> None:
 def test_without_one_a_fraction_is_kept_back(tmp_path: Path, fraction: float, held: int) -> None:
     path = file_of(corpus_of(conversations(10)), tmp_path)
     data = NodeData.read(path, replace(ASKED, holdout=fraction))
-    assert (len(ids(data, "own")), len(ids(data, "held"))) == (10 - held, held)
-    assert not ids(data, "own") & ids(data, "held")
+    assert (len(ids(data, "training")), len(ids(data, "held"))) == (10 - held, held)
+    assert not ids(data, "training") & ids(data, "held")
     again = NodeData.read(path, replace(ASKED, holdout=fraction))
     assert ids(again, "held") == ids(data, "held")
     described = data.describe(replace(ASKED, standardise="none"))
@@ -73,7 +73,7 @@ def test_few_dialogues_are_all_learnt_from(tmp_path: Path) -> None:
     data = NodeData.read(
         file_of(corpus_of(conversations(4)), tmp_path), replace(ASKED, holdout=0.5)
     )
-    assert (len(ids(data, "own")), len(ids(data, "held"))) == (4, 0)
+    assert (len(ids(data, "training")), len(ids(data, "held"))) == (4, 0)
 
 
 def test_nothing_to_learn_from_is_a_sentence(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def own(tmp_path: Path) -> dict[str, str]:
 
 @functools.cache
 def begun(rule: str) -> tuple[dict[str, Any], Broadcast]:
-    """What every letter of a run says, and its first broadcast."""
+    """What every message of a run says, and its first broadcast."""
     corpus = small_corpus()
     settings = {key: deepcopy(DEFAULTS[key]) for key in CLIENT_PARTS}
     settings |= {"network": part("networks", "SDT", hidden=8, heads=2)}
@@ -67,7 +67,7 @@ def begun(rule: str) -> tuple[dict[str, Any], Broadcast]:
     return dict(head(settings, corpus, "none")), Broadcast(0, weights)
 
 
-class Letters:
+class Messages:
     """What a server may send to the node, in which a test changes something."""
 
     def __init__(self, own: Mapping[str, str], rule: str = "FedAvg") -> None:
@@ -140,47 +140,47 @@ def test_a_policy_that_cannot_be_is_a_sentence(tmp_path: Path, values: Any, why:
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000])
 def test_a_damaged_policy_lets_nothing_through(own: dict[str, str], content: bytes) -> None:
-    letters = Letters(own)
+    messages = Messages(own)
     (Path(own["folder"]) / "policy.json").write_bytes(content)
-    for answer in (letters.describe(), letters.fit(keep=True)):
+    for answer in (messages.describe(), messages.fit(keep=True)):
         assert "its policy.json cannot be read" in said(answer)
 
 
 def test_a_missing_policy_is_the_safe_one(own: dict[str, str]) -> None:
-    letters = Letters(own)
+    messages = Messages(own)
     (Path(own["folder"]) / "policy.json").unlink()
-    assert "it sends its weights in a masked sum only" in said(letters.fit())
-    assert take_failure(letters.fit(keep=True)) is None
+    assert "it sends its weights in a masked sum only" in said(messages.fit())
+    assert take_failure(messages.fit(keep=True)) is None
 
 
 def test_weights_leave_in_a_masked_sum_only(own: dict[str, str]) -> None:
-    letters = Letters(own)
-    plain = letters.fit()
+    messages = Messages(own)
+    plain = messages.fit()
     assert set(plain) == {"failure"}
     assert "start the run with --privacy SecureSum, or let its owner set secure_sum" in said(plain)
     state = RecordDict()
-    assert set(letters.fit(keep=True, state=state)) == {
+    assert set(messages.fit(keep=True, state=state)) == {
         *("summary", "summary.tensors", "summary.tensors.layout")
     }
     assert "update" in state
     # A rule without weights has none to mask.
-    assert take_failure(Letters(own, "FedProto").fit()) is None
+    assert take_failure(Messages(own, "FedProto").fit()) is None
     Policy(secure_sum=False).write(Path(own["folder"]) / "policy.json")
-    assert "update" in letters.fit()
+    assert "update" in messages.fit()
 
 
 def test_its_owner_lists_the_rules(own: dict[str, str]) -> None:
     Policy(secure_sum=False, rules=("FedAvg", "FedProx")).write(Path(own["folder"]) / "policy.json")
-    assert take_failure(Letters(own).fit()) is None
-    why = said(Letters(own, "FedProto").fit())
+    assert take_failure(Messages(own).fit()) is None
+    why = said(Messages(own, "FedProto").fit())
     assert why == "its policy.json allows the rules FedAvg, FedProx, and this run wants FedProto"
 
 
 def test_a_large_message_is_refused(own: dict[str, str]) -> None:
-    letters = Letters(own)
+    messages = Messages(own)
     Policy(largest_message_mb=0.01).write(Path(own["folder"]) / "policy.json")
-    assert "its policy.json allows 0.01" in said(letters.fit(keep=True))
-    assert "its policy.json allows 0.01" in said(letters.describe(settings="x" * 20_000))
+    assert "its policy.json allows 0.01" in said(messages.fit(keep=True))
+    assert "its policy.json allows 0.01" in said(messages.describe(settings="x" * 20_000))
 
 
 @given(
@@ -215,17 +215,17 @@ def test_no_two_sums_of_a_cohort_can_be_unmasked(nodes: int, threshold: int, bot
 
 def test_a_masked_round_is_never_the_same_twice(own: dict[str, str]) -> None:
     """Else the sums with and without a node would differ by its update."""
-    letters = Letters(own)
+    messages = Messages(own)
     updates = []
     for _ in range(2):
         state = RecordDict()
-        assert take_failure(letters.fit(keep=True, state=state)) is None
+        assert take_failure(messages.fit(keep=True, state=state)) is None
         updates.append(state.array_records["update"]["difference"].numpy())
     sizes = [float(np.linalg.norm(update)) for update in updates]
     assert float(np.linalg.norm(updates[0] - updates[1])) > 0.1 * min(sizes)
     # In the open there is nothing to hide, and a run is repeated bit for bit.
     Policy(secure_sum=False).write(Path(own["folder"]) / "policy.json")
-    one, other = (take(letters.fit(), "update") for _ in range(2))
+    one, other = (take(messages.fit(), "update") for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -239,37 +239,37 @@ def numbers_of(answer: RecordDict) -> dict[str, Any]:
 
 def test_many_requests_are_answered_by_the_same_numbers(own: dict[str, str]) -> None:
     """The sums over all dialogues but some tell single dialogues, if there are many of them."""
-    letters = Letters(own)
+    messages = Messages(own)
     for kind in ("federated", "none", "local"):
-        first = numbers_of(letters.describe(standardise=kind))
+        first = numbers_of(messages.describe(standardise=kind))
         assert first["held"] == 3
         for seed in (0, 1, 2**40):
-            assert numbers_of(letters.describe(standardise=kind, seed=seed)) == first
+            assert numbers_of(messages.describe(standardise=kind, seed=seed)) == first
     for holdout in (0.0, 0.1, 0.5):
-        why = said(letters.describe(holdout=holdout))
+        why = said(messages.describe(holdout=holdout))
         assert "it keeps back 0.2 of its dialogues since its first run, and this one asks" in why
         assert "start it with --data.holdout 0.2" in why
-        assert why == said(letters.fit(keep=True, holdout=holdout))
+        assert why == said(messages.fit(keep=True, holdout=holdout))
     # Another node of the same data keeps back others.
     path = Path(own["folder"]) / "state" / "holdout.json"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     before = path.read_text()
     path.unlink()
-    letters.describe()
+    messages.describe()
     assert path.read_text() != before
 
 
 def test_changed_data_are_not_described_again_without_a_word(own: dict[str, str]) -> None:
-    letters = Letters(own)
-    first = numbers_of(letters.describe())
+    messages = Messages(own)
+    first = numbers_of(messages.describe())
     write(small_corpus(seed=1), Path(own["data"]))
-    for answer in (letters.describe(), letters.fit(keep=True)):
+    for answer in (messages.describe(), messages.fit(keep=True)):
         assert "its data have changed since it first described them" in said(answer)
         assert "its owner deletes state/holdout.json" in said(answer)
     (Path(own["folder"]) / "state" / "holdout.json").unlink()
-    assert numbers_of(letters.describe()) != first
+    assert numbers_of(messages.describe()) != first
     (Path(own["folder"]) / "state" / "holdout.json").write_text('{"fraction": 2.0}')
-    assert "its state/holdout.json cannot be read" in said(letters.describe())
+    assert "its state/holdout.json cannot be read" in said(messages.describe())
 
 
 def deep(levels: int) -> str:
@@ -291,8 +291,8 @@ def deep(levels: int) -> str:
         ({"standardise": "twice"}, {}, "it was asked to standardise by 'twice'"),
         ({"holdout": 1.0}, {}, "a fraction in [0, 1)"),
         ({"holdout": math.nan}, {}, "a fraction in [0, 1)"),
-        ({"speakers": 10**9}, {}, "its letter has speakers 1000000000; expected 1 to 1000"),
-        ({"begin": -1}, {}, "its letter has begin -1"),
+        ({"speakers": 10**9}, {}, "its message has speakers 1000000000; expected 1 to 1000"),
+        ({"begin": -1}, {}, "its message has begin -1"),
         ({"attempt": "../x"}, {}, "the attempt is called '../x', expected 32 hexadecimal digits"),
         ({}, {"more": torch.ones(10**6)}, "its statistics are of another network: 1 names differ"),
         ({}, {"class_counts": torch.tensor([-1] * 6)}, "its counts of the emotions are below 0"),
@@ -302,21 +302,21 @@ def deep(levels: int) -> str:
 def test_what_a_server_sends_is_measured_first(
     own: dict[str, str], run: dict[str, Any], numbers: dict[str, Any], why: str
 ) -> None:
-    letters = Letters(own)
+    messages = Messages(own)
     if "class_counts" in numbers:
-        numbers = {"class_counts": -letters.counts}
-    answer = letters.ask("fit", True, None, run, numbers)
+        numbers = {"class_counts": -messages.counts}
+    answer = messages.ask("fit", True, None, run, numbers)
     assert why in said(answer)
     assert not list((Path(own["folder"]) / "state").rglob("*.pt"))
 
 
 def test_deviations_are_above_nought(own: dict[str, str]) -> None:
-    letters = Letters(own)
+    messages = Messages(own)
     numbers = {}
     for name, width in small_corpus().shape.features.items():
         numbers |= {f"{name}.mean": torch.zeros(width), f"{name}.deviation": torch.ones(width)}
     run = {"standardise": "federated"}
-    assert take_failure(letters.ask("fit", True, None, run, numbers)) is None
+    assert take_failure(messages.ask("fit", True, None, run, numbers)) is None
     numbers["audio.deviation"] = torch.zeros(4)
-    answer = letters.ask("fit", True, None, run, numbers)
+    answer = messages.ask("fit", True, None, run, numbers)
     assert "its deviations of audio are not above 0" in said(answer)

@@ -79,10 +79,10 @@ def by_torch(loss: SelfDistillation, case: Case, class_weights: Tensor | None) -
         if counted.any():
             teacher = case.output.logits[counted]
             target = (teacher.detach() if loss.detach_teacher else teacher) / temperature
-            guess = F.log_softmax(logits[counted] / temperature, dim=-1)
+            prediction = F.log_softmax(logits[counted] / temperature, dim=-1)
             target = F.log_softmax(target, dim=-1)
             total = total + loss.distillation * F.kl_div(
-                guess, target, reduction="batchmean", log_target=True
+                prediction, target, reduction="batchmean", log_target=True
             )
     return total
 

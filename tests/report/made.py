@@ -25,7 +25,7 @@ def truth_of(corpus: ConversationCorpus = CORPUS) -> NDArray[np.int64]:
     return np.concatenate([own[own >= 0] for own in labels])
 
 
-def guesses(right: float, seed: int = 0) -> NDArray[np.int64]:
+def predictions(right: float, seed: int = 0) -> NDArray[np.int64]:
     """The truth, with all but a share of it replaced by chance."""
     draw = np.random.default_rng(seed)
     truth = truth_of()
@@ -55,7 +55,7 @@ def make_run(
         votes: Are they kept?
         selected: Was a round selected by validation?
     """
-    networks = networks or [guesses(0.5, seed)]
+    networks = networks or [predictions(0.5, seed)]
     classes, truth = len(CORPUS.label_names), truth_of()
     said = torch.from_numpy(np.concatenate(networks))
     scores = confusion_of(said, torch.from_numpy(np.tile(truth, len(networks))), classes)

@@ -15,7 +15,7 @@ from fedmer.report.confusion import totals
 from fedmer.report.differences import Paired, differences, paired_bootstrap
 from fedmer.report.grouping import rows_of
 from fedmer.report.report import make_report
-from tests.report.made import guesses, make_run
+from tests.report.made import make_run, predictions
 
 
 def dialogues(draw: np.random.Generator, count: int, right: float) -> NDArray[np.int64]:
@@ -112,9 +112,9 @@ def test_seeds_widen_the_interval() -> None:
 
 def test_a_planted_difference_is_found_between_runs(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
-        make_run(tmp_path / f"a{seed}", seed, networks=[guesses(0.4, seed)])
-        make_run(tmp_path / f"b{seed}", seed, "FedProx", networks=[guesses(0.8, 10 + seed)])
-        make_run(tmp_path / f"c{seed}", seed, "Twin", networks=[guesses(0.4, seed)])
+        make_run(tmp_path / f"a{seed}", seed, networks=[predictions(0.4, seed)])
+        make_run(tmp_path / f"b{seed}", seed, "FedProx", networks=[predictions(0.8, 10 + seed)])
+        make_run(tmp_path / f"c{seed}", seed, "Twin", networks=[predictions(0.4, seed)])
         make_run(tmp_path / f"d{seed}", seed, "Mute", votes=False)
     make_run(tmp_path / "e7", 7, "Stranger")
     rows, _ = rows_of(collect([tmp_path]).runs)

@@ -12,7 +12,7 @@ from fedmer.__main__ import main
 from fedmer.report.audit import audit_file
 from fedmer.report.collect import collect
 from fedmer.report.confusion import class_scores, totals
-from tests.report.made import CORPUS, guesses, make_run
+from tests.report.made import CORPUS, make_run, predictions
 
 SCRIPT = "<script>alert('$x$')</script>"
 LABELS = ["<b>happy</b>", "a|b", "=1+1", "$\\frac$", "_x", SCRIPT]
@@ -25,7 +25,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = {"name": f"corpus {SCRIPT}", "labels": LABELS}
     for seed in (0, 1):
         make_run(runs / f"avg{seed}", seed, data=data)
-        own = [guesses(0.6, 10 * seed + i) for i in range(3)]
+        own = [predictions(0.6, 10 * seed + i) for i in range(3)]
         path = make_run(runs / f"own{seed}", seed, "FedProto", networks=own, data=data)
         draw = np.random.default_rng(seed)
         np.savez(

@@ -11,7 +11,7 @@ from fedmer.__main__ import main
 from fedmer.report.collect import collect
 from fedmer.report.grouping import rows_of
 from fedmer.report.scores import lines_of
-from tests.report.made import guesses, make_run
+from tests.report.made import make_run, predictions
 
 
 def names(folder: Path) -> list[str]:
@@ -82,7 +82,7 @@ def test_trials_of_a_sweep_are_called_by_what_it_varied(tmp_path: Path) -> None:
 
 
 def test_many_networks_of_one_run_count_its_turns_once(tmp_path: Path) -> None:
-    make_run(tmp_path / "own", aggregator="Local", networks=[guesses(0.4, s) for s in range(3)])
+    make_run(tmp_path / "own", aggregator="Local", networks=[predictions(0.4, s) for s in range(3)])
     make_run(tmp_path / "one")
     lines = {line.name: line for line in lines_of(rows_of(collect([tmp_path]).runs)[0])}
     assert lines["Local"].personal

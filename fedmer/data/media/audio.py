@@ -38,35 +38,36 @@ def read(
         stream = next(iter(container.streams.audio), None)
         if stream is None:
             raise InputError(f"{path.name} has no sound")
-        own = int(stream.rate or 0)
-        if not _RATES[0] <= own <= _RATES[1]:
+        recorded = int(stream.rate or 0)
+        if not _RATES[0] <= recorded <= _RATES[1]:
             raise InputError(
-                f"{path.name} claims {own} samples a second; expected {_RATES[0]} to {_RATES[1]}"
+                f"{path.name} claims {recorded} samples a second; expected {_RATES[0]} to "
+                f"{_RATES[1]}"
             )
-        first = round(start * own)
-        last = None if end is None else round(end * own)
+        first = round(start * recorded)
+        last = None if end is None else round(end * recorded)
         pieces, seen = [], 0
-        for place, samples in _blocks(container, stream, own, start):
+        for place, samples in _blocks(container, stream, recorded, start):
             seen = place + len(samples)
             low, high = max(first - place, 0), len(samples) if last is None else last - place
             if low < high and low < len(samples):
                 pieces.append(samples[low:high])
             if last is not None and seen >= last:
                 break
-    _check_length(path, own, seen, first, last)
-    return _resampled(np.concatenate(pieces), own, rate)
+    _check_length(path, recorded, seen, first, last)
+    return _resampled(np.concatenate(pieces), recorded, rate)
 
 
 def _blocks(
-    container: Any, stream: Any, own: int, start: float
+    container: Any, stream: Any, recorded: int, start: float
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Place of the first sample in the recording, and samples, from before ``start`` on."""
     origin = seek(container, stream, start)
     following = 0
     for frame in container.decode(stream):
-        place = following if frame.pts is None else round((frame.time - origin) * own)
+        place = following if frame.pts is None else round((frame.time - origin) * recorded)
         # Times in some containers are rounded to milliseconds; what follows on has no gap.
-        if abs(place - following) <= own // 500:
+        if abs(place - following) <= recorded // 500:
             place = following
         samples = _mono(frame)
         following = place + len(samples)
@@ -85,21 +86,21 @@ def _mono(frame: Any) -> NDArray[np.float32]:
     return np.asarray(by_channel.mean(axis=0), dtype=np.float32)
 
 
-def _check_length(path: Path, own: int, seen: int, first: int, last: int | None) -> None:
+def _check_length(path: Path, recorded: int, seen: int, first: int, last: int | None) -> None:
     if first >= seen:
-        raise InputError(f"{path.name} has no sound after {first / own:g} s")
-    if last is not None and last > seen + BEYOND * own:
+        raise InputError(f"{path.name} has no sound after {first / recorded:g} s")
+    if last is not None and last > seen + BEYOND * recorded:
         raise InputError(
-            f"{path.name} is {seen / own:.2f} s long, so nothing ends at {last / own:g} s"
+            f"{path.name} is {seen / recorded:.2f} s long, so nothing ends at {last / recorded:g} s"
         )
 
 
-def _resampled(samples: NDArray[np.float32], own: int, rate: int) -> NDArray[np.float32]:
-    if own == rate:
+def _resampled(samples: NDArray[np.float32], recorded: int, rate: int) -> NDArray[np.float32]:
+    if recorded == rate:
         return samples
     av = pyav()
     frame = av.AudioFrame.from_ndarray(samples[None], format="flt", layout="mono")
-    frame.sample_rate = own
+    frame.sample_rate = recorded
     resampler = av.AudioResampler(format="flt", layout="mono", rate=rate)
     pieces = [piece.to_ndarray()[0] for one in (frame, None) for piece in resampler.resample(one)]
     found = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.float32)

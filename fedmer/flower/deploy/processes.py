@@ -135,8 +135,8 @@ class Kept:
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self._log = log
         with log.open("ab") as file:
-            self._start = self._told = file.tell()
-        self._keeper = subprocess.Popen(
+            self._start = self._shown = file.tell()
+        self._supervisor = subprocess.Popen(
             # -P keeps what lies in the current folder from being imported as a module.
             [sys.executable, "-P", "-m", __name__, str(os.getpid()), str(log), *words],
             stdin=subprocess.DEVNULL,
@@ -161,13 +161,13 @@ class Kept:
     @property
     def exit_code(self) -> int | None:
         """None while it runs, 128 plus the signal if one ended it."""
-        return self._keeper.poll()
+        return self._supervisor.poll()
 
     def stop(self) -> None:
         """End it and whatever it started; returns when all of them are gone."""
-        if self._keeper.poll() is None:
-            self._keeper.terminate()
-        self._keeper.wait()
+        if self._supervisor.poll() is None:
+            self._supervisor.terminate()
+        self._supervisor.wait()
 
     def output(self) -> str:
         """What it has said so far; of much, the end."""
@@ -180,11 +180,11 @@ class Kept:
     def news(self) -> list[str]:
         """The whole lines that it has said since this was last called."""
         with self._log.open("rb") as file:
-            if os.fstat(file.fileno()).st_size < self._told:
-                self._told = 0
-            file.seek(self._told)
+            if os.fstat(file.fileno()).st_size < self._shown:
+                self._shown = 0
+            file.seek(self._shown)
             whole = file.read().rpartition(b"\n")[0]
-        self._told += len(whole) + bool(whole)
+        self._shown += len(whole) + bool(whole)
         return whole.decode(errors="replace").splitlines()
 
     def last_lines(self, count: int = 12) -> str:
@@ -212,7 +212,7 @@ def _keep(parent: int, log: Path, words: Sequence[str]) -> int:
     # Orphans come to us instead of to process 1, so that none is lost and none stays a zombie.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     child = subprocess.Popen(
-        words, preexec_fn=_die_with_keeper, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        words, preexec_fn=_die_with_supervisor, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert child.stdout is not None
     writer = threading.Thread(target=write_log, args=(log, child.stdout), daemon=True)
@@ -230,13 +230,13 @@ def _end_all(child: int) -> int | None:
     """End every descendant, politely first; returns the child's exit code if it was among them."""
     code = None
     for number in (signal.SIGTERM, signal.SIGKILL):
-        told: set[int] = set()
+        shown: set[int] = set()
         deadline = time.monotonic() + _GRACE
         while (left := _descendants(child)) and time.monotonic() < deadline:
-            for pid in left - told:
+            for pid in left - shown:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, number)
-            told |= left
+            shown |= left
             time.sleep(_TICK / 2)
             ended = _reap(child)
             code = code if ended is None else ended
@@ -275,7 +275,7 @@ def _reap(child: int) -> int | None:
     return code
 
 
-def _die_with_keeper() -> None:
+def _die_with_supervisor() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""What a client does with a letter: train, or score its holdout."""
+"""What a client does with a message: train, or score its holdout."""
 
 import io
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ def fit(
     """Train; returns the answer, and what the client remembers.
 
     Raises:
-        InputError: The letter does not fit the network, or what comes of training is not finite.
+        InputError: The message does not fit the network, or what comes of training is not finite.
     """
     head: Any = content["round"]
     device = trainer.fabric.device
@@ -47,7 +47,7 @@ def keep_difference(
     state: RecordDict,
     update: Update,
     received: Mapping[str, Tensor],
-    letter: bytes,
+    digest: bytes,
     class_axes: Mapping[str, int],
 ) -> None:
     """Keep what training changed with the node, until its weight is known.
@@ -59,7 +59,7 @@ def keep_difference(
         for name, value in update.weights.items()
     ]
     rows = rows_of([(name, value.shape) for name, value in update.weights.items()], class_axes)
-    masking.keep(state, torch.cat(parts).cpu().numpy(), letter, rows)
+    masking.keep(state, torch.cat(parts).cpu().numpy(), digest, rows)
 
 
 def score(trainer: LocalTrainer, content: RecordDict, memory: ClientMemory) -> RecordDict:

@@ -32,13 +32,13 @@ class NodeData:
 
     Args:
         corpus: Its file; dialogues of the test part are left alone.
-        own: The dialogues to learn from.
+        training: The dialogues to learn from.
         held: Those kept back for validation: the file's validation part, or where it has none a
             fraction of the others.
     """
 
     corpus: ConversationCorpus
-    own: ClientPartition
+    training: ClientPartition
     held: list[Sample]
 
     @classmethod
@@ -63,8 +63,8 @@ class NodeData:
         everything = ClientPartition("node", train)
         if val:
             return cls(corpus, everything, val)
-        (own,), (held,) = hold_out([everything], request.holdout, request.seed)
-        return cls(corpus, own, held)
+        (training,), (held,) = hold_out([everything], request.holdout, request.seed)
+        return cls(corpus, training, held)
 
     def describe(self, request: Request) -> Description:
         """What the server may know.
@@ -73,10 +73,10 @@ class NodeData:
             InputError: There are too few turns for their sums to be told.
         """
         client = self.client(None)
-        told = {}
+        sums = {}
         if request.standardise == "federated":
-            told = moments(self.corpus, self.own)
-            fewest = min(own.count for own in told.values())
+            sums = moments(self.corpus, self.training)
+            fewest = min(part.count for part in sums.values())
             if fewest < FEWEST_TURNS:
                 raise InputError(
                     f"a modality is present in {fewest} turns only, and the sums of fewer than "
@@ -90,20 +90,20 @@ class NodeData:
             speakers=shape.speakers,
             counts=client.class_counts(shape.classes),
             held=len(self.held),
-            moments=told,
+            moments=sums,
         )
 
     def client(self, statistics: dict[str, Statistics] | None) -> ClientData:
         """Excerpts, standardised if there are statistics."""
         return ClientData(
             "this node",
-            [excerpt(self.corpus, sample, statistics) for sample in self.own.samples],
+            [excerpt(self.corpus, sample, statistics) for sample in self.training.samples],
             [excerpt(self.corpus, sample, statistics) for sample in self.held],
         )
 
     def own_statistics(self) -> dict[str, Statistics]:
         """By this node's turns alone."""
-        return combine([moments(self.corpus, self.own)])
+        return combine([moments(self.corpus, self.training)])
 
 
 class NodeMemory:

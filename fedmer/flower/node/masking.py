@@ -36,26 +36,26 @@ from fedmer.flower.records import put_failure
 from fedmer.flower.terms import MODULUS, Terms, grid, read_classes, read_weights
 
 _KEPT = "update"
-_LETTER = "update.letter"
+_ASKED = "update.asked"
 _WEIGHTS = "masked sum"
 _SPENT = "spent"
 
 
 def keep(
-    state: RecordDict, difference: NDArray[np.float32], letter: bytes, rows: Rows = ()
+    state: RecordDict, difference: NDArray[np.float32], digest: bytes, rows: Rows = ()
 ) -> None:
     """Leave a vector with the node, in what Flower keeps between its messages, for the sum.
 
     Args:
         state: What Flower keeps.
         difference: ``(n,)``, what training changed.
-        letter: The digest of what the node was asked to learn.
+        digest: The digest of what the node was asked to learn.
         rows: Where the rows of classes lie in the vector, by the node's own network.
     """
     state[_KEPT] = ArrayRecord({"difference": Array(difference)})
     flat = [number for row in rows for number in row]
     name = secrets.token_hex(16)
-    state[_LETTER] = ConfigRecord({"digest": letter, "name": name, "rows": flat})
+    state[_ASKED] = ConfigRecord({"digest": digest, "name": name, "rows": flat})
 
 
 def mask(message: Message, context: Context) -> Message:
@@ -78,7 +78,7 @@ def mask(message: Message, context: Context) -> Message:
 
 def _stage(message: Message, context: Context, policy: Policy, folder: Path | None) -> Message:
     asked: Any = message.content.config_records[RECORD_KEY_CONFIGS]
-    own: Any = context.state.config_records.get(RECORD_KEY_STATE, {})
+    setup: Any = context.state.config_records.get(RECORD_KEY_STATE, {})
     stage = asked[Key.STAGE]
     terms = b""
     if stage == Stage.SETUP:
@@ -86,14 +86,14 @@ def _stage(message: Message, context: Context, policy: Policy, folder: Path | No
         # Of the sum before.
         context.state.config_records.pop(_WEIGHTS, None)
     elif stage == Stage.SHARE_KEYS:
-        _check_peers(asked, own, message.metadata.dst_node_id)
+        _check_peers(asked, setup, message.metadata.dst_node_id)
     elif stage == Stage.COLLECT_MASKED_VECTORS:
-        found = _agree(message, context, own, policy)
+        found = _agree(message, context, setup, policy)
         terms = found.digest
-        _once(folder, f"keys {own['pk1'].hex()}", "its keys have masked a vector already")
+        _once(folder, f"keys {setup['pk1'].hex()}", "its keys have masked a vector already")
     elif stage == Stage.UNMASK:
-        _check_unmask(asked, own, *_weights(context.state), policy)
-        _once(folder, f"shares {own['pk1'].hex()}", "it has helped to unmask this sum already")
+        _check_unmask(asked, setup, *_weights(context.state), policy)
+        _once(folder, f"shares {setup['pk1'].hex()}", "it has helped to unmask this sum already")
     harden(CLIENT, terms)
 
     def scaled(message: Message, context: Context) -> Message:
@@ -126,68 +126,68 @@ def _check_setup(asked: Mapping[str, Any], policy: Policy) -> None:
             )
 
 
-def _check_peers(asked: Mapping[str, Any], own: Mapping[str, Any], node: int) -> None:
+def _check_peers(asked: Mapping[str, Any], setup: Mapping[str, Any], node: int) -> None:
     names = [key for key in asked if key != Key.STAGE]
-    if len(names) != own["sample_num"] or str(node) not in names:
+    if len(names) != setup["sample_num"] or str(node) not in names:
         raise InputError(
-            f"the masked sum was set up for {own['sample_num']} nodes, and the keys of "
+            f"the masked sum was set up for {setup['sample_num']} nodes, and the keys of "
             f"{len(names)} came, or its own are missing"
         )
     if not all(key.removeprefix("-").isdecimal() and str(int(key)) == key for key in names):
         raise InputError("the keys of the masked sum are of nodes without a number")
 
 
-def _agree(message: Message, context: Context, own: Mapping[str, Any], policy: Policy) -> Terms:
+def _agree(message: Message, context: Context, setup: Mapping[str, Any], policy: Policy) -> Terms:
     """The terms of the sum, once the weights are known."""
-    told: Any = message.content.config_records["fitins.config"]
+    config: Any = message.content.config_records["fitins.config"]
     asked: Any = message.content.config_records[RECORD_KEY_CONFIGS]
     state = context.state
-    peers = set(own["public_keys_dict:K"])
+    peers = set(setup["public_keys_dict:K"])
     sources = list(asked[Key.SOURCE_LIST])
-    if sorted(sources) != sorted(peers - {own["nid"]}):
+    if sorted(sources) != sorted(peers - {setup["nid"]}):
         raise InputError("the shares for it are not one of each other node of the masked sum")
-    if _KEPT not in state or _LETTER not in state:
+    if _KEPT not in state or _ASKED not in state:
         raise InputError("it has no update for a masked sum; each is used once")
-    if told.get("clip") != own["clipping_range"]:
+    if config.get("clip") != setup["clipping_range"]:
         raise InputError("the masked sum was set up with another clip")
-    weights = read_weights(told.get("weights"))
+    weights = read_weights(config.get("weights"))
     if weights.keys() != peers:
         raise InputError("the weights of the masked sum are not those of its nodes")
     policy.check_shares(weights, peers)
-    kept: Any = state.config_records[_LETTER]
-    classes = read_classes(told.get("classes"))
+    kept: Any = state.config_records[_ASKED]
+    classes = read_classes(config.get("classes"))
     rows = _rows(kept["rows"]) if classes else ()
     if classes:
         counts = {count for _, _, count, _ in rows}
-        if classes.keys() != peers or counts != {len(classes[own["nid"]])}:
+        if classes.keys() != peers or counts != {len(classes[setup["nid"]])}:
             raise InputError(
                 "the weights of classes of the masked sum are not those of its nodes, or not of "
                 "its network's classes"
             )
         policy.check_class_shares(classes, peers)
-    state[_WEIGHTS] = ConfigRecord({"weights": told["weights"], "classes": told["classes"]})
-    letter = bytes(kept["digest"])
-    return Terms(letter, weights, own["threshold"], own["clipping_range"], classes, rows)
+    state[_WEIGHTS] = ConfigRecord({"weights": config["weights"], "classes": config["classes"]})
+    digest = bytes(kept["digest"])
+    return Terms(digest, weights, setup["threshold"], setup["clipping_range"], classes, rows)
 
 
 def _check_unmask(
     asked: Mapping[str, Any],
-    own: Mapping[str, Any],
+    setup: Mapping[str, Any],
     weights: Mapping[int, float],
     classes: Mapping[int, Sequence[float]],
     policy: Policy,
 ) -> None:
     """Of each peer its seed or its key: who has both of a node has its update."""
     active, dead = list(asked[Key.ACTIVE_NODE_ID_LIST]), list(asked[Key.DEAD_NODE_ID_LIST])
-    if sorted([*active, *dead]) != sorted(own["public_keys_dict:K"]):
+    if sorted([*active, *dead]) != sorted(setup["public_keys_dict:K"]):
         raise InputError(
             "each node of the masked sum has to be among those that were lost, or among the "
             "others, and once"
         )
-    if own["nid"] not in active:
+    if setup["nid"] not in active:
         raise InputError("it was not lost in the masked sum, and the server says it was")
-    if len(active) < own["threshold"]:
-        raise InputError(f"fewer than {own['threshold']} nodes are left of the masked sum")
+    if len(active) < setup["threshold"]:
+        raise InputError(f"fewer than {setup['threshold']} nodes are left of the masked sum")
     policy.check_shares(weights, active)
     if classes:
         policy.check_class_shares(classes, active)
@@ -197,8 +197,8 @@ def _weights(state: RecordDict) -> tuple[dict[int, float], dict[int, list[float]
     """Of the nodes of the sum under way: whole, and of classes."""
     if _WEIGHTS not in state:
         raise InputError("it has sent nothing into this masked sum")
-    told = state.config_records[_WEIGHTS]
-    return read_weights(told["weights"]), read_classes(told["classes"])
+    config = state.config_records[_WEIGHTS]
+    return read_weights(config["weights"]), read_classes(config["classes"])
 
 
 def _rows(flat: Sequence[int]) -> Rows:
@@ -234,7 +234,7 @@ def _once(folder: Path | None, what: str, otherwise: str) -> None:
 
 def _scaled(message: Message, context: Context, terms: Terms, folder: Path | None) -> Message:
     """The node's difference times the weights that the server gives it; once, and then no more."""
-    name = str(context.state.config_records.pop(_LETTER)["name"])
+    name = str(context.state.config_records.pop(_ASKED)["name"])
     difference = context.state.array_records.pop(_KEPT)["difference"].numpy()
     node = message.metadata.dst_node_id
     scaled = terms.weights[node] * difference

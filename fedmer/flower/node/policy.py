@@ -180,13 +180,13 @@ class Policy:
         Raises:
             InputError: It would.
         """
-        own = [weights[node] for node in kept if weights[node] > 0]
-        if len(own) < self.smallest_cohort:
+        counted = [weights[node] for node in kept if weights[node] > 0]
+        if len(counted) < self.smallest_cohort:
             raise InputError(
                 f"its {FILE} wants {self.smallest_cohort} nodes or more in a masked sum, and "
-                f"{len(own)} have a weight above 0 and are still there"
+                f"{len(counted)} have a weight above 0 and are still there"
             )
-        share = max(own) / math.fsum(own) if own else 1.0
+        share = max(counted) / math.fsum(counted) if counted else 1.0
         if share > self.largest_share:
             raise InputError(
                 f"one node has {share:.3g} of the weight of this masked sum, and its {FILE} allows "
@@ -208,16 +208,16 @@ class Policy:
             InputError: They would.
         """
         for place, column in enumerate(zip(*(classes[node] for node in kept), strict=True)):
-            own = [weight for weight in column if weight > 0]
-            if own and len(own) < self.smallest_cohort:
+            counted = [weight for weight in column if weight > 0]
+            if counted and len(counted) < self.smallest_cohort:
                 raise InputError(
                     f"its {FILE} wants {self.smallest_cohort} nodes or more behind a class's rows "
-                    f"in a masked sum, and class {place + 1} has {len(own)}; start the run with "
-                    f"--privacy.class_holders {self.smallest_cohort} or more"
+                    f"in a masked sum, and class {place + 1} has {len(counted)}; start the run "
+                    f"with --privacy.class_holders {self.smallest_cohort} or more"
                 )
-            if own and max(own) / math.fsum(own) > self.largest_share:
+            if counted and max(counted) / math.fsum(counted) > self.largest_share:
                 raise InputError(
-                    f"one node has {max(own) / math.fsum(own):.3g} of the weight of class "
+                    f"one node has {max(counted) / math.fsum(counted):.3g} of the weight of class "
                     f"{place + 1} in this masked sum, and its {FILE} allows "
                     f"{self.largest_share:g}; start the run with --privacy.class_share "
                     f"{self.largest_share:g} or less"

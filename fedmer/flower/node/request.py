@@ -1,4 +1,4 @@
-"""What a server's letter says, measured before a node uses it."""
+"""What a server's message says, measured before a node uses it."""
 
 import json
 import re
@@ -134,7 +134,7 @@ def statistics_in(
 def _count(head: Mapping[str, Any], name: str, least: int, most: int) -> int:
     value = head[name]
     if type(value) is not int or not least <= value <= most:
-        raise InputError(f"its letter has {name} {value}; expected {least} to {most}")
+        raise InputError(f"its message has {name} {value}; expected {least} to {most}")
     return value
 
 

@@ -29,14 +29,14 @@ _START = 60.0
 
 
 def work(
-    kind: str, content: RecordDict, own: Mapping[str, Any], state: RecordDict
+    kind: str, content: RecordDict, node: Mapping[str, Any], state: RecordDict
 ) -> tuple[RecordDict, RecordDict]:
     """Have a message answered: by the worker, or here if there is none.
 
     Args:
         kind: ``describe``, ``fit`` or ``score``.
         content: Of the message.
-        own: The node's configuration: its ``folder`` and its ``data``.
+        node: The node's configuration: its ``folder`` and its ``data``.
         state: What Flower keeps for the node.
 
     Returns:
@@ -49,10 +49,10 @@ def work(
     if address is None:
         from fedmer.flower.node.work import answer
 
-        return answer(kind, content, own, state), state
+        return answer(kind, content, node, state), state
     try:
         with _call(address) as pipe:
-            pipe.send((kind, portable(content), dict(own), portable(state)))
+            pipe.send((kind, portable(content), dict(node), portable(state)))
             result: tuple[RecordDict, RecordDict] = pipe.recv()
             return result
     except (EOFError, OSError) as error:
@@ -80,16 +80,16 @@ def main(address: str) -> None:
         while True:
             try:
                 with listener.accept() as pipe:
-                    kind, content, own, state = pipe.recv()
-                    answering = partial(answer, kind, content, own, state)
-                    answered = _told(kind, content, answering)
+                    kind, content, node, state = pipe.recv()
+                    answering = partial(answer, kind, content, node, state)
+                    answered = _said(kind, content, answering)
                     pipe.send((portable(answered), portable(state)))
             except (EOFError, ConnectionError):
                 # Whoever asked is gone; the next one may still come.
                 continue
 
 
-def _told(kind: str, content: RecordDict, answer: Callable[[], RecordDict]) -> RecordDict:
+def _said(kind: str, content: RecordDict, answer: Callable[[], RecordDict]) -> RecordDict:
     """Answer a message, and tell the node's log of it."""
     # A score is of the network as it is before the round that the message counts.
     what = f"{_of_round(content, 0 if kind == 'score' else 1)}{kind}"

@@ -40,18 +40,20 @@ from fedmer.plugins.aggregators.analytic import Analytic
 from fedmer.weights import Layout
 
 
-def answer(kind: str, content: RecordDict, own: Mapping[str, Any], state: RecordDict) -> RecordDict:
+def answer(
+    kind: str, content: RecordDict, node: Mapping[str, Any], state: RecordDict
+) -> RecordDict:
     """Do what is asked, in the time that there is, and say in a sentence if it cannot be done.
 
     Args:
         kind: ``describe``, ``fit`` or ``score``.
         content: What the server sent.
-        own: The node's ``folder`` and ``data``.
+        node: The node's ``folder`` and ``data``.
         state: What Flower keeps for the node; changed in place.
     """
     result = RecordDict()
     try:
-        policy = Policy.of(str(own["folder"]))
+        policy = Policy.of(str(node["folder"]))
         policy.check_message(content)
         head: Any = content["run"]
         # Whoever waits has given up by then, and a node that hangs takes no other message.
@@ -61,10 +63,10 @@ def answer(kind: str, content: RecordDict, own: Mapping[str, Any], state: Record
         try:
             _check_version(str(head["version"]))
             if kind == "describe":
-                return _describe(content, own)
+                return _describe(content, node)
             if kind == "fit":
-                return _fit(content, own, state, policy)
-            return _score(content, own, policy)
+                return _fit(content, node, state, policy)
+            return _score(content, node, policy)
         finally:
             clock.cancel()
     except InputError as error:
@@ -84,34 +86,34 @@ def _check_version(theirs: str) -> None:
         )
 
 
-def _describe(content: RecordDict, own: Mapping[str, Any]) -> RecordDict:
+def _describe(content: RecordDict, node: Mapping[str, Any]) -> RecordDict:
     head: Any = content["run"]
     request = request_in(head)
-    told = _data(own, request).describe(request)
+    description = _data(node, request).describe(request)
     answer = RecordDict()
-    counts = {f"{name}.count": np.array([m.count]) for name, m in told.moments.items()}
-    sums = {f"{name}.total": m.total for name, m in told.moments.items()}
-    squares = {f"{name}.squares": m.squares for name, m in told.moments.items()}
+    counts = {f"{name}.count": np.array([m.count]) for name, m in description.moments.items()}
+    sums = {f"{name}.total": m.total for name, m in description.moments.items()}
+    squares = {f"{name}.squares": m.squares for name, m in description.moments.items()}
     arrays = {k: torch.from_numpy(v) for k, v in {**counts, **sums, **squares}.items()}
-    put(answer, "numbers", {"counts": told.counts, **arrays})
+    put(answer, "numbers", {"counts": description.counts, **arrays})
     answer["description"] = ConfigRecord(
         {
-            "labels": list(told.labels),
-            "modalities": list(told.features),
-            "widths": list(told.features.values()),
-            "speakers": told.speakers,
-            "held": told.held,
+            "labels": list(description.labels),
+            "modalities": list(description.features),
+            "widths": list(description.features.values()),
+            "speakers": description.speakers,
+            "held": description.held,
         }
     )
     return answer
 
 
 def _fit(
-    content: RecordDict, own: Mapping[str, Any], state: RecordDict, policy: Policy
+    content: RecordDict, node: Mapping[str, Any], state: RecordDict, policy: Policy
 ) -> RecordDict:
     round = round_in(content)
     head: Any = content["round"]
-    trainer = _trainer(content, own, policy)
+    trainer = _trainer(content, node, policy)
     masked = head["keep"] is True
     if trainer.exchanged:
         policy.check_update(masked)
@@ -119,18 +121,18 @@ def _fit(
         # If the order of batches and dropout could be had again, the sums of two runs with and
         # without this node would differ by its update; and so would noise be taken away again.
         trainer.client.seed = secrets.randbits(63)
-    memory = _memory(content, own)
+    memory = _memory(content, node)
     answer, remembered = client_side.fit(trainer, content, state, memory.before(round))
     memory.after(round, remembered)
     return answer
 
 
-def _score(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> RecordDict:
-    trainer = _trainer(content, own, policy)
-    return client_side.score(trainer, content, _memory(content, own).before(round_in(content)))
+def _score(content: RecordDict, node: Mapping[str, Any], policy: Policy) -> RecordDict:
+    trainer = _trainer(content, node, policy)
+    return client_side.score(trainer, content, _memory(content, node).before(round_in(content)))
 
 
-def _trainer(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> LocalTrainer:
+def _trainer(content: RecordDict, node: Mapping[str, Any], policy: Policy) -> LocalTrainer:
     """The client side of this node, as the server's settings say.
 
     Raises:
@@ -142,18 +144,18 @@ def _trainer(content: RecordDict, own: Mapping[str, Any], policy: Policy) -> Loc
     head: Any = content["run"]
     settings = settings_in(head)
     request = request_in(head)
-    data = _data(own, request)
+    data = _data(node, request)
     theirs = (list(head["labels"]), dict(zip(head["modalities"], head["widths"], strict=True)))
-    ours = (list(data.corpus.label_names), dict(data.corpus.shape.features))
-    if ours != theirs:
+    expected = (list(data.corpus.label_names), dict(data.corpus.shape.features))
+    if expected != theirs:
         raise InputError(
-            f"its corpus has the emotions {ours[0]} and the features {ours[1]}, and this run has "
-            f"{theirs[0]} and {theirs[1]}"
+            f"its corpus has the emotions {expected[0]} and the features {expected[1]}, and this "
+            f"run has {theirs[0]} and {theirs[1]}"
         )
-    counts, told = statistics_in(content, request.standardise, data.corpus.shape)
+    counts, statistics = statistics_in(content, request.standardise, data.corpus.shape)
     by: dict[str, Statistics] | None = None
     if request.standardise != "none":
-        by = told if request.standardise == "federated" else data.own_statistics()
+        by = statistics if request.standardise == "federated" else data.own_statistics()
     round_head: Any = content["round"]
     held = {round_head["client"]: data.client(by)}
     shape = shape_for(data.corpus, speakers_in(head))
@@ -169,24 +171,24 @@ def _check_network(trainer: LocalTrainer, content: RecordDict, name: str) -> Non
     if "weights" not in content:
         return
     theirs = layout_of(content, "weights")
-    ours = Layout.of(trainer.sent(trainer.weights))
-    if theirs != ours:
-        own = type(trainer.client.network).__name__
+    expected = Layout.of(trainer.sent(trainer.weights))
+    if theirs != expected:
+        kind = type(trainer.client.network).__name__
         size = sum(p.numel() for p in trainer.client.network.parameters())
         raise InputError(
-            f"its network {own} has {size} parameters, and the server's {name} "
-            f"{difference(theirs, ours)}; install the same plugins"
+            f"its network {kind} has {size} parameters, and the server's {name} "
+            f"{difference(theirs, expected)}; install the same plugins"
         )
 
 
-def _data(own: Mapping[str, Any], request: Request) -> NodeData:
-    first = FirstAnswer(Path(str(own["folder"])) / "state")
-    return NodeData.read(Path(str(own["data"])), request, first)
+def _data(node: Mapping[str, Any], request: Request) -> NodeData:
+    first = FirstAnswer(Path(str(node["folder"])) / "state")
+    return NodeData.read(Path(str(node["data"])), request, first)
 
 
-def _memory(content: RecordDict, own: Mapping[str, Any]) -> NodeMemory:
+def _memory(content: RecordDict, node: Mapping[str, Any]) -> NodeMemory:
     head: Any = content["run"]
     run, attempt, begin = run_in(head)
-    memory = NodeMemory(Path(str(own["folder"])) / "state" / run)
+    memory = NodeMemory(Path(str(node["folder"])) / "state" / run)
     memory.begin(attempt, begin)
     return memory

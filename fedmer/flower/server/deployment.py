@@ -110,9 +110,9 @@ class Deployment:
             nodes = wait_for(self, everybody, least, self.seconds)
         known: dict[int, Description] = {}
         failures = {c: "is not connected" for c in range(len(self.names)) if c not in nodes}
-        letters = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
+        messages = {c: (node, RecordDict({"run": self._run_record()})) for c, node in nodes.items()}
         say(f"asking {len(nodes)} nodes what they have, for up to {self.seconds:.0f} s")
-        mail = Mail(self.relay, letters, DESCRIBE, "0", self.seconds)
+        mail = Mail(self.relay, messages, DESCRIBE, "0", self.seconds)
         while mail.open:
             for client, answer in mail.receive().items():
                 if answer.content is None:
@@ -132,9 +132,9 @@ class Deployment:
         return RemoteClients(self.names, dict(sorted(known.items()))), sentences
 
     def prepare(self, settings: Mapping[str, Any], clients: RemoteClients, speakers: int) -> None:
-        """Settle what every letter of a round says besides the broadcast."""
+        """Settle what every message of a round says besides the broadcast."""
         first = next(iter(clients.known.values()))
-        self._holding = {client for client, own in clients.known.items() if own.held}
+        self._holding = {client for client, known in clients.known.items() if known.held}
         self._head |= {
             "settings": json.dumps(settings),
             "network": str(settings["network"]["class_path"]).rpartition(".")[2],
@@ -144,9 +144,9 @@ class Deployment:
             "speakers": speakers,
         }
         self._statistics = {"class_counts": _total(clients)}
-        for name, own in combine(c.moments for c in clients.known.values()).items():
-            self._statistics[f"{name}.mean"] = torch.from_numpy(own.mean)
-            self._statistics[f"{name}.deviation"] = torch.from_numpy(own.deviation)
+        for name, statistics in combine(c.moments for c in clients.known.values()).items():
+            self._statistics[f"{name}.mean"] = torch.from_numpy(statistics.mean)
+            self._statistics[f"{name}.deviation"] = torch.from_numpy(statistics.deviation)
 
     def state_dict(self) -> dict[str, Any]:
         """What a run that goes on has to have as it was, whoever is there then."""
@@ -156,28 +156,28 @@ class Deployment:
         self.run = str(state["run"])
         self._statistics = dict(state["statistics"])
 
-    def complete(self, client: int, letter: RecordDict) -> None:
+    def complete(self, client: int, content: RecordDict) -> None:
         """Add the run's settings, and the statistics to standardise by."""
         if self._begin is None:
-            head: Any = letter["round"]
+            head: Any = content["round"]
             self._begin = int(head["round"])
-        letter["run"] = self._run_record()
-        put(letter, "statistics", self._statistics)
+        content["run"] = self._run_record()
+        put(content, "statistics", self._statistics)
 
     def keep(self, client: int, answer: RecordDict) -> None:
         """A node keeps what it remembers."""
 
     def score(self, received: Broadcast, round: int) -> dict[int, list[list[int]]]:
         """Each connected node's count of truth and guess on its own holdout, where it has one."""
-        letters = {}
+        messages = {}
         for client, node in self.nodes().items() if self._holding else ():
             if client not in self._holding:
                 continue
-            letter = RecordDict({"round": header(round, client)})
-            put_broadcast(letter, received)
-            self.complete(client, letter)
-            letters[client] = (node, letter)
-        mail = Mail(self.relay, letters, SCORE, str(round), self.seconds)
+            content = RecordDict({"round": header(round, client)})
+            put_broadcast(content, received)
+            self.complete(client, content)
+            messages[client] = (node, content)
+        mail = Mail(self.relay, messages, SCORE, str(round), self.seconds)
         found: dict[int, list[list[int]]] = {}
         classes = len(self._head["labels"])
         while mail.open:
@@ -192,8 +192,8 @@ class Deployment:
         self.relay.close()
 
     def _run_record(self) -> ConfigRecord:
-        own = {"run": self.run, "attempt": self._attempt, "begin": self._begin or 0}
-        return ConfigRecord(self._head | own)
+        begun = {"run": self.run, "attempt": self._attempt, "begin": self._begin or 0}
+        return ConfigRecord(self._head | begun)
 
     def _start(self) -> None:
         federation = self.federation
@@ -222,7 +222,7 @@ def see_server(federation: Federation) -> None:
     check_server(federation.certificate, federation.key)
     registered = federation.server / "nodes.json"
     deadline = time.monotonic() + _START
-    told = False
+    announced = False
     while not (registered.exists() and _answers(federation)):
         if not is_in_use(federation.server):
             # Another server may have the port, which then says so.
@@ -233,12 +233,12 @@ def see_server(federation: Federation) -> None:
             )
         if time.monotonic() > deadline:
             raise InputError(_not_running(federation, f"it did not answer within {_START:.0f} s"))
-        if not told:
+        if not announced:
             say(
                 f"waiting up to {_START:.0f} s for the server at {federation.loopback}, which "
                 "runs and does not answer yet"
             )
-            told = True
+            announced = True
         time.sleep(0.2)
 
 
@@ -256,11 +256,11 @@ def _not_running(federation: Federation, why: str) -> str:
 def _description(name: str, content: RecordDict) -> Description:
     numbers = take(content, "numbers")
     try:
-        own: Any = content.config_records["description"]
-        labels = tuple(str(label) for label in own["labels"])
-        widths = [int(width) for width in own["widths"]]
-        features = dict(zip(map(str, own["modalities"]), widths, strict=True))
-        speakers, held = int(own["speakers"]), int(own["held"])
+        said: Any = content.config_records["description"]
+        labels = tuple(str(label) for label in said["labels"])
+        widths = [int(width) for width in said["widths"]]
+        features = dict(zip(map(str, said["modalities"]), widths, strict=True))
+        speakers, held = int(said["speakers"]), int(said["held"])
         counts = numbers["counts"]
         moments = {
             modality: Moments(
@@ -293,17 +293,17 @@ def _description(name: str, content: RecordDict) -> Description:
 
 def _check_alike(known: Mapping[int, Description]) -> None:
     first = next(iter(known.values()))
-    for own in known.values():
-        if (own.labels, dict(own.features)) != (first.labels, dict(first.features)):
+    for other in known.values():
+        if (other.labels, dict(other.features)) != (first.labels, dict(first.features)):
             raise InputError(
                 f"{first.name} has the emotions {list(first.labels)} and the features "
-                f"{dict(first.features)}, but {own.name} has {list(own.labels)} and "
-                f"{dict(own.features)}; all nodes need the same."
+                f"{dict(first.features)}, but {other.name} has {list(other.labels)} and "
+                f"{dict(other.features)}; all nodes need the same."
             )
 
 
 def _total(clients: RemoteClients) -> Tensor:
-    return torch.stack([own.counts for own in clients.known.values()]).sum(dim=0)
+    return torch.stack([client.counts for client in clients.known.values()]).sum(dim=0)
 
 
 def _counts(content: RecordDict | None, classes: int) -> list[list[int]]:

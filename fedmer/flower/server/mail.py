@@ -10,17 +10,17 @@ from fedmer.flower.records import lost, portable, take_failure, why
 from fedmer.flower.server.relay import Relay, Reply, online, pull, push
 
 _PAUSES = (0.02, 0.5)
-"""Seconds between two looks into the letter box: at first, and after a long wait."""
+"""Seconds between two looks into the mailbox: at first, and after a long wait."""
 _ROLL_CALL = 5.0
 """Seconds between two looks at who is connected."""
 _GRACE = 5.0
-"""Seconds that Flower keeps a letter after nobody waits for it: else its own word for a letter that
+"""Seconds that Flower keeps a message after nobody waits for it: else its own word for one that
 expired, which says less, would now and then come before ours."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one letter.
+    """What came of one message.
 
     Args:
         content: The answer, or None.
@@ -34,11 +34,11 @@ class Answer:
 
 
 class Mail:
-    """One letter to each of some clients.
+    """One message to each of some clients.
 
     Args:
         relay: The way to Flower.
-        letters: Client -> the id of its node, and what to send.
+        messages: Client -> the id of its node, and what to send.
         kind: Flower's message type.
         group: The round, for Flower's log.
         seconds: How long to wait for an answer.
@@ -47,7 +47,7 @@ class Mail:
     def __init__(
         self,
         relay: Relay,
-        letters: Mapping[int, tuple[int, RecordDict]],
+        messages: Mapping[int, tuple[int, RecordDict]],
         kind: str,
         group: str,
         seconds: float,
@@ -55,19 +55,19 @@ class Mail:
         self._relay = relay
         self._seconds = seconds
         self._sent = time.monotonic()
-        self._nodes = {client: node for client, (node, _) in letters.items()}
+        self._nodes = {client: node for client, (node, _) in messages.items()}
         self.bytes = 0
-        """Of all letters, as Flower serialises them."""
-        whole = [(node, portable(content)) for node, content in letters.values()]
-        sent = relay.call(push, whole, kind, group, seconds + _GRACE) if letters else []
+        """Of all messages, as Flower serialises them."""
+        whole = [(node, portable(content)) for node, content in messages.values()]
+        sent = relay.call(push, whole, kind, group, seconds + _GRACE) if messages else []
         self._waiting: dict[str, int] = {}
         self._lost: dict[int, Answer] = {}
-        for client, (letter, count) in zip(letters, sent, strict=True):
+        for client, (message_id, count) in zip(messages, sent, strict=True):
             self.bytes += count
-            if letter is None:
+            if message_id is None:
                 self._lost[client] = Answer(None, "could not be written to")
             else:
-                self._waiting[letter] = client
+                self._waiting[message_id] = client
         self._called = time.monotonic()
         self._pause = _PAUSES[0]
 
@@ -81,7 +81,7 @@ class Mail:
         found, self._lost = self._lost, {}
         if self._waiting:
             for reply in self._relay.call(pull, list(self._waiting)):
-                found[self._waiting.pop(reply.letter)] = self._answer(reply)
+                found[self._waiting.pop(reply.message_id)] = self._answer(reply)
         if self._waiting and not found:
             self._give_up(found)
             time.sleep(self._pause)
@@ -95,11 +95,11 @@ class Mail:
         if now - self._called > _ROLL_CALL:
             self._called = now
             gone = set(self._waiting.values()) - self._connected()
-        for letter, client in list(self._waiting.items()):
+        for message_id, client in list(self._waiting.items()):
             if late or client in gone:
                 within = f"did not answer within {self._seconds:.0f} s"
                 found[client] = Answer(None, within if late else lost(now - self._sent))
-                del self._waiting[letter]
+                del self._waiting[message_id]
 
     def _connected(self) -> set[int]:
         nodes = set(self._relay.call(online))
@@ -109,7 +109,7 @@ class Mail:
         if reply.error is not None:
             return Answer(None, why(reply.error, time.monotonic() - self._sent))
         assert reply.content is not None
-        own = take_failure(reply.content)
-        if own is not None:
-            return Answer(None, f"says: {own}", reply.bytes)
+        failure = take_failure(reply.content)
+        if failure is not None:
+            return Answer(None, f"says: {failure}", reply.bytes)
         return Answer(reply.content, bytes=reply.bytes)

@@ -69,11 +69,11 @@ class _Ask:
     def send_and_receive(
         self, messages: Iterable[Message], timeout: float | None = None
     ) -> list[Message]:
-        letters = list(messages)
-        self.down += sum(size(letter.content) for letter in letters)
-        nodes = [letter.metadata.dst_node_id for letter in letters]
-        sent = zip(self.grid.push_messages(letters), nodes, strict=True)
-        waiting = {letter: node for letter, node in sent if letter}
+        requests = list(messages)
+        self.down += sum(size(request.content) for request in requests)
+        nodes = [request.metadata.dst_node_id for request in requests]
+        sent = zip(self.grid.push_messages(requests), nodes, strict=True)
+        waiting = {message_id: node for message_id, node in sent if message_id}
         answers: list[Message] = []
         began = called = time.monotonic()
         pause = _PAUSES[0]
@@ -84,15 +84,17 @@ class _Ask:
                     self.failures[node] = why(answer.error, time.monotonic() - began)
                     continue
                 self.up += size(answer.content)
-                own = take_failure(answer.content)
-                if own is None:
+                failure = take_failure(answer.content)
+                if failure is None:
                     answers.append(answer)
                 else:
-                    self.failures[node] = f"says: {own}"
+                    self.failures[node] = f"says: {failure}"
             if time.monotonic() > called + _ROLL_CALL:
                 called = time.monotonic()
                 connected = set(self.grid.get_node_ids())
-                waiting = {letter: node for letter, node in waiting.items() if node in connected}
+                waiting = {
+                    message_id: node for message_id, node in waiting.items() if node in connected
+                }
             time.sleep(pause)
             pause = min(1.2 * pause, _PAUSES[1])
         answered = {answer.metadata.src_node_id for answer in answers}
@@ -112,14 +114,14 @@ class _Once(FedAvg):
 
     def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any:
         nothing = Parameters(tensors=[], tensor_type="numpy.ndarray")
-        told: dict[str, Any] = {
+        config: dict[str, Any] = {
             "weights": written(self.terms.weights),
             "classes": written_classes(self.terms.classes),
             "clip": self.terms.clip,
         }
         # A copy for each, since the workflow adds to them.
         return [
-            (SimpleNamespace(node_id=node), FitIns(nothing, dict(told)))
+            (SimpleNamespace(node_id=node), FitIns(nothing, dict(config)))
             for node in self.terms.weights
         ]
 
@@ -137,7 +139,7 @@ def masked_sum(
     round: int,
     masked: MaskedSum,
     seconds: float,
-    letter: bytes,
+    digest: bytes,
     classes: Mapping[int, Sequence[float]],
     rows: Rows,
 ) -> MaskedTotal:
@@ -153,7 +155,7 @@ def masked_sum(
         masked: What was asked for: how many nodes have to stay for the total to be unmasked, and
             the size of a number, after the weight, beyond which a node takes no part.
         seconds: To wait for each of the four stages.
-        letter: The digest of what all of them were asked to learn.
+        digest: The digest of what all of them were asked to learn.
         classes: Node -> ``(C,)`` weights in the rows of classes; empty where there are none.
         rows: Where these rows lie in a vector.
     """
@@ -163,18 +165,18 @@ def masked_sum(
     head = ConfigRecord({"current_round": round + 1})
     state = RecordDict({MAIN_CONFIGS_RECORD: head, MAIN_PARAMS_RECORD: ArrayRecord()})
     run: Any = flower.run
-    own = Context(run_id=run.run_id, node_id=0, node_config={}, state=state, run_config={})
+    context = Context(run_id=run.run_id, node_id=0, node_config={}, state=state, run_config={})
     asking: Any = ask
     left = {node: float(weight) for node, weight in weights.items()}
     while len(left) >= least:
         ask.stages = []
         shown = _shown({node: classes[node] for node in left if classes}, masked)
         where = rows if classes else ()
-        terms = Terms(letter, left, least, float(masked.clip), shown, where)
+        terms = Terms(digest, left, least, float(masked.clip), shown, where)
         harden(SERVER, terms.digest)
         strategy = _Once(terms)
         try:
-            _workflow(terms)(asking, LegacyContext(own, strategy=strategy))
+            _workflow(terms)(asking, LegacyContext(context, strategy=strategy))
         except _LostError:
             # Nobody has sent a vector yet, so that the others may begin again among themselves.
             left = {node: left[node] for node in sorted(ask.stages[-1])}
@@ -193,8 +195,8 @@ def _shown(classes: Mapping[int, Sequence[float]], masked: MaskedSum) -> dict[in
     """Weights of classes without those in whose rows one node could be seen."""
     hidden = set(masked.withheld(classes))
     return {
-        node: [0.0 if place in hidden else weight for place, weight in enumerate(own)]
-        for node, own in classes.items()
+        node: [0.0 if place in hidden else weight for place, weight in enumerate(rows)]
+        for node, rows in classes.items()
     }
 
 

@@ -128,24 +128,24 @@ def online(grid: Grid) -> list[int]:
 
 
 def push(
-    grid: Grid, letters: Sequence[tuple[int, RecordDict]], kind: str, group: str, seconds: float
+    grid: Grid, messages: Sequence[tuple[int, RecordDict]], kind: str, group: str, seconds: float
 ) -> list[tuple[str | None, int]]:
-    """Send a letter to each node; returns ids, None for one that was not taken, and bytes.
+    """Send a message to each node; returns ids, None for one that was not taken, and bytes.
 
     Args:
         grid: Where to.
-        letters: Node id and content.
+        messages: Node id and content.
         kind: Flower's message type.
         group: The round, for Flower's log.
-        seconds: How long a letter and its answer are good.
+        seconds: How long a message and its answer are good.
     """
-    sizes = [size(content) for _, content in letters]
+    sizes = [size(content) for _, content in messages]
     for attempt in range(_ATTEMPTS):
-        messages = [
-            Message(content, node, kind, ttl=seconds, group_id=group) for node, content in letters
+        outgoing = [
+            Message(content, node, kind, ttl=seconds, group_id=group) for node, content in messages
         ]
         try:
-            return list(zip(grid.push_messages(messages), sizes, strict=True))
+            return list(zip(grid.push_messages(outgoing), sizes, strict=True))
         except ObjectPushError:
             # Flower stores each part of a message once, by its digest. Where a late reply of an
             # earlier round holds an equal part, whoever stores it first ends the other's attempt.
@@ -158,26 +158,26 @@ class Reply:
     """What a node sent back.
 
     Args:
-        letter: The id of the letter that it answers.
+        message_id: Of the message that it answers.
         content: The answer, or None.
         error: What Flower says went wrong, else None.
         bytes: Of the answer, as Flower serialised it.
     """
 
-    letter: str
+    message_id: str
     content: RecordDict | None
     error: Error | None
     bytes: int
 
 
-def pull(grid: Grid, letters: Sequence[str]) -> list[Reply]:
+def pull(grid: Grid, message_ids: Sequence[str]) -> list[Reply]:
     """What has come back so far."""
     replies = []
-    for message in grid.pull_messages(list(letters)):
-        letter = message.metadata.reply_to_message_id
+    for message in grid.pull_messages(list(message_ids)):
+        message_id = message.metadata.reply_to_message_id
         if message.has_error():
-            replies.append(Reply(letter, None, message.error, 0))
+            replies.append(Reply(message_id, None, message.error, 0))
         else:
             content = message.content
-            replies.append(Reply(letter, portable(content), None, size(content)))
+            replies.append(Reply(message_id, portable(content), None, size(content)))
     return replies

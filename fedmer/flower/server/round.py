@@ -1,4 +1,4 @@
-"""One round over Flower: letters out, answers in, and a masked sum where it is asked for."""
+"""One round over Flower: messages out, answers in, and a masked sum where it is asked for."""
 
 import sys
 import time
@@ -36,8 +36,8 @@ class Connection(Protocol):
     def nodes(self) -> dict[int, int]:
         """Client -> node, of the clients that are connected."""
 
-    def complete(self, client: int, letter: RecordDict) -> None:
-        """Add to a letter what this kind of federation needs."""
+    def complete(self, client: int, content: RecordDict) -> None:
+        """Add to a message what this kind of federation needs."""
 
     def keep(self, client: int, answer: RecordDict) -> None:
         """Take out of an answer what this kind of federation adds."""
@@ -89,20 +89,20 @@ def wait_for(
         seconds: How long to wait at most.
     """
     deadline = time.monotonic() + seconds
-    told = False
+    announced = False
     while True:
         nodes = connection.nodes()
         here = len(nodes.keys() & set(clients))
         if here >= least or time.monotonic() > deadline:
             return nodes
-        if not told:
+        if not announced:
             missing = [name for client, name in clients.items() if client not in nodes]
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             say(
                 f"waiting up to {seconds:.0f} s for {', '.join(missing[:_NAMED])}{more}; "
                 f"{here} of at least {least} nodes are connected"
             )
-            told = True
+            announced = True
         time.sleep(1.0)
 
 
@@ -129,17 +129,17 @@ class FlowerRound:
         for client in cohort:
             if client not in self._nodes:
                 self._fail(client, "is not connected")
-        # Serialised once, and the same bytes in every letter.
+        # Serialised once, and the same bytes in every message.
         self._broadcast = RecordDict()
         put_broadcast(self._broadcast, executor.received)
         self._broadcast = portable(self._broadcast)
-        letters = {c: (self._nodes[c], self._letter(c)) for c in cohort if c in self._nodes}
+        messages = {c: (self._nodes[c], self._content(c)) for c in cohort if c in self._nodes}
         self._asked = b""
         """The digest of what all were asked to learn, for a masked sum."""
-        if executor.masked is not None and letters:
-            self._asked = digest_of(next(iter(letters.values()))[1])
+        if executor.masked is not None and messages:
+            self._asked = digest_of(next(iter(messages.values()))[1])
         group = str(executor.received.round + 1)
-        self._mail = Mail(connection.relay, letters, FIT, group, executor.timeout)
+        self._mail = Mail(connection.relay, messages, FIT, group, executor.timeout)
         executor.traffic.down += self._mail.bytes
 
     def train(self, client: int) -> Summary | None:
@@ -197,7 +197,7 @@ class FlowerRound:
             masked,
             executor.timeout,
             self._asked,
-            {self._nodes[client]: own for client, own in classes.items()},
+            {self._nodes[client]: rows for client, rows in classes.items()},
             rows,
         )
         executor.traffic.down += found.down
@@ -238,12 +238,12 @@ class FlowerRound:
             value.copy_(start + piece.view(value.shape))
         return mean
 
-    def _letter(self, client: int) -> RecordDict:
-        letter = RecordDict(dict(self._broadcast))
+    def _content(self, client: int) -> RecordDict:
+        content = RecordDict(dict(self._broadcast))
         keep = self.executor.masked is not None
-        letter["round"] = header(self.executor.received.round, client, keep)
-        self.connection.complete(client, letter)
-        return letter
+        content["round"] = header(self.executor.received.round, client, keep)
+        self.connection.complete(client, content)
+        return content
 
     def _take(self, client: int, answer: Answer) -> None:
         executor = self.executor
@@ -276,12 +276,12 @@ class FlowerRound:
         One that came too late to describe its data gets no more weight than all others together.
         """
         trainer = self.executor.trainer
-        own = trainer.data[client]
-        turns = own.examples or max(1, sum(other.examples for other in trainer.data.values()))
+        data = trainer.data[client]
+        turns = data.examples or max(1, sum(other.examples for other in trainer.data.values()))
         if not trainer.aggregator.trains(self.executor.received):
             return turns, 0
         # Every dialogue has a labelled turn, unless a split gave it to another client.
-        return turns, trainer.training.epochs * max(turns, len(own.train))
+        return turns, trainer.training.epochs * max(turns, len(data.train))
 
     def _fail(self, client: int, why: str) -> None:
         self.executor.leave_out(client, why)

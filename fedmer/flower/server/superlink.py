@@ -29,8 +29,8 @@ _CONTROL = "/v1/control/list-nodes"
 
 _ASKED = "ControlServicer.ListNodes"
 
-# On Linux all of 127.0.0.0/8 is this machine, so this address can ask what a stranger would.
-_STRANGER = "127.0.0.2"
+# On Linux all of 127.0.0.0/8 is this machine, so this address can ask as one without a key.
+_UNAUTHENTICATED = "127.0.0.2"
 
 
 def put_guard(entry: ModuleType, keys: Collection[bytes] = ()) -> None:
@@ -55,10 +55,10 @@ def put_guard(entry: ModuleType, keys: Collection[bytes] = ()) -> None:
     run = entry.uvicorn.run
 
     def guarded(app: Application, **options: Any) -> None:
-        # Headers of a proxy would let a stranger name himself 127.0.0.1, and a log of every
+        # Headers of a proxy would let anyone claim to be 127.0.0.1, and a log of every
         # request would grow by the second. Flower uses no WebSockets.
-        own = {"proxy_headers": False, "access_log": False, "http": BoundedProtocol, "ws": "none"}
-        run(Guard(app, keys), **options | own)
+        fixed = {"proxy_headers": False, "access_log": False, "http": BoundedProtocol, "ws": "none"}
+        run(Guard(app, keys), **options | fixed)
 
     # We ask that every few seconds.
     logging.getLogger("flwr").addFilter(lambda said: said.getMessage() != _ASKED)
@@ -76,10 +76,10 @@ def is_healthy(address: str, authority: Path) -> bool:
 
 
 def is_guarded(address: str, authority: Path) -> bool:
-    """Whether a stranger is refused, asked as one where the system has an address for that."""
+    """Whether one without a key is refused, asked so where the system has an address for that."""
     if sys.platform != "linux" or not address.startswith("127."):
         return True
-    return _status("POST", _CONTROL, address, authority, (_STRANGER, 0)) == 403
+    return _status("POST", _CONTROL, address, authority, (_UNAUTHENTICATED, 0)) == 403
 
 
 def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""FedProx, averaging with a leash."""
+"""FedProx, averaging with a proximal term."""
 
 from fedmer.contracts.aggregator import ClientRound
 from fedmer.errors import InputError

@@ -192,4 +192,4 @@ def _class_shares(weights: Mapping[int, ClientWeight]) -> dict[int, list[float]]
         return {}
     total = torch.stack(list(given.values())).sum(dim=0)
     total = torch.where(total > 0, total, 1.0)
-    return {client: (own / total).tolist() for client, own in given.items()}
+    return {client: (rows / total).tolist() for client, rows in given.items()}

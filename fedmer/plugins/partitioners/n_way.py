@@ -126,16 +126,16 @@ def _relieve_scarce(
     """
     while (surplus := held.sum(axis=0) - utterances).max() > 0:
         start = int(surplus.argmax())
-        room = np.maximum(-surplus, 0)
-        path = _shortest(held, start, room > 0)
+        free = np.maximum(-surplus, 0)
+        path = _shortest(held, start, free > 0)
         droppable = held & (held.sum(axis=1) > low)[:, None]
         drops = not path
         if drops:
-            room = droppable.sum(axis=0)
-            path = _shortest(held, start, room > 0)
+            free = droppable.sum(axis=0)
+            path = _shortest(held, start, free > 0)
         end = path[-1]
         changes = [(a, b, np.flatnonzero(held[:, a] & ~held[:, b])) for a, b in pairwise(path)]
-        amount = min(int(surplus[start]), int(room[end]), *(len(able) for _, _, able in changes))
+        amount = min(int(surplus[start]), int(free[end]), *(len(able) for _, _, able in changes))
         if drops:
             able = np.flatnonzero(droppable[:, end])
             held[random.choice(able, amount, replace=False), end] = False

@@ -75,13 +75,13 @@ def read_saved_dataset(path: Path, budget: MemoryBudget) -> Source:
         parts = {name: path / name for name in names}
     columns: list[str] = []
     for folder in parts.values():
-        own = list(_description(folder / "dataset_info.json").get("features") or {})
-        if columns and own != columns:
+        found = list(_description(folder / "dataset_info.json").get("features") or {})
+        if columns and found != columns:
             raise InputError(
-                f"{folder} has the columns {', '.join(own)}, but the part before it has "
+                f"{folder} has the columns {', '.join(found)}, but the part before it has "
                 f"{', '.join(columns)}; save parts of the same columns."
             )
-        columns = own
+        columns = found
     splits = [name for name in parts if name and "split" not in columns]
 
     def rows() -> Iterator[tuple[int, list[Any]]]:

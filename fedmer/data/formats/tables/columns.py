@@ -101,16 +101,16 @@ def _renamed(
     renamed = list(names)
     groups = _groups(names, first)
     given: set[int] = set()
-    for ours, theirs in mapping.items():
+    for wanted, theirs in mapping.items():
         if theirs in names:
-            places, new = [list(names).index(theirs)], [ours]
+            places, new = [list(names).index(theirs)], [wanted]
         elif theirs in groups:
             places = list(groups[theirs])
-            new = [ours + names[place].removeprefix(theirs) for place in places]
+            new = [wanted + names[place].removeprefix(theirs) for place in places]
         else:
             raise InputError(
-                f"{path} has no column '{theirs}', which --data.columns gives for '{ours}'; it has "
-                f"{_some(names)}."
+                f"{path} has no column '{theirs}', which --data.columns gives for '{wanted}'; it "
+                f"has {_some(names)}."
             )
         for place, name in zip(places, new, strict=True):
             renamed[place] = name

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +79,11 @@ def _write_delimited(corpus: ConversationCorpus, path: Path) -> None:
         for number, row in enumerate(_rows(corpus)):
             features = {name: row.pop(name) for name in corpus.modalities}
             if number == 0:
-                numbered = [f"{m}_{i}" for m, own in features.items() for i in range(len(own))]
+                numbered = [
+                    f"{m}_{i}" for m, values in features.items() for i in range(len(values))
+                ]
                 writer.writerow([*row, *numbered])
-            writer.writerow([*row.values(), *(v for own in features.values() for v in own)])
+            writer.writerow([*row.values(), *chain.from_iterable(features.values())])
         text.flush()
         text.detach()
 
