@@ -14,6 +14,7 @@ SUBCOMMANDS = {
     "validate": ("fedmer.cli", "score a checkpoint on the validation part"),
     "test": ("fedmer.cli", "score a checkpoint on the test part"),
     "predict": ("fedmer.commands.predict", "name the emotions of a corpus or a table"),
+    "demo": ("fedmer.commands.demo", "train a first model of words, and ask it"),
     "plugins": ("fedmer.commands.plugins", "list what can be swapped"),
     "data": (
         "fedmer.commands.data",
