@@ -13,6 +13,19 @@ _WIDE = 10_000
 """Columns where no terminal limits them; a table takes no more of them than it needs."""
 
 
+def in_bytes(count: float) -> str:
+    """A number of bytes, for people.
+
+    >>> in_bytes(999), in_bytes(1300000)
+    ('999 B', '1.3 MB')
+    """
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 class Console(rich.console.Console):
     """A console to which names from outside can be given as they are.
 

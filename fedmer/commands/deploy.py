@@ -1,5 +1,6 @@
-"""``fedmer deploy init|server|node``: bring up a server and nodes on Flower, with TLS and keys."""
+"""``fedmer deploy``: bring up a server and nodes on Flower, with TLS and keys, and look at them."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.util import find_spec
@@ -67,6 +68,7 @@ def parser() -> Parser:
         choices=("127.0.0.1", "0.0.0.0"),
         help="0.0.0.0 for all interfaces; without it, only if --host of init was another machine",
     )
+    _takes_metrics(server)
     add("server", server, help=server.description)
 
     node = Parser(description="Run one node until Ctrl-C.")
@@ -78,22 +80,41 @@ def parser() -> Parser:
         type=Path,
         help="instead of it recordings or words, of which features are made here, in FOLDER",
     )
+    _takes_metrics(node)
     add("node", node, help=node.description)
+
+    status = Parser(description="Show who is connected, rounds, bytes, certificates.")
+    status.add_argument("folder", metavar="FOLDER", type=Path, help="of the server, or of a node")
+    status.add_argument("--json", action="store_true", help="for other programs")
+    add("status", status, help=status.description)
+
+    renew = Parser(description="Renew the server's certificate; nodes need nothing new.")
+    renew.add_argument("folder", metavar="DIR", type=Path, help="of the server")
+    renew.add_argument("--days", type=int, default=365, help="the certificate holds")
+    renew.add_argument(
+        "--authority-key", metavar="FILE", type=Path, help="ca.key, if it is not in DIR"
+    )
+    add("renew", renew, help=renew.description)
     return commands
 
 
+def _takes_metrics(parser: Parser) -> None:
+    parser.add_argument(
+        "--metrics",
+        metavar="[HOST:]PORT",
+        help="serve /health and /metrics there; without HOST to this machine alone",
+    )
+
+
 def _init(options: "Namespace") -> int:
-    begin = datetime.now(UTC)
-    if not 1 <= options.days <= _MOST_DAYS:
-        raise InputError(f"--days is {options.days}; expected 1 to {_MOST_DAYS}.")
-    end = begin + timedelta(days=options.days)
+    begin, end = _time(options.days)
     extractors = None
     if options.extractors is not None:
         from fedmer.extraction.settings import ExtractionSettings
 
         ExtractionSettings.read(options.extractors)
         extractors = options.extractors.read_bytes()
-    made = init(options.folder, options.nodes, options.host, options.port, begin - _BACKDATED, end)
+    made = init(options.folder, options.nodes, options.host, options.port, begin, end)
     if extractors is not None:
         for name in made.nodes:
             write_private(made.node(name).extractors, extractors)
@@ -101,10 +122,19 @@ def _init(options: "Namespace") -> int:
     return 0
 
 
+def _time(days: int) -> tuple[datetime, datetime]:
+    """From when and until when a new certificate holds."""
+    if not 1 <= days <= _MOST_DAYS:
+        raise InputError(f"--days is {days}; expected 1 to {_MOST_DAYS}.")
+    now = datetime.now(UTC)
+    return now - _BACKDATED, now + timedelta(days=days)
+
+
 def _server(options: "Namespace") -> int:
     from fedmer.flower.server.serve import serve
 
-    return _until_stopped(lambda: serve(Federation.read(options.folder), options.listen))
+    found = Federation.read(options.folder)
+    return _until_stopped(lambda: serve(found, options.listen, options.metrics))
 
 
 def _node(options: "Namespace") -> int:
@@ -114,7 +144,31 @@ def _node(options: "Namespace") -> int:
         raise InputError("A node needs either --data FILE or --source TABLE; give one of them.")
     node = Node.read(options.folder)
     data = options.data.absolute() if options.source is None else _extracted(node, options.source)
-    return _until_stopped(lambda: serve(node, data))
+    return _until_stopped(lambda: serve(node, data, options.metrics))
+
+
+def _status(options: "Namespace") -> int:
+    from fedmer.flower.deploy.status import Status
+
+    found = Status.of(options.folder)
+    if options.json:
+        print(json.dumps(found.json(), indent=2))
+    else:
+        found.show()
+    return 0
+
+
+def _renew(options: "Namespace") -> int:
+    from fedmer.flower.deploy.renewal import renew
+
+    found = Federation.read(options.folder)
+    begin, end = _time(options.days)
+    renew(found, options.authority_key or found.authority_key, begin, end)
+    print(
+        f"{found.certificate} holds until {end:%Y-%m-%d}. Restart 'fedmer deploy server' "
+        "to use it; nodes go on by themselves. Take ca.key offline again."
+    )
+    return 0
 
 
 def _extracted(node: Node, source: Path) -> Path:
@@ -216,11 +270,13 @@ def _what_goes_where(found: Federation, end: datetime) -> str:
       policy.json in it says what the node takes part in; it is its owner's to change
   federation.json, ca.crt and server/: belong on the machine {found.host}; run there
       fedmer deploy server DIR
-  ca.key: keep it offline. It can vouch for another server, and no command needs it again."""
+  ca.key: keep it offline. It can vouch for another server; only 'fedmer deploy renew' needs it."""
 
 
 _RUN: Mapping[str, Callable[["Namespace"], int]] = {
     "init": _init,
     "server": _server,
     "node": _node,
+    "status": _status,
+    "renew": _renew,
 }

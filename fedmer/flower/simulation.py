@@ -8,6 +8,7 @@ import os
 import pickle
 import sys
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ class Simulation:
         """Take over what a client remembers."""
         memory = client_side.from_bytes(bytes(answer.config_records.pop("memory")["bytes"]))  # type: ignore[arg-type]
         self.trainer.remember(client, memory)
+
+    def note(
+        self,
+        down: Mapping[int, int],
+        up: Mapping[int, int],
+        round: int = 0,
+        finished: Collection[int] = (),
+    ) -> None:
+        """Virtual nodes have no operator."""
 
     def close(self) -> None:
         """End the simulation, and all processes of Ray that it started."""

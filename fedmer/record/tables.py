@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fedmer.console import Console
+from fedmer.console import Console, in_bytes
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.metrics import TOTALS, Scores
 from fedmer.record.holdouts import FEWEST, Holdouts
@@ -26,8 +26,8 @@ def print_result(console: Console, result: Mapping[str, Any], folder: Path) -> N
     rounds = max(result["rounds"], 1)
     console.print(
         f"{result['rounds']} rounds in {result['seconds']:.1f} s; "
-        f"{_size(result['bytes_down'])} down, {_size(result['bytes_up'])} up "
-        f"({_size((result['bytes_down'] + result['bytes_up']) / rounds)} a round)"
+        f"{in_bytes(result['bytes_down'])} down, {in_bytes(result['bytes_up'])} up "
+        f"({in_bytes((result['bytes_down'] + result['bytes_up']) / rounds)} a round)"
     )
     console.print(f"Everything is in {folder}", soft_wrap=True)
 
@@ -94,11 +94,3 @@ def _clients_line(result: Mapping[str, Any]) -> str:
 
 def _points(scores: Mapping[str, float]) -> list[str]:
     return [f"{100 * scores[name]:.1f}" for name in TOTALS]
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

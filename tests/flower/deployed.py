@@ -100,10 +100,11 @@ class Deployed:
         split = ["--partitioner", "SpeakerGroup", "--partitioner.clients", str(nodes)]
         assert main(["data", "split", str(self.corpus), str(folder / "files"), *split]) == 0
         self._split = split
+        self.metrics = free_port()
         day = timedelta(days=1)
         now = datetime.now(UTC)
         self.federation: Federation = init(
-            folder / "federation", nodes, "127.0.0.1", free_port(), now - day, now + day
+            folder / "federation", nodes, "127.0.0.1", free_port(), now - day, now + 90 * day
         )
         for number in range(nodes):
             self.insist(number, Policy(secure_sum=False, smallest_cohort=min(3, nodes)))
@@ -121,7 +122,8 @@ class Deployed:
             node.until_it_says("is connected")
 
     def start_server(self) -> Command:
-        return self._start("deploy", "server", self.federation.folder)
+        where = ("--metrics", self.metrics)
+        return self._start("deploy", "server", self.federation.folder, *where)
 
     def start_node(self, number: int) -> Command:
         folder = self.federation.node(f"node-{number}").folder

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from fedmer.__main__ import main
 from fedmer.commands.deploy import init
 from fedmer.errors import InputError
-from fedmer.flower.deploy.certificates import answers, check_node_key, check_server
+from fedmer.flower.deploy.certificates import check_node_key, check_server
 from fedmer.flower.deploy.folder import Federation, Node
+from fedmer.flower.deploy.handshake import answers
 
 DAY = timedelta(days=1)
 
@@ -161,7 +162,7 @@ def test_key_of_another_kind_is_refused(tmp_path):
 def test_server_refuses_a_certificate_no_node_would_take(tmp_path):
     check_server((good := made(tmp_path / "good")).certificate, good.key)
     past = made(tmp_path / "past", begin=-2 * DAY, end=-DAY)
-    with pytest.raises(InputError, match=r"expired on .*; make a new federation"):
+    with pytest.raises(InputError, match=r"expired on .*; renew it with 'fedmer deploy renew DIR'"):
         check_server(past.certificate, past.key)
     future = made(tmp_path / "future", begin=DAY, end=2 * DAY)
     with pytest.raises(InputError, match=r"holds only from .* set this machine's clock"):
@@ -206,7 +207,7 @@ def test_node_says_what_is_wrong_with_a_server(tmp_path):
         assert answers("127.0.0.1", server.port, found.authority)
     wrong = {
         "was not signed by .*; take the folder": made(tmp_path / "stranger"),
-        "has expired; make a new federation": made(tmp_path / "past", begin=-2 * DAY, end=-DAY),
+        "has expired; whoever runs it renews it": made(tmp_path / "past", begin=-2 * DAY, end=-DAY),
         "does not hold yet; set the clock": made(tmp_path / "future", begin=DAY, end=2 * DAY),
     }
     for said, other in wrong.items():

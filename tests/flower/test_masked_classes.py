@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,6 +76,7 @@ def mean_by_round(nodes: Nodes, received: FlatWeights, classes: torch.Tensor) ->
         relay=SimpleNamespace(call=lambda function, *given: function(nodes, *given))
     )
     made._nodes, made._asked, made._update = clients, REQUEST, Layout.of(received)
+    made._down, made._up = Counter(), Counter()
     by = {c: ClientWeight(w, k) for (c, w), k in zip(enumerate(WHOLE), classes, strict=True)}
     shares = {client: weight.whole for client, weight in by.items()}
     return made.masked_mean(shares, _class_shares(by), MaskedSum(0.6, 1.0)), failures

@@ -4,7 +4,6 @@ Everything is elliptic: P-256 for the certificates, P-384 for the nodes, as Flow
 """
 
 import ipaddress
-import socket
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,10 +20,6 @@ from fedmer.errors import InputError
 LOOPBACK = ("127.0.0.1", "localhost")
 
 _AUTHORITY_OUTLIVES = timedelta(days=3650)
-_SECONDS_TO_ANSWER = 10.0
-
-# The numbers are those of OpenSSL's X509_V_ERR_*; the ssl module has no names for them.
-_NOT_YET, _EXPIRED, _NAME, _ADDRESS = 9, 10, 62, 64
 
 
 @dataclass(frozen=True)
@@ -48,28 +43,59 @@ def certificates(host: str, begin: datetime, end: datetime) -> tuple[Pair, Pair]
     """
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority_name = _name("fedmer federation")
+    authority_end = end + _AUTHORITY_OUTLIVES
     authority = (
-        _builder(authority_name, authority_name, authority_key, begin, end + _AUTHORITY_OUTLIVES)
+        _builder(authority_name, authority_name, authority_key.public_key(), begin, authority_end)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
-    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     key = ec.generate_private_key(ec.SECP256R1())
-    names = list(dict.fromkeys((host, *LOOPBACK)))
-    server = (
-        _builder(_name("fedmer server"), authority_name, key, begin, end)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
-            critical=False,
-        )
-        .add_extension(x509.SubjectAlternativeName(list(map(_general, names))), critical=False)
-        .sign(authority_key, hashes.SHA256())
-    )
+    names = x509.SubjectAlternativeName(list(map(_general, dict.fromkeys((host, *LOOPBACK)))))
+    server = _signed(names, key.public_key(), authority, authority_key, begin, end)
     return _pair(authority_key, authority), _pair(key, server)
+
+
+def renewed(
+    certificate: bytes, authority: bytes, authority_key: bytes, begin: datetime, end: datetime
+) -> bytes:
+    """The certificate of a server once more, for another time, signed by the same authority.
+
+    The server's key stays, so that one file is all that changes.
+
+    Args:
+        certificate: The one that there is, for its key and its host.
+        authority: The authority's certificate.
+        authority_key: And its private key.
+        begin: From when the new one holds.
+        end: Until when; not beyond the authority's own end.
+
+    Raises:
+        ValueError: One of the three cannot be read, or they do not belong together.
+    """
+    old, signer = map(x509.load_pem_x509_certificate, (certificate, authority))
+    key = serialization.load_pem_private_key(authority_key, None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != signer.public_key():
+        raise ValueError("the key is not the authority's")
+    names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    public = old.public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    return _signed(names, public, signer, key, begin, end).public_bytes(serialization.Encoding.PEM)
+
+
+def ends(certificate: Path) -> datetime:
+    """When a certificate ends.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{certificate} is not a certificate ({error}); restore it from where "
+            "'fedmer deploy init' wrote it."
+        ) from error
 
 
 def node_key(name: str) -> Pair:
@@ -108,8 +134,8 @@ def check_server(certificate: Path, key: Path) -> None:
     now = datetime.now(UTC)
     if now > found.not_valid_after_utc:
         raise InputError(
-            f"{certificate} expired on {found.not_valid_after_utc:%Y-%m-%d}; make a new "
-            "federation with 'fedmer deploy init' and carry its folders to the nodes."
+            f"{certificate} expired on {found.not_valid_after_utc:%Y-%m-%d}; renew it with "
+            "'fedmer deploy renew DIR'."
         )
     if now < found.not_valid_before_utc:
         raise InputError(
@@ -134,75 +160,6 @@ def check_node_key(key: Path) -> None:
         raise InputError(f"{key} is not an elliptic key; carry the node's folder here again.")
 
 
-def answers(host: str, port: int, authority: Path) -> bool:
-    """Shake hands with the server as a node will, and say in words what is wrong.
-
-    Args:
-        host: The name or IP address to dial, which the certificate has to hold.
-        port: Where the server listens.
-        authority: The certificate of the federation's authority.
-
-    Returns:
-        False if nobody answers there yet.
-
-    Raises:
-        InputError: Somebody answers, but is not the server of this federation.
-    """
-    where = f"{host}:{port}"
-    try:
-        context = ssl.create_default_context(cafile=str(authority))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{authority} is not a certificate ({error}); carry the node's folder here again."
-        ) from error
-    try:
-        with (
-            socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER) as plain,
-            context.wrap_socket(plain, server_hostname=host),
-        ):
-            return True
-    except ssl.SSLCertVerificationError as error:
-        raise InputError(_verdict(error, where, authority)) from error
-    except ssl.SSLEOFError:
-        # A server that is just coming up or going down hangs up like this.
-        return False
-    except ssl.SSLError as error:
-        raise InputError(
-            f"What answers at {where} does not speak TLS ({error.reason}); another program "
-            "has that port, or the folder names another server."
-        ) from error
-    except socket.gaierror as error:
-        raise InputError(
-            f"The name {host} is not known here ({error.strerror}); check the network, or the "
-            "address in node.json."
-        ) from error
-    except OSError:
-        return False
-
-
-def _verdict(error: ssl.SSLCertVerificationError, where: str, authority: Path) -> str:
-    if error.verify_code == _EXPIRED:
-        return (
-            f"The certificate of the server at {where} has expired; make a new federation with "
-            "'fedmer deploy init' and carry its folders to the nodes (or set this clock)."
-        )
-    if error.verify_code == _NOT_YET:
-        return (
-            f"The certificate of the server at {where} does not hold yet; set the clock of "
-            "this machine, or of the one where 'fedmer deploy init' ran."
-        )
-    if error.verify_code in (_NAME, _ADDRESS):
-        return (
-            f"The certificate of the server at {where} is for another host; dial the host that "
-            "was given to 'fedmer deploy init --host'."
-        )
-    return (
-        f"The server at {where} is not the one of this federation: its certificate was not "
-        f"signed by {authority} ({error.verify_message}); take the folder that was made "
-        "together with that server."
-    )
-
-
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
@@ -217,7 +174,7 @@ def _general(host: str) -> x509.GeneralName:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     begin: datetime,
     end: datetime,
 ) -> x509.CertificateBuilder:
@@ -225,11 +182,35 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(end)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+    )
+
+
+def _signed(
+    names: x509.SubjectAlternativeName,
+    key: ec.EllipticCurvePublicKey,
+    authority: x509.Certificate,
+    authority_key: ec.EllipticCurvePrivateKey,
+    begin: datetime,
+    end: datetime,
+) -> x509.Certificate:
+    """A server's certificate."""
+    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return (
+        _builder(_name("fedmer server"), authority.subject, key, begin, end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier),
+            critical=False,
+        )
+        .add_extension(names, critical=False)
+        .sign(authority_key, hashes.SHA256())
     )
 
 

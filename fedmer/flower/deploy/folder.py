@@ -101,6 +101,11 @@ class Federation:
         return self.server / "superlink.log"
 
     @property
+    def activity(self) -> Path:
+        """Who is connected, rounds, bytes; see :mod:`fedmer.flower.deploy.activity`."""
+        return self.server / "activity.json"
+
+    @property
     def home(self) -> Path:
         """FLWR_HOME of every Flower command on the server's machine."""
         return self.server / "flwr"
@@ -216,6 +221,11 @@ class Node:
     def state(self) -> Path:
         """What the node keeps between rounds; nothing of it ever leaves."""
         return self.folder / "state"
+
+    @property
+    def activity(self) -> Path:
+        """Whether its server is there, rounds, bytes; nothing of it ever leaves."""
+        return self.folder / "activity.json"
 
     @property
     def home(self) -> Path:

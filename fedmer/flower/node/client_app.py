@@ -14,7 +14,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.logger import log
 
-from fedmer.flower.node.resident import work
+from fedmer.flower.node.resident import note, work
 from fedmer.flower.records import put_failure, take_failure
 from fedmer.printable import printable
 
@@ -48,6 +48,7 @@ def mask(message: Message, context: Context) -> Message:
     what = f"round {message.metadata.group_id}: masked sum, stage {_stage(message)}"
     answer = masking.mask(message, context)
     refused = take_failure(answer.content) if answer.has_content() else None
+    note(context.node_config, message.content, answer.content if answer.has_content() else None)
     if refused is None:
         log(INFO, "%s done in %.1f s", what, time.monotonic() - began)
     else:

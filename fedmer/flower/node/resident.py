@@ -10,14 +10,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from math import ceil
 from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
 from typing import Any
 
 from flwr.app import RecordDict
 
-from fedmer.flower.records import portable, take_failure
+from fedmer.errors import InputError
+from fedmer.flower.deploy.activity import note_messages
+from fedmer.flower.deploy.folder import Node
+from fedmer.flower.records import portable, size, take_failure
 from fedmer.printable import printable
 
 log = logging.getLogger(__name__)
@@ -83,6 +88,8 @@ def main(address: str) -> None:
                     kind, content, node, state = pipe.recv()
                     answering = partial(answer, kind, content, node, state)
                     answered = _said(kind, content, answering)
+                    finished = kind == "fit" and take_failure(answered) is None
+                    note(node, content, answered, _round(content, 1) if finished else 0)
                     pipe.send((portable(answered), portable(state)))
             except (EOFError, ConnectionError):
                 # Whoever asked is gone; the next one may still come.
@@ -105,11 +112,34 @@ def _said(kind: str, content: RecordDict, answer: Callable[[], RecordDict]) -> R
     return answered
 
 
+def note(
+    node: Mapping[str, Any], came: RecordDict, answer: RecordDict | None, round: int = 0
+) -> None:
+    """Write down for the node's owner what a message and its answer weighed.
+
+    Args:
+        node: The node's configuration: its ``folder`` and its ``data``.
+        came: The message.
+        answer: What goes back, if anything does.
+        round: The round that is finished with it, from 1; 0 if none is.
+    """
+    # A folder that cannot be read any more is not what the message is about.
+    with suppress(InputError):
+        found = Node.read(Path(str(node["folder"])))
+        name, up = found.name, 0 if answer is None else size(answer)
+        note_messages(found.activity, {name: size(came)}, {name: up}, round, {name})
+
+
 def _of_round(content: RecordDict, first: int) -> str:
-    """What is in a message has not been checked yet."""
+    round = _round(content, first)
+    return f"round {round}: " if round else ""
+
+
+def _round(content: RecordDict, first: int) -> int:
+    """The number of a round as a message has it, which has not been checked yet; 0 for none."""
     head: Any = content.get("round", {})
     number = head.get("round")
-    return f"round {number + first}: " if isinstance(number, int) else ""
+    return max(0, number + first) if type(number) is int else 0
 
 
 def _kilobytes(content: RecordDict) -> int:

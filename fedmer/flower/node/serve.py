@@ -13,10 +13,13 @@ from pathlib import Path
 from fedmer.data.formats import read_corpus
 from fedmer.errors import InputError
 from fedmer.files import TemporaryFolder
-from fedmer.flower.deploy.certificates import answers, check_node_key
+from fedmer.flower.deploy.activity import note_contact
+from fedmer.flower.deploy.certificates import check_node_key
 from fedmer.flower.deploy.clock import wrong_clock
 from fedmer.flower.deploy.folder import Node
+from fedmer.flower.deploy.handshake import answers
 from fedmer.flower.deploy.logs import announce
+from fedmer.flower.deploy.metrics import Metrics
 from fedmer.flower.deploy.processes import Kept, died, flower_environment, free_port, only_one
 from fedmer.flower.node.policy import Policy
 from fedmer.flower.node.resident import SOCKET
@@ -34,12 +37,13 @@ _CONNECTED = "SuperNode ID: "
 _REFUSED = "[code: 2004]"
 
 
-def serve(node: Node, data: Path) -> int:
+def serve(node: Node, data: Path, metrics: str | None) -> int:
     """Run a node until it ends.
 
     Args:
         node: Its folder.
         data: Its corpus.
+        metrics: Where :class:`~fedmer.flower.deploy.metrics.Metrics` are to be had, if anywhere.
 
     Returns:
         The exit code, 1, once Flower's program has died.
@@ -60,7 +64,12 @@ def serve(node: Node, data: Path) -> int:
     config = " ".join(
         f"{key}={_quoted(path)}" for key, path in (("folder", node.folder), ("data", data))
     )
-    with only_one(node.folder):
+    server = _Server(node)
+    with only_one(node.folder), ExitStack() as stack:
+        if metrics is not None:
+            certificates = {"authority": node.authority}
+            page = Metrics(metrics, node.activity, [node.name], certificates, server.reached)
+            stack.enter_context(page)
         _wait_for_server(node)
         environment = flower_environment(node.home, node.host)
         # Nodes often share a machine, where more threads than cores cost far more than they give.
@@ -71,23 +80,26 @@ def serve(node: Node, data: Path) -> int:
         words = [program, "--root-certificates", str(node.authority), "--superlink", node.address]
         words += ["--auth-supernode-private-key", str(node.key), "--node-config", config]
         words += ["--host", "127.0.0.1", "--port", str(free_port())]
-        with closing(TemporaryFolder()) as private, ExitStack() as stack:
-            address = str(private.path / "worker")
-            environment[SOCKET] = address
-            work = [sys.executable, "-P", "-m", "fedmer.flower.node.resident", address]
+        private = stack.enter_context(closing(TemporaryFolder()))
+        address = str(private.path / "worker")
+        environment[SOCKET] = address
+        work = [sys.executable, "-P", "-m", "fedmer.flower.node.resident", address]
 
-            def start_worker() -> Kept:
-                Path(address).unlink(missing_ok=True)
-                return stack.enter_context(Kept(work, environment, node.folder / "worker.log"))
+        def start_worker() -> Kept:
+            Path(address).unlink(missing_ok=True)
+            return stack.enter_context(Kept(work, environment, node.folder / "worker.log"))
 
-            def start_supernode() -> Kept:
-                return stack.enter_context(Kept(words, environment, node.log))
+        def start_supernode() -> Kept:
+            return stack.enter_context(Kept(words, environment, node.log))
 
-            return _attend(node, start_supernode, start_worker)
+        return _attend(node, server, start_supernode, start_worker)
 
 
 def _attend(
-    node: Node, start_supernode: Callable[[], Kept], start_worker: Callable[[], Kept]
+    node: Node,
+    server: "_Server",
+    start_supernode: Callable[[], Kept],
+    start_worker: Callable[[], Kept],
 ) -> int:
     connected = False
     known = any(_CONNECTED in log.read_text(errors="replace") for log in _logs(node))
@@ -116,7 +128,7 @@ def _attend(
         if not connected and _CONNECTED in supernode.output():
             connected = True
             announce(f"{node.name} is connected to {node.address}; Ctrl-C ends it")
-            server = _Server(node)
+            server.note(True)
         if connected:
             server.look()
         for line in worker.news():
@@ -139,7 +151,19 @@ class _Server:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._reached = True
+        self._reached = False
+        self._next = 0.0
+
+    def reached(self) -> bool:
+        """Whether it was, when it was last looked at."""
+        return self._reached
+
+    def note(self, reached: bool) -> None:
+        """Keep whether it can be reached now, for whoever asks for the node's state."""
+        note_contact(
+            self._node.activity, {self._node.name: (reached, time.time() if reached else 0.0)}
+        )
+        self._reached = reached
         self._next = time.monotonic() + _LOOK
 
     def look(self) -> None:
@@ -160,8 +184,7 @@ class _Server:
             )
         elif reached and not self._reached:
             announce(f"{node.name} reaches the server at {node.address} again")
-        self._reached = reached
-        self._next = time.monotonic() + _LOOK
+        self.note(reached)
 
 
 def _wait_for_server(node: Node) -> None:

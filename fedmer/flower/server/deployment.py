@@ -4,7 +4,7 @@ import json
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from fedmer.data.remote import Description, RemoteClients, Request
 from fedmer.data.standardise import Moments
 from fedmer.data.standardise import statistics as combine
 from fedmer.errors import InputError
-from fedmer.flower.deploy.certificates import answers, check_server
+from fedmer.flower.deploy.activity import note_messages
+from fedmer.flower.deploy.certificates import check_server
 from fedmer.flower.deploy.folder import CONNECTION, Federation
+from fedmer.flower.deploy.handshake import answers
 from fedmer.flower.deploy.processes import flower_environment, is_in_use
 from fedmer.flower.server.mail import Mail
 from fedmer.flower.server.relay import Relay, online
@@ -122,6 +124,7 @@ class Deployment:
                     known[client] = _description(self.names[client], answer.content)
                 except RefusedError as error:
                     failures[client] = f"was refused: {error}"
+        self.note(mail.down, mail.up)
         sentences = {c: f"{self.names[c]} {why}" for c, why in sorted(failures.items())}
         if len(known) < least:
             raise InputError(
@@ -167,6 +170,23 @@ class Deployment:
     def keep(self, client: int, answer: RecordDict) -> None:
         """A node keeps what it remembers."""
 
+    def note(
+        self,
+        down: Mapping[int, int],
+        up: Mapping[int, int],
+        round: int = 0,
+        finished: Collection[int] = (),
+    ) -> None:
+        """Add it to what ``fedmer deploy status`` shows."""
+        names = self.names
+        note_messages(
+            self.federation.activity,
+            {names[client]: count for client, count in down.items()},
+            {names[client]: count for client, count in up.items()},
+            round,
+            {names[client] for client in finished},
+        )
+
     def score(self, received: Broadcast, round: int) -> dict[int, list[list[int]]]:
         """Each connected node's count of truth and guess on its own holdout, where it has one."""
         messages = {}
@@ -185,6 +205,7 @@ class Deployment:
                 counts = _counts(answer.content, classes)
                 if counts:
                     found[client] = counts
+        self.note(mail.down, mail.up)
         return dict(sorted(found.items()))
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """Letters to nodes, and what comes back of them in the end: an answer, or why there is none."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -25,12 +26,10 @@ class Answer:
     Args:
         content: The answer, or None.
         failure: Why there is none, as the end of a sentence about the node.
-        bytes: Of the answer, as Flower serialised it.
     """
 
     content: RecordDict | None
     failure: str = ""
-    bytes: int = 0
 
 
 class Mail:
@@ -56,14 +55,16 @@ class Mail:
         self._seconds = seconds
         self._sent = time.monotonic()
         self._nodes = {client: node for client, (node, _) in messages.items()}
-        self.bytes = 0
-        """Of all messages, as Flower serialises them."""
+        self.down: Counter[int] = Counter()
+        """Client -> bytes of its message, as Flower serialises it."""
+        self.up: Counter[int] = Counter()
+        """Client -> bytes of its answer, so far."""
         whole = [(node, portable(content)) for node, content in messages.values()]
         sent = relay.call(push, whole, kind, group, seconds + _GRACE) if messages else []
         self._waiting: dict[str, int] = {}
         self._lost: dict[int, Answer] = {}
         for client, (message_id, count) in zip(messages, sent, strict=True):
-            self.bytes += count
+            self.down[client] += count
             if message_id is None:
                 self._lost[client] = Answer(None, "could not be written to")
             else:
@@ -81,7 +82,9 @@ class Mail:
         found, self._lost = self._lost, {}
         if self._waiting:
             for reply in self._relay.call(pull, list(self._waiting)):
-                found[self._waiting.pop(reply.message_id)] = self._answer(reply)
+                client = self._waiting.pop(reply.message_id)
+                self.up[client] += reply.bytes
+                found[client] = self._answer(reply)
         if self._waiting and not found:
             self._give_up(found)
             time.sleep(self._pause)
@@ -111,5 +114,5 @@ class Mail:
         assert reply.content is not None
         failure = take_failure(reply.content)
         if failure is not None:
-            return Answer(None, f"says: {failure}", reply.bytes)
-        return Answer(reply.content, bytes=reply.bytes)
+            return Answer(None, f"says: {failure}")
+        return Answer(reply.content)

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -37,16 +38,16 @@ class MaskedTotal:
         total: ``(n,)`` float64, or None if too few nodes stayed.
         nodes: Those whose vectors are in the total, or who stayed to the end if there is none.
         failures: Node -> what it said instead of an answer.
-        down: Bytes to the nodes.
-        up: Bytes from them.
+        down: Node -> bytes to it.
+        up: Node -> bytes from it.
         classes: Node -> ``(C,)`` weights by which the rows of classes were summed, if there are.
     """
 
     total: NDArray[np.float64] | None
     nodes: list[int]
     failures: dict[int, str]
-    down: int
-    up: int
+    down: Mapping[int, int]
+    up: Mapping[int, int]
     classes: Mapping[int, Sequence[float]] = field(default_factory=dict)
 
 
@@ -60,8 +61,8 @@ class _Ask:
 
     grid: Grid
     seconds: float
-    down: int = 0
-    up: int = 0
+    down: Counter[int] = field(default_factory=Counter)
+    up: Counter[int] = field(default_factory=Counter)
     stages: list[set[int]] = field(default_factory=list)
     """The nodes that answered in each stage."""
     failures: dict[int, str] = field(default_factory=dict)
@@ -70,8 +71,9 @@ class _Ask:
         self, messages: Iterable[Message], timeout: float | None = None
     ) -> list[Message]:
         requests = list(messages)
-        self.down += sum(size(request.content) for request in requests)
         nodes = [request.metadata.dst_node_id for request in requests]
+        for node, request in zip(nodes, requests, strict=True):
+            self.down[node] += size(request.content)
         sent = zip(self.grid.push_messages(requests), nodes, strict=True)
         waiting = {message_id: node for message_id, node in sent if message_id}
         answers: list[Message] = []
@@ -83,7 +85,7 @@ class _Ask:
                 if answer.has_error():
                     self.failures[node] = why(answer.error, time.monotonic() - began)
                     continue
-                self.up += size(answer.content)
+                self.up[node] += size(answer.content)
                 failure = take_failure(answer.content)
                 if failure is None:
                     answers.append(answer)

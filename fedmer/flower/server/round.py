@@ -39,6 +39,15 @@ class Connection(Protocol):
     def complete(self, client: int, content: RecordDict) -> None:
         """Add to a message what this kind of federation needs."""
 
+    def note(
+        self,
+        down: Mapping[int, int],
+        up: Mapping[int, int],
+        round: int = 0,
+        finished: Collection[int] = (),
+    ) -> None:
+        """Write down for the operator what messages weighed, and who had a part in a round."""
+
     def keep(self, client: int, answer: RecordDict) -> None:
         """Take out of an answer what this kind of federation adds."""
 
@@ -140,14 +149,22 @@ class FlowerRound:
             self._asked = digest_of(next(iter(messages.values()))[1])
         group = str(executor.received.round + 1)
         self._mail = Mail(connection.relay, messages, FIT, group, executor.timeout)
-        executor.traffic.down += self._mail.bytes
+        self._down, self._up = self._mail.down, self._mail.up
+        """Client -> bytes of this round, to it and from it."""
+        self._tally()
 
     def train(self, client: int) -> Summary | None:
         """Wait for a client's summary; None if it has failed."""
         while client not in self.summaries and client not in self.executor.failures:
             for sender, answer in self._mail.receive().items():
+                self._tally()
                 self._take(sender, answer)
         return self.summaries.get(client)
+
+    def close(self) -> None:
+        """Write down for the operator what the round has cost, and who had a part in it."""
+        finished = self.summaries.keys() - self.executor.failures.keys()
+        self.connection.note(self._down, self._up, self.executor.received.round + 1, finished)
 
     @property
     def sends_updates(self) -> bool:
@@ -200,8 +217,10 @@ class FlowerRound:
             {self._nodes[client]: rows for client, rows in classes.items()},
             rows,
         )
-        executor.traffic.down += found.down
-        executor.traffic.up += found.up
+        clients = {node: client for client, node in self._nodes.items()}
+        self._down.update({clients[node]: count for node, count in found.down.items()})
+        self._up.update({clients[node]: count for node, count in found.up.items()})
+        self._tally()
         for client in weights:
             if self._nodes[client] not in found.nodes:
                 why = found.failures.get(self._nodes[client], "was lost in the masked sum")
@@ -238,6 +257,10 @@ class FlowerRound:
             value.copy_(start + piece.view(value.shape))
         return mean
 
+    def _tally(self) -> None:
+        traffic = self.executor.traffic
+        traffic.down, traffic.up = self._down.total(), self._up.total()
+
     def _content(self, client: int) -> RecordDict:
         content = RecordDict(dict(self._broadcast))
         keep = self.executor.masked is not None
@@ -247,7 +270,6 @@ class FlowerRound:
 
     def _take(self, client: int, answer: Answer) -> None:
         executor = self.executor
-        executor.traffic.up += answer.bytes
         if answer.content is None:
             self._fail(client, answer.failure)
             return

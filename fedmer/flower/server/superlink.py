@@ -120,12 +120,21 @@ def register(address: str, authority: Path, keys: Mapping[str, bytes]) -> dict[s
     return numbers
 
 
-def nodes_online(address: str, authority: Path) -> set[int]:
-    """Flower's numbers of the nodes that are connected.
+def nodes_seen(address: str, authority: Path) -> dict[int, tuple[bool, float]]:
+    """Which nodes are connected, and when they were last heard of.
+
+    Args:
+        address: HOST:PORT on this machine.
+        authority: The certificate of the federation's authority.
+
+    Returns:
+        Flower's number of a node -> whether it is connected, and the time of its last heartbeat in
+        seconds since 1970; 0 before its first.
 
     Raises:
         OSError: The SuperLink does not answer.
     """
+    from flwr.common.constant import HEARTBEAT_PATIENCE
     from flwr.proto.control_pb2 import ListNodesRequest
     from httpx import HTTPError
 
@@ -136,7 +145,14 @@ def nodes_online(address: str, authority: Path) -> set[int]:
         raise OSError(str(error)) from error
     finally:
         client.close()
-    return {node.node_id for node in found if node.status == "online"}
+    return {
+        node.node_id: (
+            node.status == "online",
+            # Flower keeps the moment at which it stops to wait for the next one.
+            max(0.0, node.online_until - HEARTBEAT_PATIENCE * node.heartbeat_interval),
+        )
+        for node in found
+    }
 
 
 def _control(address: str, authority: Path) -> "ControlHttpClient":

@@ -150,6 +150,12 @@ class Flower(Executor):
         return self._round.train(client)
 
     def join(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
+        try:
+            return self._joined(weights)
+        finally:
+            self._round.close()
+
+    def _joined(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
         self._round.check_enough(weights.keys() - self.failures.keys())
         if self.masked is None or not self._round.sends_updates:
             return super().join(weights)
