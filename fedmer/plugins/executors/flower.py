@@ -187,7 +187,7 @@ def _need_flower() -> None:
 
     if find_spec("flwr") is None:
         raise InputError(
-            "--executor Flower needs Flower, which is not installed; install fedmer[flower]."
+            "--executor Flower needs Flower, which is not installed; pip install 'fedmer[flower]'."
         )
 
 
