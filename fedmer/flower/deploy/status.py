@@ -181,11 +181,7 @@ def _served(host: str, port: int, authority: Path) -> tuple[datetime | None, str
 
 def _now(contact: Contact, running: bool) -> Contact:
     """What was written last says nothing of now if nobody is there to write it."""
-    return (
-        contact
-        if running
-        else Contact(False, contact.seen, contact.round, contact.down, contact.up)
-    )
+    return contact if running else replace(contact, connected=False)
 
 
 def _end(end: datetime | None, now: datetime | None = None) -> str:
