@@ -10,7 +10,35 @@ Nothing of it is imported before it is asked for.
 import sys
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedmer.api import Run, fit
+    from fedmer.bundle.model import load
+    from fedmer.data.corpus import Conversation
+    from fedmer.data.formats import read_corpus
+    from fedmer.data.formats.in_memory import corpus
+    from fedmer.data.synthetic import synthetic_corpus
+    from fedmer.datamodule import FederatedDataModule
+    from fedmer.federated import FederatedModule
+    from fedmer.local import LocalTraining
+    from fedmer.losses.distillation import SelfDistillation
+    from fedmer.network_average import ServerOptions
+
+__all__ = [
+    "Conversation",
+    "FederatedDataModule",
+    "FederatedModule",
+    "LocalTraining",
+    "Run",
+    "SelfDistillation",
+    "ServerOptions",
+    "corpus",
+    "fit",
+    "load",
+    "read_corpus",
+    "synthetic_corpus",
+]
 
 __version__ = "0.1.0"
 
@@ -18,6 +46,12 @@ _JOINERS = {
     "FederatedModule": "fedmer.federated",
     "FederatedDataModule": "fedmer.datamodule",
     "Conversation": "fedmer.data.corpus",
+    "LocalTraining": "fedmer.local",
+    "Run": "fedmer.api",
+    "SelfDistillation": "fedmer.losses.distillation",
+    "ServerOptions": "fedmer.network_average",
+    "corpus": "fedmer.data.formats.in_memory",
+    "fit": "fedmer.api",
     "load": "fedmer.bundle.model",
     "read_corpus": "fedmer.data.formats",
     "synthetic_corpus": "fedmer.data.synthetic",

@@ -1,11 +1,13 @@
-"""The command line over Lightning: ``fedmer fit|validate|test|predict``."""
+"""The command line over Lightning: ``fedmer fit|validate|test``."""
 
 import errno
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import yaml
@@ -14,89 +16,59 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.callbacks.timer import Interval
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fedmer.bundle.export import bundle_run
 from fedmer.bundle.files import is_bundle
 from fedmer.bundle.model import MODEL
+from fedmer.checkpoint_entries import check_checkpoint, restored
 from fedmer.console import Console
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.selector import Selector
+from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.describe import suggested_recipe
 from fedmer.datamodule import FederatedDataModule
+from fedmer.defaults import DEFAULTS, TRAINER_DEFAULTS
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.foreign import ForeignError, foreign, of_lightning
 from fedmer.network_average import ServerOptions
+from fedmer.parsing import PARSER, Parser, ParserRefusal
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.prepare import prepared
-from fedmer.printable import printable
-from fedmer.record.checkpoint_entries import restored
-from fedmer.record.checkpoints import BestRound, LastRound, check_checkpoint
+from fedmer.record.checkpoints import BestRound, LastRound
 from fedmer.record.noise import filter_noise
-from fedmer.record.predictions import write_predictions
 from fedmer.record.progress import RoundProgress
 from fedmer.record.record import RunRecord, is_rehearsal
 from fedmer.record.tables import part_table
-from fedmer.runs import RunFolder, default_name, recover
-from fedmer.sentences import cause, sentence
+from fedmer.runs import CORPUS, RunFolder, default_name, recover
+from fedmer.sentences import cause
 from fedmer.signals import hang_up_terminates
-from fedmer.trainer_options import check_options, has_progress_bar
-
-DEFAULTS: dict[str, Any] = {
-    "network": {
-        "class_path": "fedmer.plugins.networks.sdt.SDT",
-        "init_args": {"hidden": 64, "heads": 4, "dropout": 0.3, "gates": "learned"},
-    },
-    "aggregator": {"class_path": "fedmer.plugins.aggregators.distance.Distance"},
-    "privacy": None,
-    "partitioner": {"class_path": "fedmer.plugins.partitioners.dialogue.Dialogue"},
-    "selector": {"class_path": "fedmer.plugins.selectors.all.All"},
-    "executor": {"class_path": "fedmer.plugins.executors.inline.Inline"},
-    "optimizer": {
-        "class_path": "torch.optim.Adam",
-        "init_args": {"lr": 3e-3, "weight_decay": 1e-5},
-    },
-    "lr_scheduler": None,
-    "loss": {"temperature": 8.0},
-    "local": {"batch_size": 2},
-}
-"""What ``fedmer fit`` does when nothing is said: twenty clients of six dialogues each train a small
-network in about a minute, chosen by validation on the embedded corpus. Files in ``experiments/``
-say what suits others."""
+from fedmer.trainer_options import check_callback, check_options, has_progress_bar
 
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 30,
-    "accelerator": "auto",
-    "devices": 1,
-    "logger": False,
-    "log_every_n_steps": 1,
-    "num_sanity_val_steps": 0,
-    "enable_checkpointing": True,
-    "enable_model_summary": False,
-}
-PARSER: dict[str, Any] = {
-    "prog": "fedmer",
-    "description": "Federated multimodal emotion recognition in conversations.",
-    "allow_abbrev": False,
-}
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """What Python gives to a run and no configuration can hold.
 
+    Args:
+        corpus: Instead of a file; the run keeps a copy.
+        callbacks: Of Lightning, beside those of the configuration.
+        loggers: Of Lightning, instead of those of the configuration.
+    """
 
-class Parser(LightningArgumentParser):
-    """A parser whose errors are one sentence."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        flags = [flag for action in self._actions for flag in action.option_strings]
-        known = [flag for flag in flags if flag.startswith("--")]
-        sys.stderr.write(f"fedmer: error: {printable(sentence(message, known))}\n")
-        sys.exit(2)
+    corpus: ConversationCorpus | None = None
+    callbacks: Sequence[pl.Callback] = ()
+    loggers: Sequence[Logger] = ()
 
 
 class CLI(LightningCLI):
     """LightningCLI with fedmer's swappable parts at the top level."""
+
+    in_memory = InMemory()
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add_client_parts(parser)
@@ -176,11 +148,13 @@ class CLI(LightningCLI):
             config.trainer.gradient_clip_val = None
         config.trainer.gradient_clip_algorithm = None
         shown = config.trainer.enable_progress_bar is not False
-        ours: list[pl.Callback] = []
-        if shown and not has_progress_bar(config.trainer):
+        ours = list(self.in_memory.callbacks)
+        for callback in ours:
+            check_callback(type(callback), getattr(callback, "_interval", None))
+        own_bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in ours)
+        if shown and not own_bar and not has_progress_bar(config.trainer):
             ours.append(RoundProgress())
         if self.subcommand == "fit":
-            repeatable = self._repeatable_config()
             parts = [config[key].class_path for key in ("aggregator", "network", "partitioner")]
             folder = RunFolder.choose(
                 Path(config.runs),
@@ -189,8 +163,11 @@ class CLI(LightningCLI):
                 overwrite=config.overwrite,
                 checkpoint=checkpoint,
             )
+            corpus = self.in_memory.corpus
+            if corpus is not None:
+                config.data.path = folder.path / CORPUS
+            self.record = RunRecord(folder, self._repeatable_config(), corpus)
             config.trainer.default_root_dir = str(folder.path)
-            self.record = RunRecord(folder, repeatable)
             ours.append(self.record)
             if config.trainer.enable_checkpointing:
                 ours += [BestRound(), LastRound()]
@@ -202,6 +179,7 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         settings = self._client_settings()
+        hyperparameters = self._hyperparameters(settings)
         try:
             super().instantiate_classes()
         except MisconfigurationException as error:
@@ -219,7 +197,15 @@ class CLI(LightningCLI):
             raise found or InputError(cause(error)) from error
         if self.model.executor.remote is not None:
             self.model.executor.remote.configure(settings)
+        # Loggers get the whole configuration.
+        self.model.save_hyperparameters(hyperparameters, logger=False)
         self.datamodule.least_speakers = self.least_speakers
+        self.datamodule.given = self.in_memory.corpus
+
+    def instantiate_trainer(self, **arguments: Any) -> pl.Trainer:
+        """Make the Trainer, with loggers of Python where there are any."""
+        loggers = {"logger": list(self.in_memory.loggers)} if self.in_memory.loggers else {}
+        return super().instantiate_trainer(**arguments, **loggers)
 
     def fit(self, **arguments: Any) -> None:
         """Train, with the run folder to itself."""
@@ -276,15 +262,6 @@ class CLI(LightningCLI):
     def after_test(self) -> None:
         self._print_scores("test")
 
-    def predict(self, **arguments: Any) -> None:
-        """Predict the test part, and write the probabilities beside the checkpoint's run."""
-        batches = self.trainer.predict(**arguments)
-        config = self.config["predict"]
-        run = Path(config.ckpt_path).resolve().parent.parent
-        rows: Any = batches or []
-        path = write_predictions(run / "predictions.csv", self.datamodule, rows)
-        Console().print(f"Predictions are in {path}", soft_wrap=True)
-
     def _print_scores(self, part: str) -> None:
         if part not in self.model.scores:
             raise InputError(f"{self.datamodule.corpus.name} has nothing labelled in {part}.")
@@ -296,6 +273,13 @@ class CLI(LightningCLI):
         precision = whole["trainer"]["precision"] or "32-true"
         parts = {key: whole[key] for key in CLIENT_PARTS}
         return parts | {"seed": int(whole["seed_everything"]), "precision": str(precision)}
+
+    def _hyperparameters(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """What a checkpoint says of the module that it is of, without where its clients run."""
+        whole = yaml.safe_load(self.parser.dump(self.config, skip_unset=False))[self.subcommand]
+        own = {key: whole[key] for key in ("selector", "server", "start", "finish")}
+        parts = {key: settings[key] for key in (*CLIENT_PARTS, "seed")}
+        return {**parts, **own, "evaluate_clients": whole["model"]["evaluate_clients"]}
 
     def _repeatable_config(self) -> str:
         """The configuration without what names this one run."""
@@ -328,10 +312,40 @@ def main(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
 
 
 def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
+    prepare_process()
+    chosen, *given = arguments
+    with hang_up_terminates() as hung_up:
+        try:
+            with prepared(given, DEFAULTS) as words:
+                launch(chosen, words, command_line)
+        except SIGTERMException:
+            return 128 + (signal.SIGHUP if hung_up else signal.SIGTERM)
+        except OSError as error:
+            if not hung_up or error.errno != errno.EIO:
+                raise
+            # A line was on its way to the terminal when that went.
+            return 128 + signal.SIGHUP
+    return 0
+
+
+def prepare_process() -> None:
+    """Import all plugins, and keep Lightning from saying what nobody needs."""
     filter_noise()
     for kind in registry.KINDS:
         registry.load(kind)
-    chosen, *given = arguments
+
+
+def launch(chosen: str, words: Sequence[str], command_line: type[CLI] = CLI) -> CLI:
+    """Parse and run one subcommand.
+
+    Args:
+        chosen: Its name.
+        words: What follows it, made ready for the parser.
+        command_line: What parses and runs them.
+
+    Raises:
+        InputError: Something given cannot be used.
+    """
 
     class One(command_line):  # type: ignore[misc, valid-type]
         """The same with one subcommand, since a parser of each takes a quarter of a second."""
@@ -340,39 +354,38 @@ def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
         def subcommands() -> dict[str, set[str]]:
             return {chosen: LightningCLI.subcommands()[chosen]}
 
-    with hang_up_terminates() as hung_up:
-        try:
-            with prepared(given, DEFAULTS) as words:
-                One(
-                    FederatedModule,
-                    FederatedDataModule,
-                    save_config_callback=None,
-                    seed_everything_default=0,
-                    parser_class=Parser,
-                    parser_kwargs=dict(PARSER),
-                    trainer_defaults=dict(TRAINER_DEFAULTS),
-                    auto_configure_optimizers=False,
-                    load_from_checkpoint_support=False,
-                    args=[chosen, *words],
-                )
-        except MisconfigurationException as error:
-            raise InputError(str(error)) from error
-        except SIGTERMException:
-            return 128 + (signal.SIGHUP if hung_up else signal.SIGTERM)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            checkpoint = restored(error)
-            if checkpoint is None or isinstance(error, InputError):
-                raise
-            raise InputError(
-                f"{checkpoint} cannot be restored ({type(error).__name__}: {error}); it was "
-                "changed, or is of another version. Use another one, such as best.ckpt beside it."
-            ) from error
-        except OSError as error:
-            if not hung_up or error.errno != errno.EIO:
-                raise
-            # A line was on its way to the terminal when that went.
-            return 128 + signal.SIGHUP
-    return 0
+    with _explained():
+        return One(
+            FederatedModule,
+            FederatedDataModule,
+            save_config_callback=None,
+            seed_everything_default=0,
+            parser_class=Parser,
+            parser_kwargs=dict(PARSER),
+            trainer_defaults=dict(TRAINER_DEFAULTS),
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=[chosen, *words],
+        )
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what is raised against an option or a checkpoint into a sentence."""
+    try:
+        yield
+    except ParserRefusal as refusal:
+        raise InputError(refusal.sentence) from refusal
+    except MisconfigurationException as error:
+        raise InputError(str(error)) from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        checkpoint = restored(error)
+        if checkpoint is None or isinstance(error, InputError):
+            raise
+        raise InputError(
+            f"{checkpoint} cannot be restored ({type(error).__name__}: {error}); it was "
+            "changed, or is of another version. Use another one, such as best.ckpt beside it."
+        ) from error
 
 
 def _sentence_of(error: Exception) -> InputError | None:

@@ -86,6 +86,8 @@ class FederatedDataModule(pl.LightningDataModule):
         self.seed = seed
         self.max_gb = max_gb
         self.table = TableOptions(columns, labels, seed)
+        self.given: ConversationCorpus | None = None
+        """A corpus in memory, which is taken instead of reading ``path``."""
         self._corpus: ConversationCorpus | None = None
         self._split = False
         self.least_speakers = 0
@@ -101,12 +103,17 @@ class FederatedDataModule(pl.LightningDataModule):
     def corpus(self) -> ConversationCorpus:
         """The corpus; read on first use."""
         if self._corpus is None:
-            path = self.path
-            corpus = read_corpus(path, self.max_gb, self.table) if path else synthetic_corpus()
+            corpus = self._whole() or synthetic_corpus()
             if self.test_session is not None:
                 corpus = leave_session_out(corpus, self.test_session)
             self._corpus = corpus
         return self._corpus
+
+    def _whole(self) -> ConversationCorpus | None:
+        """What was given, or what the file holds; None where there is neither."""
+        if self.given is None and self.path:
+            return read_corpus(self.path, self.max_gb, self.table)
+        return self.given
 
     @property
     def shape(self) -> CorpusShape:
@@ -181,7 +188,7 @@ class FederatedDataModule(pl.LightningDataModule):
         executor: Executor | None = module.executor if module is not None else None
         if executor is None or executor.remote is None:
             return False
-        public = read_corpus(self.path, self.max_gb, self.table) if self.path else None
+        public = self._whole()
         fraction = self.holdout
         if fraction is None:
             fraction = 0.0 if public is not None and public.part("val") else 0.1
@@ -252,6 +259,14 @@ class FederatedDataModule(pl.LightningDataModule):
         module: Any = self.trainer.lightning_module
         loader: DataLoader[Any] = module.cohort_loader()
         return loader
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Say of a place in the cohort who has it."""
+        if not isinstance(batch, int):
+            return batch
+        assert self.trainer is not None
+        module: Any = self.trainer.lightning_module
+        return module.place(batch)
 
     def val_dataloader(self) -> list[DataLoader[Any]]:
         """During ``fit`` validation and test, for the record of every round; else validation."""

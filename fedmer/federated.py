@@ -1,7 +1,8 @@
 """The server, as a LightningModule: one epoch is one round, one batch is one client."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
 import torch
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 import fedmer
+from fedmer.checkpoint_entries import check_checkpoint
 from fedmer.client import EmotionClient, LRSchedulerCallable, OptimizerCallable, adam
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
@@ -21,15 +23,18 @@ from fedmer.data.corpus import CorpusShape
 from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining, fabric_for
-from fedmer.loop import FederatedLoop, RoundReport
+from fedmer.loop import FederatedLoop, Place, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
 from fedmer.metrics import EmotionMetrics, Scores, count_votes, named
 from fedmer.network_average import ServerOptions
 from fedmer.plugins.aggregators._closed_form import ClosedForm
+from fedmer.plugins.executors.inline import Inline
 from fedmer.protection import in_order
+from fedmer.restoring import check_parts, made_of, shape_of, weights_of
 from fedmer.seeds import derive
 
+NetworkCallable = Callable[[CorpusShape], Network]
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Of Lightning's, those in which weights are single precision."""
 
@@ -39,7 +44,13 @@ class FederatedModule(pl.LightningModule):
 
     ``max_epochs`` is the number of rounds. A round's batches are the places of its cohort; the
     server steps in the last of them, before validation. Checkpoints hold the global weights, the
-    server optimizer, the rule's tensors and what clients keep.
+    server optimizer, the rule's tensors and what clients keep, and hyperparameters.
+
+    Callbacks get a :class:`~fedmer.loop.Place` for ``batch``. The ``outputs`` of
+    ``on_train_batch_end`` are ``summary``, what that client said of its training
+    (:class:`~fedmer.messages.Summary`; None if it failed or nobody has the place), and ``report``,
+    the :class:`~fedmer.loop.RoundReport` in the last place of a round and else None. In
+    ``on_train_epoch_end``, :attr:`report` and :attr:`scores` are the round's.
 
     Args:
         network: Corpus shape -> network.
@@ -63,7 +74,7 @@ class FederatedModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: Callable[[CorpusShape], Network],
+        network: NetworkCallable,
         aggregator: Aggregator,
         selector: Selector,
         executor: Executor,
@@ -105,6 +116,44 @@ class FederatedModule(pl.LightningModule):
         """``(N, C)``: how many networks named each class of the labelled turns of ``test``, in the
         data's order, at the last evaluation."""
         self._votes: list[Tensor] = []
+        self._loop: list[FederatedLoop] = []
+        self._restored: dict[str, Any] | None = None
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        trust: bool = False,
+        **parts: Any,
+    ) -> Self:
+        """The module of a checkpoint, with its hyperparameters and the weights of its network.
+
+        ``module.network`` predicts. With a data module of the same emotions and features a Trainer
+        validates, tests and predicts as with ``ckpt_path``, and ``fit`` starts from its weights.
+
+        Args:
+            checkpoint_path: Such as ``runs/NAME/checkpoints/best.ckpt``.
+            map_location: The device to put it on.
+            trust: Let it name classes that are neither fedmer's nor those of installed plugins,
+                which are imported then.
+            **parts: Arguments of the class, instead of the checkpoint's. Clients run in this
+                process unless ``executor`` is given.
+
+        Raises:
+            InputError: It is damaged, or cannot be built here.
+        """
+        path = Path(checkpoint_path)
+        saved = check_checkpoint(path)
+        known = saved.get("hyper_parameters")
+        module = cls(**{"executor": Inline(), **made_of(known, str(path), parts, trust), **parts})
+        module.save_hyperparameters(known, logger=False)
+        with torch.random.fork_rng(devices=[]):
+            module.network = module._build(shape_of(saved))
+        check_parts(saved, module.aggregator, module.network)
+        module.network.load_state_dict(weights_of(saved))
+        module._restored = saved
+        return module if map_location is None else module.to(map_location)
 
     @property
     def loop(self) -> FederatedLoop:
@@ -117,7 +166,7 @@ class FederatedModule(pl.LightningModule):
         Raises:
             InputError: The Trainer's precision is not one of :data:`PRECISIONS`.
         """
-        if self.network is not None:
+        if self._loop:
             return
         if self.trainer.precision not in PRECISIONS:
             raise InputError(
@@ -125,9 +174,12 @@ class FederatedModule(pl.LightningModule):
                 f"other stays in single precision; use one of {', '.join(PRECISIONS)}."
             )
         data = self._data
+        if self._restored is not None:
+            data.least_speakers = self._restored["FederatedDataModule"].get("speakers", 0)
+            data.load_state_dict(self._restored["FederatedDataModule"])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "weights"))
-            self.network = self._build(data.shape)
+            self.network = self.network or self._build(data.shape)
             client = EmotionClient(
                 self._build(data.shape),
                 self.loss,
@@ -159,6 +211,8 @@ class FederatedModule(pl.LightningModule):
                 self.server,
             )
         ]
+        if self._restored is not None and stage != "fit":
+            self.on_load_checkpoint(self._restored)
 
     def configure_optimizers(self) -> Optimizer:
         return self.loop.optimizer
@@ -180,16 +234,24 @@ class FederatedModule(pl.LightningModule):
         self.scores, self.client_scores = {}, {}
         self.cohort = self.loop.begin(self.current_epoch)
 
-    def training_step(self, place: int, batch_idx: int) -> None:
-        if place < len(self.cohort):
-            self.loop.train(self.cohort[place])
+    def place(self, number: int) -> Place:
+        """Who has a place in the cohort of this round."""
+        client = self.cohort[number] if number < len(self.cohort) else None
+        name = "" if client is None else self.loop.trainer.data[client].name
+        return Place(number, self.current_epoch, client, name)
+
+    def training_step(self, place: Place, batch_idx: int) -> dict[str, Any]:
+        """Let the client of a place train, and the server step in the last place."""
+        summary = None if place.client is None else self.loop.train(place.client)
+        report = None
         if self.trainer.is_last_batch:
             optimizer: Any = self.optimizers()
-            self.report = self.loop.finish(optimizer.step)
+            report = self.report = self.loop.finish(optimizer.step)
             if self.aggregator.finished(self.loop.state):
                 self.trainer.should_stop = True
             rate = self.loop.trainer.schedule.rate(self.report.round)
             self._log_round({"train_loss": self.report.train_loss, "lr": rate})
+        return {"summary": summary, "report": report}
 
     def on_validation_epoch_start(self) -> None:
         self.scores = {}
@@ -249,21 +311,8 @@ class FederatedModule(pl.LightningModule):
             InputError: The checkpoint is of another rule or another network.
         """
         saved = checkpoint["fedmer"]
-        names = {"aggregator": self.aggregator.name, "network": type(self.network).__name__}
-        for what, name in names.items():
-            if saved[what] != name:
-                raise InputError(
-                    f"The checkpoint was made with {what} {saved[what]}, but this run has {name}; "
-                    "pass the config.yaml beside it with --config."
-                )
         assert self.network is not None
-        shapes = {f"network.{name}": v.shape for name, v in self.network.state_dict().items()}
-        theirs = {n: v.shape for n, v in checkpoint["state_dict"].items() if n in shapes}
-        if shapes != theirs:
-            raise InputError(
-                "The checkpoint's network has other sizes than this run's; pass the config.yaml "
-                "beside it with --config, and the corpus that it was trained on."
-            )
+        check_parts(checkpoint, self.aggregator, self.network)
         known = self._data.remote is None or len(saved["sizes"]) != len(self.loop.sizes)
         if self.trainer.state.fn == "fit" and known and saved["sizes"] != self.loop.sizes:
             raise InputError(

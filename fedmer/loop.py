@@ -58,6 +58,23 @@ class RoundReport:
         return total / examples
 
 
+@dataclass(frozen=True)
+class Place:
+    """A batch of the Trainer's: one place in the cohort of a round, and who has it.
+
+    Args:
+        number: From 0, in the order in which clients begin.
+        round: From 0.
+        client: Its id; None beyond the cohort, which may be smaller than the largest one.
+        name: What the client is called, ``""`` where there is none.
+    """
+
+    number: int
+    round: int
+    client: int | None
+    name: str
+
+
 class FederatedLoop:
     """Selects, broadcasts, trains, weighs, adds up, steps.
 

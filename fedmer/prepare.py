@@ -16,6 +16,7 @@ from typing import Any, TypeGuard
 from fedmer import recipes, safe_yaml, trust
 from fedmer.choice import PARTS, known_path, same_class, typed_class
 from fedmer.errors import InputError
+from fedmer.given import classes_in
 from fedmer.schedules import check_name
 
 _GROUPS = ("trainer", "model", "data", "loss", "local", "server")
@@ -61,6 +62,31 @@ def prepared(given: Sequence[str], defaults: Mapping[str, Any]) -> Iterator[list
     finally:
         if added:
             sys.path.remove(folder)
+
+
+@contextmanager
+def settled(
+    content: Mapping[str, Any], files: Sequence[Path], defaults: Mapping[str, Any]
+) -> Iterator[list[str]]:
+    """The words for the parser, of what a person gives in Python; as :func:`prepared`.
+
+    Args:
+        content: What a configuration would say, which counts more than files.
+        files: Configurations.
+        defaults: Part -> what it is unless somebody says otherwise.
+
+    Raises:
+        InputError: A file cannot be read or names what it may not.
+    """
+    whole = _Configuration(defaults)
+    for file in files:
+        whole.add(_read(file, trusted=False), str(file))
+    whole.add(content, "fit")
+    for note in whole.notes:
+        print(f"fedmer: {note}", file=sys.stderr)
+    # Classes that a person gives are theirs to choose, as those that they type.
+    with trust.only(trust.FILE, {part for path in classes_in(content) for part in _allowed(path)}):
+        yield ["--config", safe_yaml.dump(whole.content)]
 
 
 def _words(

@@ -46,15 +46,20 @@ def as_files(words: Sequence[str]) -> list[str]:
     found = []
     for before, word in zip(["", *words], words, strict=False):
         if before in ("--config", "-c"):
-            found.append(_as_file(word))
+            found.append(as_file(word))
         elif word.startswith("--config="):
-            found.append(f"--config={_as_file(word.removeprefix('--config='))}")
+            found.append(f"--config={as_file(word.removeprefix('--config='))}")
         else:
             found.append(word)
     return found
 
 
-def _as_file(value: str) -> str:
+def as_file(value: str) -> str:
+    """The file of a recipe; what is no name stays as it is.
+
+    Raises:
+        InputError: It is neither a recipe nor a file.
+    """
     if not value.isidentifier() or Path(value).exists():
         return value
     file = find(value)

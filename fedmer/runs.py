@@ -21,6 +21,8 @@ from fedmer.files import (
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 CONFIG = "config.yaml"
+CORPUS = "corpus.npz"
+"""The corpus of a run that got it in memory."""
 _MARKS = (CONFIG, "metrics.csv", "result.json", CHECKPOINTS)
 
 

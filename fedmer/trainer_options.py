@@ -75,7 +75,7 @@ OPTIONS: Mapping[str, Option] = {
     "limit_val_batches": Option(_ALL_OF_IT, only=(None, 1.0)),
     "limit_test_batches": Option(_ALL_OF_IT, only=(None, 1.0)),
     "limit_predict_batches": Option(
-        "predictions.csv has every labelled turn of the test part.", only=(None, 1.0)
+        "'fedmer predict' names every turn of a part.", only=(None, 1.0)
     ),
     "overfit_batches": Option(
         "a batch of the Trainer's is a client; for a few clients take a corpus of few dialogues, "
@@ -148,7 +148,7 @@ CALLBACKS: Mapping[str, CallbackKind] = {
     "ModelSummary": CallbackKind("Prints the network's layers first."),
     "RichModelSummary": CallbackKind("The same as a table."),
     "DeviceStatsMonitor": CallbackKind("Use of the device, to a logger; psutil for the CPU's."),
-    "BasePredictionWriter": CallbackKind("Your own, with `fedmer predict`."),
+    "BasePredictionWriter": CallbackKind("Your own, with `Trainer.predict` in Python."),
     "LearningRateMonitor": CallbackKind(
         "it looks at the server's optimizer; the clients' rate is 'lr' in metrics.csv and loggers.",
         refused=True,
@@ -207,14 +207,27 @@ def check_options(trainer: Any) -> None:
             raise InputError(f"{given} cannot be used; expected {option.least} or more.")
         raise InputError(f"{given} cannot be used: {option.says}")
     for kind, options in _callbacks(trainer.callbacks):
-        known = kind_of(kind)
-        if known is not None and known.refused:
-            raise InputError(f"The callback {kind.__name__} cannot be used: {known.says}")
-        if issubclass(kind, Timer) and options.get("interval") != "epoch":
-            raise InputError(
-                f"The callback {kind.__name__} would end the run in the middle of a round; add "
-                "--trainer.callbacks.interval epoch, or use --trainer.max_time."
-            )
+        check_callback(kind, options.get("interval"))
+
+
+def check_callback(kind: type, interval: Any = None) -> None:
+    """Refuse a callback that cannot mean anything here.
+
+    Args:
+        kind: Its class.
+        interval: When it looks, for a timer.
+
+    Raises:
+        InputError: It is refused; says what to use instead.
+    """
+    known = kind_of(kind)
+    if known is not None and known.refused:
+        raise InputError(f"The callback {kind.__name__} cannot be used: {known.says}")
+    if issubclass(kind, Timer) and interval != "epoch":
+        raise InputError(
+            f"The callback {kind.__name__} would end the run in the middle of a round; add "
+            "--trainer.callbacks.interval epoch, or use --trainer.max_time."
+        )
 
 
 def has_progress_bar(trainer: Any) -> bool:

@@ -29,8 +29,8 @@ from typing import Any
 
 import torch
 
+from fedmer.checkpoint_entries import check_checkpoint
 from fedmer.data.formats.native import write
-from fedmer.record.checkpoints import check_checkpoint
 from fedmer.record.rows import read_rows
 from tests.faults import failing_from
 from tests.federations import small_corpus

@@ -135,7 +135,7 @@ def feature_pickle(draw: random.Random, sound: Sound, path: Path) -> Callable[[]
 def checkpoint(draw: random.Random, sound: Sound, path: Path) -> Callable[[], Any]:
     import torch
 
-    from fedmer.record.checkpoints import check_checkpoint
+    from fedmer.checkpoint_entries import check_checkpoint
 
     if draw.random() < 0.5:
         content = bytes_changed(draw, sound.checkpoint.read_bytes())

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from fedmer.__main__ import main
+from fedmer.checkpoint_entries import check_checkpoint
 from fedmer.errors import InputError
-from fedmer.record.checkpoints import WholeCheckpoints, check_checkpoint
+from fedmer.record.checkpoints import WholeCheckpoints
 from tests.faults import failing_from
 from tests.test_resume import SMALL, assert_same_run
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from fedmer.__main__ import main
+from fedmer.checkpoint_entries import check_checkpoint
 from fedmer.errors import InputError
-from fedmer.record.checkpoints import check_checkpoint
 from tests.fuzz import Sound
 
 

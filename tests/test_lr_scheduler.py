@@ -14,9 +14,9 @@ from torch import nn
 from torch.optim import SGD, Adam, lr_scheduler
 
 from fedmer.__main__ import main
-from fedmer.cli import DEFAULTS
 from fedmer.client import EmotionClient, LRSchedulerCallable
 from fedmer.contracts.executor import Executor
+from fedmer.defaults import DEFAULTS
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from pytorch_lightning import callbacks
 
 from fedmer.__main__ import main
-from fedmer.cli import TRAINER_DEFAULTS
+from fedmer.defaults import TRAINER_DEFAULTS
 from fedmer.errors import InputError
 from fedmer.local import LocalTraining
 from fedmer.plugins.aggregators.fed_avg import FedAvg

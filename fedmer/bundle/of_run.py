@@ -8,12 +8,12 @@ from torch import Tensor
 
 from fedmer import safe_yaml
 from fedmer.bundle.contents import PARTS, Contents
+from fedmer.checkpoint_entries import check_checkpoint
 from fedmer.data.corpus import CorpusShape
 from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.standardise import Statistics
 from fedmer.errors import InputError
 from fedmer.plugins.aggregators._closed_form import MARK
-from fedmer.record.checkpoints import check_checkpoint
 from fedmer.record.reading import read_json
 from fedmer.report.result import check_result
 from fedmer.runs import CHECKPOINTS, CONFIG, LAST

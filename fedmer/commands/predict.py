@@ -27,7 +27,10 @@ def parser() -> Parser:
     )
     add = made.add_argument
     add(
-        "model", metavar="MODEL", help="a run, one of its checkpoints, a bundle, or hf://OWNER/NAME"
+        "model",
+        metavar="MODEL",
+        nargs="?",
+        help="a run, one of its checkpoints, a bundle, or hf://OWNER/NAME",
     )
     add(
         "source",
@@ -38,6 +41,14 @@ def parser() -> Parser:
         "'speaker: words' on standard input; without it the test part of what the run was "
         "trained on",
     )
+    add(
+        "--ckpt_path",
+        type=Path,
+        metavar="FILE",
+        help="a checkpoint instead of MODEL, as 'fedmer test' has it; predictions.csv is then "
+        "written into the run's folder unless --out says otherwise",
+    )
+    add("--config", "-c", type=Path, metavar="FILE", help="the configuration of that run")
     add("--part", choices=SPLITS, help="only this part of the source")
     add("--out", type=Path, metavar="FILE", help="a .csv, .tsv, .jsonl or .parquet to write")
     add("--html", type=Path, metavar="FILE", help="a page of timelines to write")
@@ -61,22 +72,39 @@ def main(words: Sequence[str]) -> int:
     """Run ``fedmer predict``; returns the exit code, 0.
 
     Args:
-        words: For example ``["predict", "runs/a", "new.csv", "--html", "new.html"]``. With
-            ``--config`` or ``--ckpt_path`` it runs over Lightning, with its callbacks, on the test
-            part, and writes ``predictions.csv`` into the run's folder.
+        words: For example ``["predict", "runs/a", "new.csv", "--html", "new.html"]``.
 
     Raises:
         InputError: The model or the source cannot be used, or they do not fit; nothing was written
             then.
     """
-    if any(word.partition("=")[0] in ("--ckpt_path", "--config", "-c") for word in words):
-        from fedmer.cli import main as lightning
-
-        return lightning(words)
     options = parser().parse_args(words[1:])
+    _settle_model(options)
     if not 0 <= options.abstain <= 1:
         raise InputError(f"--abstain is {options.abstain}; expected a probability, 0 to 1.")
     return _predict(options)
+
+
+def _settle_model(options: "Namespace") -> None:
+    """Name the model, however it was given."""
+    from fedmer.runs import CONFIG
+
+    checkpoint = options.ckpt_path
+    if (options.model is None) == (checkpoint is None):
+        raise InputError(
+            "'fedmer predict' needs a trained network: name a run, a bundle or a checkpoint, or "
+            "give --ckpt_path runs/NAME/checkpoints/last.ckpt."
+        )
+    if options.config is not None:
+        run = checkpoint.resolve().parent.parent if checkpoint is not None else None
+        if run is None or options.config.resolve() != run / CONFIG:
+            raise InputError(
+                f"--config is {options.config}, but a model has its configuration beside it; leave "
+                "--config out."
+            )
+    if checkpoint is not None:
+        options.model = str(checkpoint)
+        options.out = options.out or checkpoint.resolve().parent.parent / "predictions.csv"
 
 
 def _predict(options: "Namespace") -> int:

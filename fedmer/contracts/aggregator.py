@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from fedmer.cohort_updates import CohortUpdates
 from fedmer.contracts.network import Network, NetworkOutput
+from fedmer.contracts.part import PartType
 from fedmer.data.batch import Batch
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.weights import load_weights
@@ -82,7 +83,7 @@ class ClientRound:
     id: int = 0
 
 
-class Aggregator:
+class Aggregator(metaclass=PartType):
     """One aggregation rule. A round calls its methods in the order in which they stand here.
 
     Every method has a default, and together the defaults are federated averaging without its

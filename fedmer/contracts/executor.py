@@ -1,6 +1,6 @@
 """The contract of an executor: where the clients of a cohort are trained."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from fedmer.collector import Collector
 from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.network import Network
+from fedmer.contracts.part import PartType
 from fedmer.data.remote import RemoteClients, Request
 from fedmer.errors import InputError, NotFiniteError
 from fedmer.messages import Broadcast, Summary, Update, Weights
@@ -44,7 +45,7 @@ class RemoteFederation(Protocol):
         """
 
 
-class Executor(ABC):
+class Executor(metaclass=PartType):
     """Trains the clients of a cohort and adds up what they send.
 
     A round calls :meth:`open`, then :meth:`train` for every client in the cohort's order, then
@@ -176,7 +177,7 @@ class Executor(ABC):
                     found[client] = scores
         return found
 
-    def close(self) -> None:  # noqa: B027 - most executors have nothing to end
+    def close(self) -> None:
         """End whatever was started; the executor may be used again afterwards."""
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """The contract of a network."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import Tensor, nn
 
+from fedmer.contracts.part import NetworkType
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 
@@ -30,7 +31,7 @@ class NetworkOutput:
     modality_weights: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Network(nn.Module, ABC):
+class Network(nn.Module, metaclass=NetworkType):
     """Reads dialogues, predicts an emotion a turn.
 
     A network may look at everything in the batch but ``labels`` and ``labelled``. What it says of
@@ -39,6 +40,8 @@ class Network(nn.Module, ABC):
 
     Args:
         shape: The sizes of the corpus. The constructor's other arguments are its hyperparameters.
+            Without a shape, as in ``SDT(hidden=64)``, the class gives what makes such a network of
+            a shape.
     """
 
     reads_context: ClassVar[bool] = True

@@ -1,13 +1,14 @@
 """The contract of a split."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
+from fedmer.contracts.part import PartType
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.partition import ClientPartition, Sample, whole
 
 
-class Partitioner(ABC):
+class Partitioner(metaclass=PartType):
     """Splits the training dialogues of a corpus over clients.
 
     A split is a pure function of the corpus and the seed. Whatever the split, no client ever

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from fedmer.contracts.masked_sum import MaskedSum
+from fedmer.contracts.part import PartType
 from fedmer.messages import Broadcast, Summary, Update, Weights
 
 
@@ -60,7 +61,7 @@ class ServerContext:
     tensors: dict[str, Tensor] = field(default_factory=dict)
 
 
-class Privacy:
+class Privacy(metaclass=PartType):
     """A mechanism by which less of a client can be seen in what it sends.
 
     It has a half that runs on every client before anything leaves it, and a half that runs on the

@@ -1,10 +1,12 @@
 """The contract of a choice of clients."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
+from fedmer.contracts.part import PartType
 
-class Selector(ABC):
+
+class Selector(metaclass=PartType):
     """Chooses the clients that take part in a round.
 
     A choice is a pure function of the seed, the round and the clients' sizes. It is never empty.

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedmer.contracts.network import NetworkOutput
+from fedmer.contracts.part import PartType
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
@@ -16,7 +17,7 @@ from fedmer.losses.class_terms import NEUTRAL, Calibration, ClassTerms, class_te
 ClassWeights = Literal["none", "local", "global"]
 
 
-class SelfDistillation(nn.Module):
+class SelfDistillation(nn.Module, metaclass=PartType):
     r"""Self-distillation within one network: the fused branch teaches each modality's branch.
 
     Over the labelled turns :math:`M`, with fused logits :math:`z` and student logits :math:`z_m`

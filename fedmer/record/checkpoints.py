@@ -1,4 +1,4 @@
-"""Which rounds are kept, and whether a file is one of them."""
+"""Which rounds are kept."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,8 @@ import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from fedmer.errors import InputError
 from fedmer.files import explained, make_private, replacing
-from fedmer.record.checkpoint_entries import check_archive, wrong_entry
 from fedmer.runs import CHECKPOINTS
-from fedmer.weights import not_finite, tensors_in
 
 MONITOR = "val_weighted_f1"
 """Rounds are selected by weighted F1 on validation; the test part is never looked at."""
@@ -99,33 +96,3 @@ class BestRound(_RoundCheckpoint):
         # A corpus may have nothing to validate on; then there is nothing to select by.
         if MONITOR in trainer.callback_metrics:
             super().on_train_epoch_end(trainer, pl_module)
-
-
-def check_checkpoint(path: Path) -> dict[str, Any]:
-    """Open a checkpoint without executing anything in it, and see that it is one of ours.
-
-    Raises:
-        InputError: It is missing, damaged, of another program, or not finite.
-    """
-    if not path.is_file():
-        raise InputError(f"There is no checkpoint {path}; look in the run's checkpoints folder.")
-    try:
-        check_archive(path)
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); it is damaged or of "
-            "another program. Use another one, such as best.ckpt beside it."
-        ) from error
-    wrong = wrong_entry(content, path.stat().st_size)
-    if wrong is not None:
-        raise InputError(f"{path} {wrong}; give one that 'fedmer fit' wrote.")
-    for name, tensor in tensors_in({k: content[k] for k in ("state_dict", "fedmer")}).items():
-        if not_finite({name: tensor}):
-            raise InputError(
-                f"{path} holds NaN or infinity, first in '{name}', so that nothing can be made of "
-                "it; use another one, such as best.ckpt beside it, or train again with a lower "
-                "learning rate."
-            )
-    entries: dict[str, Any] = content
-    return entries

@@ -58,7 +58,7 @@ class RoundProgress(ProgressBar):
         batch_idx: int,
     ) -> None:
         cohort = len(pl_module.cohort)
-        self._bar.update(self._task, completed=min(batch + 1, cohort), total=cohort)
+        self._bar.update(self._task, completed=min(batch.number + 1, cohort), total=cohort)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         done = trainer.current_epoch + 1

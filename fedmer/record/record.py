@@ -15,6 +15,8 @@ from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
 
 from fedmer.console import Console
+from fedmer.data.corpus import ConversationCorpus
+from fedmer.data.formats import native
 from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
@@ -31,7 +33,7 @@ from fedmer.record.rows import append_rows, restart_rows
 from fedmer.record.tables import print_result
 from fedmer.record.votes import FILE as VOTES
 from fedmer.record.votes import write_votes
-from fedmer.runs import RunFolder
+from fedmer.runs import CORPUS, RunFolder
 
 METRICS = (
     "round",
@@ -64,11 +66,15 @@ class RunRecord(pl.Callback):
     Args:
         folder: Where to.
         config: The run's configuration as YAML, which ``fedmer fit --config`` repeats.
+        corpus: What is to be kept beside it, since no file holds it.
     """
 
-    def __init__(self, folder: RunFolder, config: str) -> None:
+    def __init__(
+        self, folder: RunFolder, config: str, corpus: ConversationCorpus | None = None
+    ) -> None:
         self.folder = folder
         self.config = config
+        self.corpus = corpus
         self.evaluated: dict[str, dict[str, Any]] = {}
         """``last`` and ``selected``: round and scores."""
         self.votes: dict[str, Tensor] = {}
@@ -149,6 +155,8 @@ class RunRecord(pl.Callback):
             return
         self._begun = True
         self.folder.go_back()
+        if self.corpus is not None:
+            native.write(self.corpus, self.folder.path / CORPUS)
         write_atomically(self.folder.path / "config.yaml", self.config)
         for name, columns in _ROWS.items():
             restart_rows(self.folder.path / name, columns, done)

@@ -82,6 +82,7 @@ class FitParser:
 def fit_parser() -> FitParser:
     """Make the command line of ``fedmer fit`` up to where it would parse."""
     from fedmer import cli
+    from fedmer.defaults import DEFAULTS
     from fedmer.prepare import prepared
 
     class Found(BaseException):
@@ -98,7 +99,7 @@ def fit_parser() -> FitParser:
 
     def parse(words: Sequence[str]) -> Any:
         subcommand, *given = words
-        with prepared(given, cli.DEFAULTS) as ready:
+        with prepared(given, DEFAULTS) as ready:
             return parser.parse_args([subcommand, *ready])
 
     return FitParser(parse, options)
@@ -131,13 +132,13 @@ def _problem(parser: FitParser, question: Question) -> str | None:
 
 def _refused(parse: Callable[[Sequence[str]], Any], words: Sequence[str]) -> str | None:
     """What the parser says against the words, or None."""
-    said = io.StringIO()
+    from fedmer.parsing import ParserRefusal
+
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(io.StringIO()):
             parse(words)
-    except SystemExit:
-        lines = [line for line in said.getvalue().splitlines() if "error: " in line]
-        return lines[-1].partition("error: ")[2] if lines else said.getvalue().strip()
+    except ParserRefusal as refusal:
+        return refusal.sentence
     except InputError as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - whatever a parser of foreign classes raises

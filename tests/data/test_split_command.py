@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmer.cli import DEFAULTS
 from fedmer.commands import data as commands
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.batch import Excerpt, excerpt
@@ -19,6 +18,7 @@ from fedmer.data.client_files import WRITABLE, write_clients
 from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 from fedmer.data.formats import native, read_corpus
 from fedmer.data.partition import ClientPartition, Sample, whole
+from fedmer.defaults import DEFAULTS
 from fedmer.errors import InputError
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.dialogue import Dialogue

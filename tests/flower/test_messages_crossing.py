@@ -16,11 +16,11 @@ from flwr.app import ConfigRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 import fedmer
-from fedmer.cli import DEFAULTS
 from fedmer.data.corpus import Conversation, ConversationCorpus
 from fedmer.data.formats.native import write
 from fedmer.data.remote import Request
 from fedmer.data.standardise import statistics
+from fedmer.defaults import DEFAULTS
 from fedmer.flower.node import work as node_work
 from fedmer.flower.node.data import NodeData
 from fedmer.flower.node.policy import Policy

@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmer.cli import DEFAULTS
 from fedmer.datamodule import FederatedDataModule
+from fedmer.defaults import DEFAULTS
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.messages import Broadcast

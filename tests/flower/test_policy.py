@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmer.__main__ import main
-from fedmer.cli import DEFAULTS
 from fedmer.data.formats.native import write
+from fedmer.defaults import DEFAULTS
 from fedmer.errors import InputError
 from fedmer.flower.deploy.folder import Federation
 from fedmer.flower.node import work as node_work

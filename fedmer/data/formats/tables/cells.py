@@ -17,7 +17,9 @@ _CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d+(?:[.,]\d+)?)")
 
 def is_empty(value: Any) -> bool:
     """Does a cell hold nothing? Tables write that as no text, null or NaN."""
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, str):
+        return not value
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def word(value: Any, where: str) -> str:

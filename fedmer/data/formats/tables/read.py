@@ -1,5 +1,6 @@
 """From a table's file to rows and features."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,32 @@ def read_table(
         InputError: What is wrong, in which row and which column.
     """
     budget = MemoryBudget(path, max_gb)
-    source = _source(path, budget)
+    reader, label_names = _read_rows(_source(path, budget), path, columns, budget)
+    reader.add_beside()
+    return reader.table(label_names)
+
+
+def table_of_rows(
+    source: Source, name: str, columns: Mapping[str, str] | None = None
+) -> UtteranceTable:
+    """A table whose rows are in memory; see :func:`read_table`.
+
+    Args:
+        source: The rows.
+        name: What to call it in sentences.
+        columns: Field or modality -> the name of its column.
+
+    Raises:
+        InputError: What is wrong, in which row and which column.
+    """
+    path = Path(name)
+    reader, label_names = _read_rows(source, path, columns, MemoryBudget(path, math.inf))
+    return reader.table(label_names)
+
+
+def _read_rows(
+    source: Source, path: Path, columns: Mapping[str, str] | None, budget: MemoryBudget
+) -> tuple["_Reader", Sequence[str]]:
     first = next(source.rows, None)
     if first is None:
         raise InputError(f"{path} has no rows; expected a row an utterance.")
@@ -62,7 +88,7 @@ def read_table(
     reader.add(*first)
     for number, row in source.rows:
         reader.add(number, row)
-    return reader.table(source.label_names)
+    return reader, source.label_names
 
 
 def _source(path: Path, budget: MemoryBudget) -> Source:
@@ -112,7 +138,6 @@ class _Reader:
 
     def table(self, label_names: Sequence[str]) -> UtteranceTable:
         """Everything, once all rows were added."""
-        self._add_beside()
         features, present = {}, {}
         for modality, rows in self._rows.items():
             nothing = np.full(self._first[modality][1], np.nan, dtype=np.float32)
@@ -228,7 +253,7 @@ class _Reader:
                 )
         rows.append(row)
 
-    def _add_beside(self) -> None:
+    def add_beside(self) -> None:
         """Take matrices of files called ``NAME.MODALITY.npy``."""
         stem = self._path.stem
         for file in sorted(self._path.parent.glob("*.npy")):

@@ -11,6 +11,8 @@ from pytorch_lightning.trainer.connectors.checkpoint_connector import _Checkpoin
 from torch import Tensor
 
 from fedmer.data.formats.archive import Measured
+from fedmer.errors import InputError
+from fedmer.weights import not_finite, tensors_in
 
 _SPEAKERS = 1000
 """In a dialogue, beyond any; a network is built for as many."""
@@ -65,6 +67,36 @@ def wrong_entry(content: Any, size: int) -> str | None:
             if not _is_evaluated(entry):
                 return f"has an entry 'callbacks.RunRecord.evaluated.{name}' that is no scores"
     return wrong
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """Open a checkpoint without executing anything in it, and see that it is one of ours.
+
+    Raises:
+        InputError: It is missing, damaged, of another program, or not finite.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}; look in the run's checkpoints folder.")
+    try:
+        check_archive(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as a checkpoint ({type(error).__name__}); it is damaged or of "
+            "another program. Use another one, such as best.ckpt beside it."
+        ) from error
+    wrong = wrong_entry(content, path.stat().st_size)
+    if wrong is not None:
+        raise InputError(f"{path} {wrong}; give one that 'fedmer fit' wrote.")
+    for name, tensor in tensors_in({k: content[k] for k in ("state_dict", "fedmer")}).items():
+        if not_finite({name: tensor}):
+            raise InputError(
+                f"{path} holds NaN or infinity, first in '{name}', so that nothing can be made of "
+                "it; use another one, such as best.ckpt beside it, or train again with a lower "
+                "learning rate."
+            )
+    entries: dict[str, Any] = content
+    return entries
 
 
 def restored(error: BaseException) -> str | None:
