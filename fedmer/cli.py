@@ -40,6 +40,7 @@ from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
 from fedmer.prepare import prepared
 from fedmer.record.checkpoints import BestRound, LastRound
+from fedmer.record.loggers import publish, settle_wandb
 from fedmer.record.noise import filter_noise
 from fedmer.record.progress import RoundProgress
 from fedmer.record.record import RunRecord, is_rehearsal
@@ -168,6 +169,7 @@ class CLI(LightningCLI):
                 config.data.path = folder.path / CORPUS
             self.record = RunRecord(folder, self._repeatable_config(), corpus)
             config.trainer.default_root_dir = str(folder.path)
+            settle_wandb(config.trainer.logger, folder)
             ours.append(self.record)
             if config.trainer.enable_checkpointing:
                 ours += [BestRound(), LastRound()]
@@ -218,6 +220,13 @@ class CLI(LightningCLI):
             kept = is_bundle(self.record.folder.path / MODEL) and not self.record.finished
             if self.record.ended and not kept and self.record.folder.last.exists():
                 self._bundle()
+            if self.record.finished:
+                model = self.record.folder.path / MODEL
+                publish(
+                    self.trainer.loggers,
+                    self.record.folder.path,
+                    model if is_bundle(model) else None,
+                )
 
     def _bundle(self) -> None:
         """Leave the model by itself in the run's folder, if there is one for all clients."""

@@ -253,6 +253,36 @@ class FederatedModule(pl.LightningModule):
             self._log_round({"train_loss": self.report.train_loss, "lr": rate})
         return {"summary": summary, "report": report}
 
+    def on_train_epoch_end(self) -> None:
+        """Give every logger the round as one row, on an axis of rounds."""
+        row = self.round_row
+        for logger in self.loggers:
+            logger.log_metrics({**row, "epoch": self.current_epoch}, step=int(row["round"]))
+            logger.save()
+
+    @property
+    def round_row(self) -> dict[str, float]:
+        """The last round in numbers, as loggers and ``metrics.csv`` have it.
+
+        ``round`` (from 1), ``clients`` that were averaged, their learning rate ``lr`` and mean
+        ``train_loss``, the total scores of the parts that were evaluated (``val_weighted_f1``),
+        ``bytes_down`` and ``bytes_up`` of that round, and its ``seconds``.
+        """
+        report = self.report
+        assert report is not None
+        row: dict[str, float] = {
+            "round": report.round + 1,
+            "clients": len(report.summaries),
+            "lr": self.loop.trainer.schedule.rate(report.round),
+            "train_loss": report.train_loss,
+            "bytes_down": report.bytes_down,
+            "bytes_up": report.bytes_up,
+            "seconds": round(report.seconds, 4),
+        }
+        for part, scores in self.scores.items():
+            row |= {f"{part}_{name}": value for name, value in scores.totals.items()}
+        return row
+
     def on_validation_epoch_start(self) -> None:
         self.scores = {}
 
@@ -399,6 +429,6 @@ class FederatedModule(pl.LightningModule):
             self._votes = []
 
     def _log_round(self, values: dict[str, float]) -> None:
-        # Lightning's loggers take a metric called "step" for their axis, which else counts clients.
-        axis = {"step": float(self.current_epoch + 1)} if self.trainer.state.fn == "fit" else {}
-        self.log_dict({**values, **axis}, on_step=False, on_epoch=True, batch_size=1)
+        # In a fit, loggers get the round as one row at its end.
+        logger = self.trainer.state.fn != "fit"
+        self.log_dict(values, logger=logger, on_step=False, on_epoch=True, batch_size=1)

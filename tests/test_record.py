@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from fedmer.__main__ import main
 from fedmer.data.formats.native import write
@@ -115,11 +116,14 @@ def test_loggers_and_callbacks_count_rounds(here: Path, corpus_file: Path) -> No
     )
     assert code == 0
     (file,) = here.glob("logs/lightning_logs/version_*/metrics.csv")
-    logged = [row for row in read_rows(file) if row["train_loss"]]
+    logged = read_rows(file)
     recorded = read_rows(here / "runs" / "run" / "metrics.csv")
     assert [row["step"] for row in logged] == [row["round"] for row in recorded] == ["1", "2"]
     for one, other in zip(logged, recorded, strict=True):
-        assert float(one["train_loss"]) == pytest.approx(float(other["train_loss"]))
+        for name in (name for name, value in other.items() if value):
+            assert float(one[name]) == pytest.approx(float(other[name])), name
+    options = yaml.safe_load((file.parent / "hparams.yaml").read_text())
+    assert options["network"]["init_args"]["hidden"] == 8
 
 
 def assert_votes_are_the_confusion(run: Path, networks: int, turns: int) -> None:

@@ -1,9 +1,6 @@
 """Real runs that take their time: published shapes, real conversations, loggers, benchmarks."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -94,25 +91,6 @@ def test_every_rule_runs_on_real_conversations(
     support = [sum(row) for row in scores["confusion"]]
     recall = sum(r * s for r, s in zip(scores["recall"], support, strict=True)) / sum(support)
     assert recall == pytest.approx(scores["accuracy"], abs=1e-6)
-
-
-def test_wandb_logs_offline(here: Path, corpus_file: Path) -> None:
-    arguments = [
-        *("fit", "--data.path", str(corpus_file), *SMALL, "--trainer.max_epochs", "2"),
-        *("--partitioner.clients", "8", "--name", "run"),
-        *("--trainer.logger", "WandbLogger", "--trainer.logger.offline", "true"),
-        *("--trainer.logger.save_dir", str(here), "--trainer.logger.project", "fedmer"),
-    ]
-    done = subprocess.run(
-        [sys.executable, "-m", "fedmer", *arguments],
-        env={**os.environ, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert list(here.glob("wandb/offline-run-*/run-*.wandb"))
-    assert (here / "runs" / "run" / "result.json").exists()
 
 
 def test_the_demonstration_beats_a_probe_without_context(here: Path) -> None:

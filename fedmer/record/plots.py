@@ -14,6 +14,8 @@ from fedmer.files import replacing
 from fedmer.metrics import Scores
 from fedmer.printable import drawable
 
+CONFUSION = "confusion.png"
+
 
 def save_curves(
     rows: Sequence[Mapping[str, str]], path: Path, selected: Mapping[str, Any] | None

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 import pytorch_lightning as pl
+import yaml
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.callbacks.early_stopping import EarlyStoppingReason
 from torch import Tensor
@@ -24,7 +25,8 @@ from fedmer.files import write_atomically
 from fedmer.metrics import TOTALS, Scores
 from fedmer.prototypes import PrototypeSet
 from fedmer.record.checkpoints import MONITOR
-from fedmer.record.plots import save_confusion, save_curves
+from fedmer.record.loggers import begin, keep_id
+from fedmer.record.plots import CONFUSION, save_confusion, save_curves
 from fedmer.record.probe import baselines
 from fedmer.record.prototypes import FILE as PROTOTYPES
 from fedmer.record.prototypes import PrototypeRecord
@@ -93,6 +95,8 @@ class RunRecord(pl.Callback):
         if finished or any(_has_stopped(callback, done) for callback in _callbacks(trainer)):
             # It was killed after that; one more round would make it another run.
             trainer.should_stop = True
+        if not is_rehearsal(trainer):
+            begin(trainer.loggers, yaml.safe_load(self.config), METRICS)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._begun:
@@ -105,18 +109,9 @@ class RunRecord(pl.Callback):
         report = pl_module.report
         assert report is not None
         self._begin(report.round)
+        keep_id(trainer.loggers, self.folder.path)
+        row = pl_module.round_row
         number = report.round + 1
-        row: dict[str, Any] = {
-            "round": number,
-            "clients": len(report.summaries),
-            "lr": pl_module.loop.trainer.schedule.rate(report.round),
-            "train_loss": report.train_loss,
-            "bytes_down": report.bytes_down,
-            "bytes_up": report.bytes_up,
-            "seconds": round(report.seconds, 4),
-        }
-        for part, scores in pl_module.scores.items():
-            row |= {f"{part}_{name}": value for name, value in scores.totals.items()}
         append_rows(self.folder.path / "metrics.csv", METRICS, [row])
         append_rows(self.folder.path / "clients.csv", CLIENTS, _client_rows(pl_module, number))
         failures = [
@@ -209,7 +204,7 @@ class RunRecord(pl.Callback):
         shown = self.evaluated.get("selected") or self.evaluated.get("last")
         if shown and "test" in shown["scores"]:
             scores = Scores(**shown["scores"]["test"])
-            save_confusion(scores, data.corpus.label_names, path / "confusion.png")
+            save_confusion(scores, data.corpus.label_names, path / CONFUSION)
         write_atomically(path / "result.json", json.dumps(result, indent=2) + "\n")
         self.ended = self.finished = True
         print_result(Console(), result, path)

@@ -104,11 +104,15 @@ class Sweep:
         return [t for t in self.trials if self.records[t.name].status != FINISHED]
 
     def environment(self, trial: Trial) -> dict[str, str]:
-        """Variables of a trial's process: W&B writes to the sweep's folder, in one group."""
+        """Variables of a trial's process: W&B writes to the sweep's folder, in one group.
+
+        Tags that the sweep was started with stay.
+        """
         more = {
             "WANDB_DIR": str(self.store.folder),
             "WANDB_RUN_GROUP": self.file.name,
             "WANDB_NAME": trial.name,
+            "WANDB_TAGS": ",".join([*filter(None, [os.environ.get("WANDB_TAGS")]), *trial.tags]),
         }
         if self.file.project is not None:
             more["WANDB_PROJECT"] = self.file.project

@@ -14,6 +14,9 @@ from fedmer.seeds import derive, generator
 from fedmer.sweep.file import SweepFile
 
 _LONGEST = 100
+_TAG = 64
+"""Characters of a tag, at most."""
+
 _RESERVED = ("wandb",)
 """Names that something else has in the folder of a sweep."""
 
@@ -29,6 +32,16 @@ class Trial:
 
     name: str
     values: Mapping[str, Any]
+
+    @property
+    def tags(self) -> list[str]:
+        """Its values in words, as W&B takes them: short, and without a comma.
+
+        >>> Trial("a", {"aggregator": "FedProx", "aggregator.mu": 0.1, "seed_everything": 0}).tags
+        ['FedProx', 'mu=0.1', 'seed_everything=0']
+        """
+        words = [_label(key.rpartition(".")[2], value) for key, value in self.values.items()]
+        return [word.replace(",", ";")[:_TAG] for word in words if word]
 
 
 def trials(sweep: SweepFile) -> list[Trial]:

@@ -18,6 +18,7 @@ from fedmer.sweep.file import read
 from fedmer.sweep.processes import ask, start_server
 from fedmer.sweep.run import Sweep
 from tests.documented import SWEEPS
+from tests.offline import read_offline
 
 pytestmark = pytest.mark.slow
 
@@ -194,12 +195,13 @@ def test_wandb_runs_are_offline_and_in_the_sweeps_folder(here: Path, corpus_file
     assert main(["sweep", str(path)]) == 0
     runs = list((here / "runs/gathered_together/wandb").glob("offline-run-*/run-*.wandb"))
     assert len(runs) == 2
-    for run in runs:
-        content = run.read_bytes()
-        assert b"gathered together" in content
-        assert b"seed_everything=" in content  # the name of the trial
-        assert b"\x0fseed_everything\x82" in content  # a parameter in the run's configuration
-        assert b"weighted_f1" in content
+    for seed, run in enumerate(sorted(map(read_offline, runs), key=lambda run: run.name)):
+        name = f"seed_everything={seed}"
+        assert (run.group, run.name, run.tags) == ("gathered together", name, (name,))
+        assert run.config["seed_everything"] == seed
+        assert run.config["network"]["init_args"]["hidden"] == 8
+        assert [row["round"] for row in run.rows if "round" in row] == [1]
+        assert run.summary["last_round"] == 1
     assert not (here / "wandb").exists()
 
 
