@@ -153,6 +153,7 @@ def _predict(options: "Namespace") -> int:
         print(printable(f"Wrote {options.out}: {len(rows)} turns"))
     if options.html is not None:
         name = options.source.name if options.source else str(options.model)
+        name = "Standard input" if name == "-" else name
         page = timeline_of(predictions, rows, str(options.model), name)
         write_atomically(options.html, page, SHARED)
         print(printable(f"Wrote {options.html}: {len(predictions)} dialogues"))

@@ -1,6 +1,7 @@
 """``fedmer report RUN...``: tables and pictures of finished runs; ``--audit`` checks a table."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ def main(words: Sequence[str]) -> int:
         return _audit(options.audit)
     if not options.runs:
         raise InputError("'fedmer report' needs runs; name their folders, or that of a sweep.")
-    return _report(options)
+    return _report(options, shlex.join(["fedmer", *words]))
 
 
 def parser() -> Parser:
@@ -72,7 +73,7 @@ def _audit(path: Path) -> int:
     return 0 if audit.consistent else 1
 
 
-def _report(options: "Namespace") -> int:
+def _report(options: "Namespace", command: str) -> int:
     from fedmer.report.collect import collect
     from fedmer.report.files import check_target, write_report
     from fedmer.report.report import make_report
@@ -81,7 +82,7 @@ def _report(options: "Namespace") -> int:
     target = options.out or _beside([run.path for run in found.runs])
     check_target(target)
     report = make_report(found, options.baseline)
-    write_report(report, target)
+    write_report(report, target, command)
     for note in report.notes:
         print(printable(f"fedmer: note: {note}"))
     said = f"{len(found.runs)} runs in {len(report.rows)} rows: {target / 'index.html'}"

@@ -28,8 +28,13 @@ def check_target(folder: Path) -> None:
             raise InputError(f"{folder} holds other things than a report; choose another --out.")
 
 
-def write_report(report: Report, folder: Path) -> None:
+def write_report(report: Report, folder: Path, command: str) -> None:
     """Write the page, and every table of it as CSV and as Markdown; an older report is replaced.
+
+    Args:
+        report: What they say.
+        folder: Where to.
+        command: That made it, for the page.
 
     Raises:
         InputError: A table contradicts itself, or the folder cannot be written.
@@ -42,7 +47,7 @@ def write_report(report: Report, folder: Path) -> None:
         "bytes": byte_table(report.rows),
     }
     texts = {
-        PAGE: page_of(report, tables),
+        PAGE: page_of(report, tables, command),
         "runs.csv": runs_csv(report.rows, labels),
         **{f"{name}.csv": table.csv() for name, table in tables.items()},
         **{f"{name}.md": table.grid.markdown() for name, table in tables.items()},

@@ -17,12 +17,14 @@ class Cell:
         strong: The best of its column.
         mark: Stands behind the text, such as a star.
         spread: Stands behind the text in small, such as a standard deviation.
+        value: What the page sorts by where the text does not begin with it, such as bytes.
     """
 
     text: str
     strong: bool = False
     mark: str = ""
     spread: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,10 @@
 """The page of a report: one HTML file that loads nothing."""
 
+import base64
+import hashlib
+import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +12,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+import fedmer
 from fedmer.errors import InputError
 from fedmer.record.prototypes import FILE as PROTOTYPES
 from fedmer.record.prototypes import read_prototypes
@@ -23,13 +28,15 @@ MARK = '<meta name="generator" content="fedmer report">'
 """In every page; a folder whose index.html has it may be written over."""
 
 
-def page_of(report: Report, tables: Mapping[str, Table]) -> str:
+def page_of(report: Report, tables: Mapping[str, Table], command: str) -> str:
     """The whole page, every name in it escaped.
 
     Args:
         report: What it says.
         tables: Name of the file -> the table in it.
+        command: That made it.
     """
+    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     pages = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -42,6 +49,11 @@ def page_of(report: Report, tables: Mapping[str, Table]) -> str:
     ]
     return pages.get_template("page.html").render(
         mark=Markup(MARK),
+        # A browser runs this script and no other, whatever a name may hold.
+        script=Markup(script),
+        digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        made=f"Made on {_today()} by fedmer {fedmer.__version__}:",
+        command=command,
         report=report,
         lead=_lead(report),
         summary=_summary(report),
@@ -53,6 +65,13 @@ def page_of(report: Report, tables: Mapping[str, Table]) -> str:
         palette=len(PALETTE),
         dash=dash,
     )
+
+
+def _today() -> str:
+    """The day in UTC; that of ``SOURCE_DATE_EPOCH`` for whoever wants the same page every day."""
+    given = os.environ.get("SOURCE_DATE_EPOCH", "")
+    now = datetime.fromtimestamp(int(given), UTC) if given.isdecimal() else datetime.now(UTC)
+    return f"{now:%Y-%m-%d}"
 
 
 def _figures(report: Report) -> dict[str, Any]:

@@ -86,6 +86,7 @@ def prototype_figure(
         The figure, and the fraction of the variance that it shows.
     """
     places, explained = project(prototypes, known)
+    values = {}
     with drawing(4.6, 3.8) as figure:
         axes = figure.subplots()
         for number in range(len(labels)):
@@ -93,8 +94,10 @@ def prototype_figure(
             if not len(path):
                 continue
             sizes = np.linspace(3, 30, len(path))
-            axes.plot(*path.T, color=colour(number), linewidth=0.9, alpha=0.8)
+            line = f"path{number}"
+            axes.plot(*path.T, color=colour(number), linewidth=0.9, alpha=0.8, gid=line)
             axes.scatter(path[:, 0], path[:, 1], s=sizes, color=colour(number), linewidths=0)
+            values[line] = [f"{labels[number]}, round {r}" for r in rounds[known[:, number]]]
         axes.margins(0.14)
         for label, end, place in _apart(labels, places, known):
             axes.annotate(
@@ -102,4 +105,4 @@ def prototype_figure(
             )
         axes.set(xlabel="first principal component", ylabel="second")
         axes.set_title(f"rounds {rounds[0]} to {rounds[-1]}", loc="left", fontsize=9)
-        return svg_of(figure, name, "Prototypes in two dimensions"), explained
+        return svg_of(figure, name, "Prototypes in two dimensions", values), explained

@@ -1,12 +1,13 @@
 """Figures of matplotlib as SVG that lives inside a page and takes its colours."""
 
 import io
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,6 +56,8 @@ def drawing(width: float, height: float) -> Iterator["Figure"]:
         "text.usetex": False,
         "svg.fonttype": "none",
         "svg.hashsalt": "fedmer",
+        # A vertex for every value, which the page's script reads.
+        "path.simplify": False,
         "font.size": 9,
         "axes.edgecolor": RULE,
         "axes.labelcolor": INK,
@@ -78,7 +81,14 @@ def drawing(width: float, height: float) -> Iterator["Figure"]:
         yield figure
 
 
-def svg_of(figure: "Figure", name: str, title: str) -> Markup:
+def row_id(number: int, what: str) -> str:
+    """For matplotlib's ``gid``: what has it is of a row, and is switched off in the legend."""
+    return f"row{number}-{what}"
+
+
+def svg_of(
+    figure: "Figure", name: str, title: str, values: Mapping[str, Sequence[str]] | None = None
+) -> Markup:
     """The figure as an ``<svg>`` for a page, to be called within :func:`drawing`.
 
     Colours become the page's variables, ids get the name in front so that those of two figures do
@@ -88,6 +98,7 @@ def svg_of(figure: "Figure", name: str, title: str) -> Markup:
         figure: What was drawn.
         name: Of letters and digits, unique in the page.
         title: What a screen reader says.
+        values: Id of a line or of dots -> what each of their points is, in words.
     """
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -96,15 +107,21 @@ def svg_of(figure: "Figure", name: str, title: str) -> Markup:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     head, _, body = svg.partition(">")
-    width, _ = figure.get_size_inches()
     box = re.search(r'viewBox="([^"]*)"', head)
     assert box is not None
     body = re.sub(r'(<[^<>]*?\s)id="([^"]*)"', rf'\1id="{name}-\2"', body)
     body = re.sub(r'xlink:href="#([^"]*)"', rf'href="#{name}-\1"', body)
     body = body.replace("xlink:href=", "href=")
     body = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", body)
+    body = re.sub(rf'(id="{name}-row(\d+)-[^"]*")', r'\1 data-row="\2"', body)
     for number, value in enumerate(PALETTE):
         body = body.replace(value, f"var(--row-{number})")
     body = body.replace(INK, "var(--ink)").replace(RULE, "var(--rule)")
-    head = Markup('<svg viewBox="{}" role="img" aria-label="{}" style="max-width:{:.0f}px">')
-    return head.format(box[1], title, width * 96) + Markup(body.strip())
+    # Last, so that nothing is replaced in words from outside.
+    for gid, words in (values or {}).items():
+        said = f'id="{name}-{gid}"'
+        body = body.replace(
+            said, f'{said} data-values="{escape(json.dumps(list(words), ensure_ascii=False))}"', 1
+        )
+    head = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
+    return head.format(box[1], title) + Markup(body.strip())

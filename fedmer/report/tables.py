@@ -101,7 +101,7 @@ def byte_table(rows: Sequence[Row]) -> Table:
         shown.append(
             [
                 *(Cell(row.name), Cell(f"{rounds:g}")),
-                *(Cell(size(number)) for number in sizes),
+                *(Cell(size(number), value=number) for number in sizes),
                 Cell(f"{score:.2f}"),
             ]
         )
