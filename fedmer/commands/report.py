@@ -13,7 +13,8 @@ from fedmer.printable import printable
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--out FOLDER]
+USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--groups SPEAKERS.csv]
+                     [--out FOLDER]
        fedmer report --audit TABLE.csv"""
 
 
@@ -55,6 +56,12 @@ def parser() -> Parser:
         default="selected",
         help="which round's scores; the last where none was selected",
     )
+    add(
+        "--groups",
+        type=Path,
+        metavar="SPEAKERS.csv",
+        help="the groups of speakers, such as genders, to compare: columns speaker and group",
+    )
     add("--out", type=Path, metavar="FOLDER", help="where to; without it report beside the runs")
     add("--audit", type=Path, metavar="TABLE.csv", help="check that a table agrees with itself")
     return made
@@ -76,12 +83,14 @@ def _audit(path: Path) -> int:
 def _report(options: "Namespace", command: str) -> int:
     from fedmer.report.collect import collect
     from fedmer.report.files import check_target, write_report
+    from fedmer.report.groups import read_groups
     from fedmer.report.report import make_report
 
+    groups = None if options.groups is None else read_groups(options.groups)
     found = collect(options.runs, options.round)
     target = options.out or _beside([run.path for run in found.runs])
     check_target(target)
-    report = make_report(found, options.baseline)
+    report = make_report(found, options.baseline, groups)
     write_report(report, target, command)
     for note in report.notes:
         print(printable(f"fedmer: note: {note}"))

@@ -31,12 +31,14 @@ class Votes:
         turn: ``(N,)`` int64, the turn's index in the whole dialogue.
         truth: ``(N,)`` int64.
         counts: ``(N, C)`` int64, how many networks named each class.
+        speaker: ``(N,)`` names; None for a run that kept none.
     """
 
     dialogue: NDArray[np.str_]
     turn: NDArray[np.int64]
     truth: NDArray[np.int64]
     counts: NDArray[np.int64]
+    speaker: NDArray[np.str_] | None = None
 
     def by_dialogue(self) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """Ids of the ``D`` dialogues, sorted, and their ``(D, C, C)`` confusion matrices.
@@ -47,10 +49,20 @@ class Votes:
         [[[0, 0], [1, 1]]]
         """
         names, place = np.unique(self.dialogue, return_inverse=True)
+        return names, self.confusion(place, len(names))
+
+    def confusion(self, place: NDArray[np.int64], places: int) -> NDArray[np.int64]:
+        """``(places, C, C)`` confusion matrices of turns that stand at one of so many places.
+
+        Args:
+            place: ``(N,)``, of every turn; one that has none is -1 and is not counted.
+            places: How many there are.
+        """
         classes = self.counts.shape[1]
-        confusion = np.zeros((len(names), classes, classes), dtype=np.int64)
-        np.add.at(confusion, (place, self.truth), self.counts)
-        return names, confusion
+        confusion = np.zeros((places, classes, classes), dtype=np.int64)
+        kept = place >= 0
+        np.add.at(confusion, (place[kept], self.truth[kept]), self.counts[kept])
+        return confusion
 
 
 def write_votes(
@@ -82,11 +94,13 @@ def write_votes(
         [corpus.conversations[i].labels[t] for i, t in zip(whole, within, strict=True)],
         dtype=np.int64,
     )
+    people = [corpus.conversations[i].speakers[t] for i, t in zip(whole, within, strict=True)]
     order = np.lexsort((within, ids))
     arrays: dict[str, NDArray[Any]] = {
         "dialogue": ids[order],
         "turn": within[order].astype(np.int64),
         "truth": truth[order],
+        "speaker": np.array(people, dtype=np.str_)[order],
     }
     arrays |= {f"votes_{name}": rows[order] for name, rows in counts.items()}
     write_arrays(path, arrays)
@@ -112,6 +126,8 @@ def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | No
     turns, found = (*arrays[key].shape, 0, 0)[:2]
     classes = found if classes is None else classes
     expected = {"dialogue": ("U", (turns,)), "turn": ("iu", (turns,)), "truth": ("iu", (turns,))}
+    if "speaker" in arrays:  # runs made before do not say
+        expected["speaker"] = ("U", (turns,))
     for name, (kinds, shape) in (expected | {key: ("iu", (turns, classes))}).items():
         array = arrays.get(name)
         if array is None or array.dtype.kind not in kinds or array.shape != shape:
@@ -127,4 +143,4 @@ def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | No
     dialogues = len(np.unique(arrays["dialogue"]))
     MemoryBudget(path, MAX_GB, "remove it").take(8 * dialogues * classes**2)
     turn, truth, counts = (arrays[name].astype(np.int64) for name in ("turn", "truth", key))
-    return Votes(arrays["dialogue"], turn, truth, counts)
+    return Votes(arrays["dialogue"], turn, truth, counts, arrays.get("speaker"))

@@ -5,6 +5,7 @@ from pathlib import Path
 from fedmer.errors import InputError
 from fedmer.files import SHARED, write_atomically
 from fedmer.report.audit import audit_file
+from fedmer.report.groups import group_table
 from fedmer.report.page import MARK, page_of
 from fedmer.report.report import Report
 from fedmer.report.score_table import PERSONAL, runs_csv, score_table
@@ -46,6 +47,8 @@ def write_report(report: Report, folder: Path, command: str) -> None:
         "clients": client_table(report.rows),
         "bytes": byte_table(report.rows),
     }
+    if report.groups is not None:
+        tables["groups"] = group_table(report.groups)
     texts = {
         PAGE: page_of(report, tables, command),
         "runs.csv": runs_csv(report.rows, labels),
@@ -58,6 +61,9 @@ def write_report(report: Report, folder: Path, command: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The report cannot be written to {folder}: {error.strerror}.") from error
+    for ending in ("csv", "md"):
+        # Of an older report, which may have had groups.
+        (folder / f"groups.{ending}").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, text, SHARED)
     checked = ["runs.csv"]

@@ -1,6 +1,6 @@
 """Everything that a report says, computed before any of it is written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedmer.errors import InputError
@@ -8,6 +8,7 @@ from fedmer.plugins.registry import unknown
 from fedmer.report.collect import Collection
 from fedmer.report.differences import Difference, differences
 from fedmer.report.grouping import Row, constant_parts, rows_of
+from fedmer.report.groups import GroupScores, group_scores
 from fedmer.report.scores import Line, lines_of
 
 DEFAULT_BASELINE = "FedAvg"
@@ -24,6 +25,7 @@ class Report:
         differences: Of every other row to its baseline.
         constants: Rule, network and split, where all rows have the same.
         notes: Sentences on what is missing.
+        groups: Of speakers, a line a row and group; None if no groups were given.
     """
 
     rows: Sequence[Row]
@@ -32,6 +34,7 @@ class Report:
     differences: Sequence[Difference]
     constants: dict[str, str]
     notes: Sequence[str]
+    groups: Sequence[GroupScores] | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -42,16 +45,19 @@ class Report:
         return str(self.rows[0].runs[0].result["data"]["name"])
 
 
-def make_report(found: Collection, baseline: str | None) -> Report:
+def make_report(
+    found: Collection, baseline: str | None, groups: Mapping[str, str] | None = None
+) -> Report:
     """Group, average and compare.
 
     Args:
         found: The runs.
         baseline: The name of a row, or a rule, whose rows are each the baseline of the rows with
             their network and split; by default FedAvg if there is one, else the first row.
+        groups: Speaker -> group, to compare how groups are served.
 
     Raises:
-        InputError: There is no such row.
+        InputError: There is no such row, or no speaker has a group.
     """
     rows, repeated = rows_of(found.runs)
     chosen = _baselines(rows, baseline)
@@ -59,7 +65,12 @@ def make_report(found: Collection, baseline: str | None) -> Report:
     rule = chosen[0].runs[0].result["aggregator"]
     title = chosen[0].name if len(chosen) == 1 else f"{rule} with the same network and split"
     compared = differences(rows, chosen)
-    return Report(rows, lines_of(rows), title, compared, constant_parts(rows), notes)
+    by_group = None
+    if groups is not None:
+        by_group, missing = group_scores(rows, groups)
+        notes += missing
+    constants = constant_parts(rows)
+    return Report(rows, lines_of(rows), title, compared, constants, notes, by_group)
 
 
 def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
