@@ -1,5 +1,6 @@
 """From a table to a corpus file, in a way that can be stopped."""
 
+import contextlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -52,14 +53,20 @@ def extract_to(
     lock = FolderLock(
         folder / "lock", f"the extraction of {target}", "wait for it, or choose another name"
     )
-    with lock:
-        found = extract(table, chosen, folder, jobs, advance)
-        corpus = corpus_of(found, labels, seed)
-        native.write(corpus, target)
-        if found.failures:
-            write_failures(found.failures, failures_beside(target))
-        else:
-            failures_beside(target).unlink(missing_ok=True)
+    try:
+        with lock:
+            found = extract(table, chosen, folder, jobs, advance)
+            corpus = corpus_of(found, labels, seed)
+            native.write(corpus, target)
+            if found.failures:
+                write_failures(found.failures, failures_beside(target))
+            else:
+                failures_beside(target).unlink(missing_ok=True)
+    except InputError:
+        # Only an empty folder goes: what was refused before it began leaves nothing to go on from.
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     return corpus, found.failures
 

@@ -122,6 +122,15 @@ def test_features_depend_neither_on_processes_nor_on_an_earlier_try(
     assert not partial.exists()
 
 
+def test_what_is_refused_before_it_began_leaves_nothing(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["extract", f"{folder}/clips.csv", f"{tmp_path}/refused.npz", *TEXT]
+    assert main([*words, "--jobs", "0"]) == 2
+    assert "--jobs is 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_was_made_is_not_made_again(folder: Path, tmp_path: Path) -> None:
     from fedmer.extraction.run import extract
     from fedmer.extraction.sources import read_source

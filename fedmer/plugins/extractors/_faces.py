@@ -25,7 +25,7 @@ class FaceFinder:
     """
 
     def __init__(self, who: str) -> None:
-        self._cv2: Any = needed("cv2", who, HOW)
+        self._cv2: Any = needed("cv2", who)
         self.file = Path(self._cv2.__file__).parent / "data" / _CASCADE
         if not self.file.is_file() or not hasattr(self._cv2, "CascadeClassifier"):
             raise InputError(f"{who} finds no face detector in OpenCV; {HOW}.")
