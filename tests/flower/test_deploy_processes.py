@@ -18,9 +18,12 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from fedmer.__main__ import main
 from fedmer.commands.deploy import init
+from fedmer.flower.deploy.certificates import ends
 from fedmer.flower.deploy.folder import Federation
 from fedmer.flower.deploy.processes import Kept, flower_environment, free_port, only_one
+from fedmer.flower.deploy.status import Status
 from fedmer.flower.server.superlink import register
 from tests.flower.deployed import belonging_to
 
@@ -194,6 +197,11 @@ def test_node_that_cannot_start_says_why(tmp_path, start, corpus_file):
         assert "Traceback" not in command.said()
 
 
+def _connected(node: Path) -> bool:
+    (contact,) = Status.of(node).nodes.values()
+    return contact.connected
+
+
 @pytest.mark.slow
 def test_life_of_a_federation(tmp_path, start, corpus_file):
     found = federation(tmp_path / "federation", nodes=2)
@@ -227,14 +235,20 @@ def test_life_of_a_federation(tmp_path, start, corpus_file):
     # A server that comes back knows its nodes, and they go on.
     assert server.ends(signal.SIGINT) == 0
     assert not belonging_to(found.server)
+    # Its certificate, which ends tomorrow, is renewed meanwhile.
+    assert "in 0 days; renew it with 'fedmer deploy renew" in server.said()
+    assert main(["deploy", "renew", str(found.folder)]) == 0
     server = start("server", found.folder)
     server.until_it_says("Server is ready")
+    assert "renew" not in server.said()
     assert found.node_ids() == numbers
     keys = {"node-0": nodes[0].public_key.read_bytes()}
     assert register(found.loopback, found.authority, keys) == {"node-0": numbers["node-0"]}
     late = start("node", nodes[1].folder, "--data", corpus_file)
     late.until_it_says("node-1 is connected")
     assert again.process.poll() is None
+    until(lambda: all(_connected(node.folder) for node in nodes), again.said())
+    assert Status.of(nodes[0].folder).certificates["server"] == ends(found.certificate)
 
     for command, folder in (
         (again, nodes[0].folder),

@@ -16,6 +16,7 @@ pytest.importorskip("flwr")
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from fedmer.__main__ import main
 from fedmer.errors import InputError
 from fedmer.flower.deploy.activity import note_contact, note_messages
 from fedmer.flower.deploy.certificates import ends
@@ -167,3 +168,15 @@ def test_a_port_in_use_or_a_foreign_address_is_refused(watched: Watched) -> None
         watched.pages()
     with pytest.raises(InputError, match="cannot be used"):
         watched.pages(f"192.0.2.1:{watched.port}")
+
+
+def test_a_server_and_a_node_say_at_once_that_the_port_is_taken(
+    watched: Watched, corpus_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, port = watched.found, str(watched.port)
+    node = ["node", str(found.node("node-0").folder), "--data", str(corpus_file)]
+    for words in (["server", str(found.folder)], node):
+        assert main(["deploy", *words, "--metrics", port]) == 2
+        assert f"--metrics {port} cannot be used" in capsys.readouterr().err
+        assert main(["deploy", *words, "--metrics", "here"]) == 2
+        assert "--metrics is 'here'; expected a port" in capsys.readouterr().err

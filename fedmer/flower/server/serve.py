@@ -88,6 +88,14 @@ def _attend(found: Federation, superlink: Kept, nodes: "_Nodes") -> int:
     return died("The SuperLink has ended", superlink, found.log)
 
 
+def _warnings(found: Federation) -> list[str]:
+    try:
+        return certificate_warnings(found)
+    except InputError as error:
+        # What serves already has read it, and goes on.
+        return [str(error)]
+
+
 class _Nodes:
     """Announces which nodes come and go, and once a day when a certificate ends.
 
@@ -113,7 +121,7 @@ class _Nodes:
         self._next = time.monotonic() + _LOOK
         if time.monotonic() > self._warn:
             self._warn = time.monotonic() + _DAY
-            for sentence in certificate_warnings(self._found):
+            for sentence in _warnings(self._found):
                 announce(sentence, logging.WARNING)
         try:
             seen = nodes_seen(self._found.loopback, self._found.authority)
