@@ -169,7 +169,6 @@ class CLI(LightningCLI):
                 config.data.path = folder.path / CORPUS
             self.record = RunRecord(folder, self._repeatable_config(), corpus)
             config.trainer.default_root_dir = str(folder.path)
-            settle_wandb(config.trainer.logger, folder)
             ours.append(self.record)
             if config.trainer.enable_checkpointing:
                 ours += [BestRound(), LastRound()]
@@ -215,6 +214,7 @@ class CLI(LightningCLI):
             self.trainer.fit(**arguments)
             return
         self._suggest_recipe()
+        settle_wandb(self.trainer.loggers, self.record.folder)
         with self.record.folder:
             self.trainer.fit(**arguments)
             kept = is_bundle(self.record.folder.path / MODEL) and not self.record.finished

@@ -5,10 +5,11 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+import fedmer
 from fedmer.__main__ import main
 from fedmer.bundle.model import MODEL
 from fedmer.errors import InputError
@@ -43,13 +44,15 @@ def logged(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
             *("--partitioner.clients", "2", "--data.holdout", "0.2", "--trainer.max_epochs", "2"),
             *("--trainer.logger", "WandbLogger", "--trainer.logger.project", "emotions"),
         ]
-        then = [
-            *("fit", "--config", str(run / "config.yaml"), "--trainer.max_epochs", "3"),
-            *("--ckpt_path", str(run / "checkpoints" / "last.ckpt")),
-        ]
-        for words in (first, then):
-            assert main(words) == 0
-            wandb.finish()
+        assert main(first) == 0
+        wandb.finish()
+        fedmer.fit(
+            config=run / "config.yaml",
+            checkpoint=run / "checkpoints" / "last.ckpt",
+            rounds=3,
+            logger=WandbLogger(project="emotions"),
+        )
+        wandb.finish()
         wandb.teardown()  # which waits for what is still on its way to the file
         paths = sorted(here.glob("wandb/offline-run-*/run-*.wandb"))
         yield Logged(run, [read_offline(path) for path in paths], [p.parent for p in paths])
@@ -140,39 +143,31 @@ def test_the_model_is_an_artifact(logged: Logged) -> None:
     assert json.loads(artifact.metadata)["run"] == "my run"
 
 
-def logger(**given: str | None) -> SimpleNamespace:
-    own = SimpleNamespace(**{"name": None, "id": None, "version": None, **given})
-    return SimpleNamespace(class_path="pytorch_lightning.loggers.WandbLogger", init_args=own)
-
-
 def test_what_was_typed_names_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_NAME", raising=False)
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     folder = RunFolder(tmp_path, checkpoint=tmp_path / "checkpoints" / "last.ckpt")
     (tmp_path / "wandb.json").write_text('{"id": "abc"}')
-    others = [
-        SimpleNamespace(class_path="x.CSVLogger", init_args=None),
-        logger(name="mine", id="i"),
-    ]
-    settle_wandb(others, folder)
-    assert (others[1].init_args.name, others[1].init_args.id) == ("mine", "i")
-    plain = logger()
-    settle_wandb(plain, folder)
-    assert (plain.init_args.name, plain.init_args.id) == (tmp_path.name, "abc")
-    anew = logger()
-    settle_wandb(anew, RunFolder(tmp_path, replace=True))
-    assert anew.init_args.id is None
+
+    def begun(logger: Logger, folder: RunFolder = folder) -> tuple[str | None, str | None]:
+        settle_wandb([CSVLogger(tmp_path), logger], folder)
+        assert isinstance(logger, WandbLogger)
+        return logger._wandb_init["name"], logger._wandb_init["id"]
+
+    assert begun(WandbLogger(name="mine", id="i")) == ("mine", "i")
+    assert begun(WandbLogger(version="v")) == (tmp_path.name, "v")
+    assert begun(WandbLogger()) == (tmp_path.name, "abc")
+    assert begun(WandbLogger(), RunFolder(tmp_path, replace=True)) == (tmp_path.name, None)
     monkeypatch.setenv("WANDB_NAME", "by a sweep")
     monkeypatch.setenv("WANDB_RUN_ID", "by an agent")
-    left = logger()
-    settle_wandb(left, folder)
-    assert (left.init_args.name, left.init_args.id) == (None, None)
-    for config in (False, True, None):
-        settle_wandb(config, folder)
+    assert begun(WandbLogger()) == (None, None)
 
 
 @pytest.mark.parametrize("kept", ["{}", "[]", '{"id": 3}', '{"id": "../x"}', '{"id": ""}'])
-def test_an_id_that_is_none_is_a_sentence(tmp_path: Path, kept: str) -> None:
+def test_an_id_that_is_none_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     (tmp_path / "wandb.json").write_text(kept)
     with pytest.raises(InputError, match="has no id of W&B; remove it"):
-        settle_wandb(logger(), RunFolder(tmp_path, checkpoint=tmp_path / "last.ckpt"))
+        settle_wandb([WandbLogger()], RunFolder(tmp_path, checkpoint=tmp_path / "last.ckpt"))

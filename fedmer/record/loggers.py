@@ -33,28 +33,28 @@ _CLIENTS = (
 )
 
 
-def settle_wandb(config: Any, folder: RunFolder) -> None:
+def settle_wandb(loggers: Sequence[Logger], folder: RunFolder) -> None:
     """Call a run there as its folder is called, and go on under its id where it is continued.
 
     What was typed counts, and so do ``WANDB_NAME`` and ``WANDB_RUN_ID``.
 
     Args:
-        config: The option ``trainer.logger`` as it was parsed; changed in place.
+        loggers: Of the Trainer, before it starts: then W&B has not begun a run yet.
         folder: Of the run.
 
     Raises:
         InputError: The id that the folder keeps is none.
     """
-    for one in config if isinstance(config, list) else [config]:
-        if getattr(one, "class_path", "").rpartition(".")[2] != WandbLogger.__name__:
+    for logger in loggers:
+        if not isinstance(logger, WandbLogger):
             continue
-        given = one.init_args
-        if given.name is None and "WANDB_NAME" not in os.environ:
-            given.name = folder.path.name
-        path = folder.path / WANDB
-        unnamed = given.id is None and given.version is None and "WANDB_RUN_ID" not in os.environ
+        # The arguments of ``wandb.init``, for which Lightning has no other name.
+        given, path = logger._wandb_init, folder.path / WANDB
+        if given["name"] is None and "WANDB_NAME" not in os.environ:
+            given["name"] = folder.path.name
+        unnamed = given["id"] is None and "WANDB_RUN_ID" not in os.environ
         if unnamed and folder.checkpoint is not None and path.is_file():
-            given.id = _read_id(path)
+            given["id"] = _read_id(path)
 
 
 def begin(loggers: Sequence[Logger], config: Mapping[str, Any], columns: Sequence[str]) -> None:

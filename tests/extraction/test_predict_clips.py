@@ -53,10 +53,13 @@ def test_a_line_on_standard_input_is_predicted(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("sys.stdin", io.StringIO("A: I can't believe you did that\nB: I won!\n"))
-    assert main(["predict", str(place / "both"), "-"]) == 0
+    page = place / "said.html"
+    assert main(["predict", str(place / "both"), "-", "--html", str(page)]) == 0
     said = capsys.readouterr().out
     assert "not there, and masked: audio" in said
     assert "I can't believe you did that" in said
+    assert "<h1>Standard input</h1>" in page.read_text()
+    assert "<h2>Dialogue 1</h2>" in page.read_text()
 
 
 def test_a_clip_that_fails_is_masked_and_named(
