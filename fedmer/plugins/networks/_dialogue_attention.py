@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedmer.plugins.networks._layers import Dropout
+from fedmer.plugins.networks._layers import Dropout, up_to_now
 from fedmer.plugins.networks._packing import Packing
 
 
@@ -19,6 +19,7 @@ def attend_in_dialogues(
     present: Tensor,
     packing: Packing,
     dropout: Dropout,
+    causal: bool = False,
 ) -> Tensor:
     """Scaled dot-product attention of ``P`` encoders, whose weights are dropped like all else.
 
@@ -27,10 +28,11 @@ def attend_in_dialogues(
         keys: ``(P, N, d)``.
         values: ``(P, N, d)``.
         heads: Heads ``h``, a divisor of ``d``.
-        present: ``(P, N)`` bool: the keys that may be attended to. Where a dialogue has none, what
+        present: ``(P, N)`` bool: the keys that may be attended to. Where a query has none, what
             comes out is finite and means nothing.
         packing: Which rows are one dialogue.
         dropout: Of the attention weights.
+        causal: No query attends to a later turn.
 
     Returns:
         ``(P, N, d)``.
@@ -42,29 +44,41 @@ def attend_in_dialogues(
     count = len(queries)
     parts = split(queries), split(keys), split(values)
     if queries.device.type == "cpu":
-        barred = None if present.all() else _barred(present, packing)
+        barred = _barred(present, packing, causal)
         rows = [part.reshape(count * heads, -1, part.shape[-1]) for part in parts]
         mixed: Tensor = _BlockAttention.apply(*rows, packing.spans, barred, dropout)  # type: ignore[no-untyped-call]
         mixed = mixed.view(count, heads, *mixed.shape[1:])
     else:
         there = packing.unpack(present, dim=1).flatten(0, 1)
+        # For all queries alike, or for each its own.
+        there = up_to_now(there) if causal else there[:, None]
         there = there | ~there.any(dim=-1, keepdim=True)
         query, key, value = (
             packing.unpack(part, dim=2).transpose(1, 2).flatten(0, 1) for part in parts
         )
         rate = dropout.p if dropout.active else 0.0
-        found = F.scaled_dot_product_attention(
-            query, key, value, there[:, None, None], dropout_p=rate
-        )
+        found = F.scaled_dot_product_attention(query, key, value, there[:, None], dropout_p=rate)
         found = found.view(count, -1, *found.shape[1:]).transpose(1, 2)
         mixed = packing.pack(found, dim=2)
     return mixed.transpose(1, 2).flatten(-2)
 
 
-def _barred(present: Tensor, packing: Packing) -> Tensor:
-    """``(P, N)``: minus infinity for a key that is missing, unless its dialogue has no other."""
+def _barred(present: Tensor, packing: Packing, causal: bool) -> list[Tensor] | None:
+    """For each dialogue of ``n`` turns, what is added to scores; None where nothing is.
+
+    Returns:
+        ``(P, 1, n)``, or causal ones ``(P, n, n)``: minus infinity for a key that is missing or
+        later than the query, unless the query has no other.
+    """
+    if causal:
+        seen = [up_to_now(present[:, start:end]) for start, end in packing.spans]
+        kept = [own | ~own.any(dim=-1, keepdim=True) for own in seen]
+        return [torch.zeros(own.shape).masked_fill_(~own, -torch.inf) for own in kept]
+    if present.all():
+        return None
     missing = ~present & packing.any(present)
-    return torch.zeros(present.shape).masked_fill_(missing, -torch.inf)
+    every = torch.zeros(present.shape).masked_fill_(missing, -torch.inf)
+    return [every[:, None, start:end] for start, end in packing.spans]
 
 
 class _BlockAttention(torch.autograd.Function):
@@ -90,17 +104,18 @@ class _BlockAttention(torch.autograd.Function):
         keys: Tensor,
         values: Tensor,
         spans: Sequence[tuple[int, int]],
-        barred: Tensor | None,
+        barred: Sequence[Tensor] | None,
         dropout: Dropout,
     ) -> Tensor:
         scale = queries.shape[-1] ** -0.5
         mixed = torch.empty_like(queries)
         kept = []
-        for start, end in spans:
+        for place, (start, end) in enumerate(spans):
             scores = torch.bmm(queries[:, start:end] * scale, keys[:, start:end].transpose(1, 2))
             if barred is not None:
-                every = scores.view(len(barred), -1, *scores.shape[1:])
-                every.add_(barred[:, None, None, start:end])
+                bar = barred[place]
+                every = scores.view(len(bar), -1, *scores.shape[1:])
+                every.add_(bar[:, None])
             attention = scores.softmax(dim=-1)
             dropped = dropout(attention)
             mixed[:, start:end] = torch.bmm(dropped, values[:, start:end])

@@ -30,7 +30,7 @@ class Graph:
         return self.within @ nodes + (self.across @ nodes.transpose(1, 2)).transpose(1, 2)
 
 
-def multimodal_graph(nodes: Tensor, present: Tensor) -> Graph:
+def multimodal_graph(nodes: Tensor, present: Tensor, causal: bool = False) -> Graph:
     r"""Join all turns within a modality, and all modalities within a turn.
 
     J. Hu et al., ACL 2021. For nodes :math:`a, b` that are joined, and each node with itself:
@@ -43,6 +43,7 @@ def multimodal_graph(nodes: Tensor, present: Tensor) -> Graph:
     Args:
         nodes: ``(B, M, L, d)``, :math:`x`.
         present: ``(B, M, L)`` bool. A node that is not present has no edge, to itself either.
+        causal: A node hears no later turn, and its degree D counts none.
 
     Returns:
         :math:`\hat A`. The cosine with a vector of zeros counts as 0.
@@ -52,6 +53,8 @@ def multimodal_graph(nodes: Tensor, present: Tensor) -> Graph:
     turns, there = unit.transpose(1, 2), present.transpose(1, 2)
     other = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
     within = _closeness(unit) * (present[..., :, None] & present[..., None, :])
+    if causal:
+        within = within.tril()
     across = _closeness(turns) * (there[..., :, None] & there[..., None, :] & other)
     degree = within.sum(dim=-1) + across.sum(dim=-1).transpose(1, 2)
     scale = degree.masked_fill(~present, 1).rsqrt()

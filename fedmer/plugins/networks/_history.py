@@ -81,8 +81,12 @@ def along(recurrence: nn.Module, rows: Tensor, members: Tensor) -> Tensor:
     return spread.masked_fill(~members[..., None], 0)
 
 
-def both_ways(kind: type[nn.GRU] | type[nn.LSTM], hidden: int, dropout: float) -> nn.GRU | nn.LSTM:
+def both_ways(
+    kind: type[nn.GRU] | type[nn.LSTM], hidden: int, dropout: float, causal: bool = False
+) -> nn.GRU | nn.LSTM:
     """Two layers of a recurrence in both directions, from ``hidden`` to ``hidden``.
+
+    Causal ones run onward only, at the full width.
 
     Raises:
         InputError: ``hidden`` is odd.
@@ -91,6 +95,8 @@ def both_ways(kind: type[nn.GRU] | type[nn.LSTM], hidden: int, dropout: float) -
     Traceback (most recent call last):
     fedmer.errors.InputError: hidden is 7; expected an even number, as half of it runs each way.
     """
+    if causal:
+        return kind(hidden, hidden, 2, dropout=dropout, batch_first=True)
     if hidden % 2:
         raise InputError(
             f"hidden is {hidden}; expected an even number, as half of it runs each way."

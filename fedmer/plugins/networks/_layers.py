@@ -73,13 +73,14 @@ def attend(
         queries: ``(N, h, Q, w)`` of ``h`` heads.
         keys: ``(N, h, K, w)``.
         values: ``(N, h, K, w)``.
-        present: ``(N, K)`` bool, at least one a row: the keys that may be attended to.
+        present: ``(N, K)`` bool, at least one a row: the keys that may be attended to; or
+            ``(N, Q, K)``, at least one for each query.
         dropout: Of the attention weights.
 
     Returns:
         ``(N, h, Q, w)``.
     """
-    mask = present[:, None, None, :]
+    mask = present[:, None] if present.ndim == 3 else present[:, None, None, :]
     if dropout.bytewise and not (dropout.active and queries.device.type == "cpu"):
         rate = dropout.p if dropout.active else 0.0
         return F.scaled_dot_product_attention(queries, keys, values, mask, dropout_p=rate)
@@ -90,6 +91,16 @@ def attend(
     return mixed
 
 
+def up_to_now(present: Tensor) -> Tensor:
+    """``(..., L, L)`` bool of ``(..., L)``: for each turn, what is there of it and before it.
+
+    >>> up_to_now(torch.tensor([True, False, True])).int().tolist()
+    [[1, 0, 0], [1, 0, 0], [1, 0, 1]]
+    """
+    length = present.shape[-1]
+    return present[..., None, :].expand(*present.shape, length).tril()
+
+
 class Attention(nn.Module):
     """Multi-head attention that leaves out keys, and is zero where a row has none.
 
@@ -97,11 +108,13 @@ class Attention(nn.Module):
         hidden: Width of queries, keys and outputs, a multiple of ``heads``.
         heads: Attention heads.
         dropout: Probability that an attention weight is dropped.
+        causal: Queries and keys are the turns of one dialogue, and no query attends to a later one.
     """
 
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.dropout = Dropout(dropout)
         self.query = nn.Linear(hidden, hidden)
         self.key = nn.Linear(hidden, hidden)
@@ -117,9 +130,11 @@ class Attention(nn.Module):
             present: ``(B, K)`` bool, the keys that may be attended to.
 
         Returns:
-            ``(B, Q, d)``, zero in the rows of ``B`` that have no key.
+            ``(B, Q, d)``, zero for queries that have no key.
         """
-        anything = present.any(dim=1)[:, None]
+        if self.causal:
+            present = up_to_now(present)
+        anything = present.any(dim=-1, keepdim=True)
         mixed = attend(
             self._split(self.query(query)),
             self._split(self.key(keys)),
@@ -129,7 +144,9 @@ class Attention(nn.Module):
             self.dropout,
         )
         found: Tensor = self.out(mixed.transpose(1, 2).flatten(-2))
-        return found.masked_fill(~anything[..., None], 0)
+        # One for each query, or one for all of them.
+        nothing = ~anything if self.causal else ~anything[..., None]
+        return found.masked_fill(nothing, 0)
 
     def _split(self, rows: Tensor) -> Tensor:
         return rows.reshape(*rows.shape[:2], self.heads, -1).transpose(1, 2)
@@ -151,11 +168,12 @@ class TransformerLayer(nn.Module):
         hidden: Width d of every layer, a multiple of ``heads``.
         heads: Attention heads.
         dropout: Probability in [0, 1).
+        causal: See :class:`Attention`.
     """
 
-    def __init__(self, hidden: int, heads: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, dropout: float, causal: bool = False) -> None:
         super().__init__()
-        self.attention = Attention(hidden, heads, dropout)
+        self.attention = Attention(hidden, heads, dropout, causal)
         self.before = nn.LayerNorm(hidden)
         self.between = nn.LayerNorm(hidden)
         self.widen = nn.Linear(hidden, hidden)
@@ -189,11 +207,16 @@ class Transformer(nn.Module):
         hidden: Width d of every layer, a multiple of ``heads``.
         heads: Attention heads.
         dropout: Probability in [0, 1).
+        causal: See :class:`Attention`.
     """
 
-    def __init__(self, layers: int, hidden: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, layers: int, hidden: int, heads: int, dropout: float, causal: bool = False
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(hidden, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(hidden, heads, dropout, causal) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(hidden)
 
     def forward(self, query: Tensor, present: Tensor, keys: Tensor | None = None) -> Tensor:

@@ -56,6 +56,10 @@ class Packing:
         sizes = (len(self.lengths), self.longest)
         return padded.view(*packed.shape[:dim], *sizes, *packed.shape[dim + 1 :])
 
+    def any_so_far(self, held: Tensor) -> Tensor:
+        """``(P, N)`` bool of ``(P, N)``: does a turn hold it, or one before it?"""
+        return self.pack(self.unpack(held, dim=1).cummax(dim=-1).values, dim=1)
+
     def any(self, held: Tensor) -> Tensor:
         """``(P, N)`` bool of ``(P, N)``: does any turn of the same dialogue hold it?"""
         found = self.unpack(held, dim=1).any(dim=-1, keepdim=True)

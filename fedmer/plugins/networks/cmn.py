@@ -50,6 +50,7 @@ class CMN(Network):
         dropout: Probability in [0, 1), of states and of attention weights.
         hops: How often the memories are read.
         window: How many turns a memory reaches back, whoever spoke them.
+        causal: Changes nothing: a memory holds earlier turns only.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -72,6 +73,7 @@ class CMN(Network):
         dropout: float = 0.3,
         hops: int = 3,
         window: int = 40,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, hops=hops, window=window)

@@ -50,6 +50,7 @@ class DialogueTRM(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Layers of the Transformer over the dialogue. The one over pairs has one.
+        causal: Read no later turn.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -70,13 +71,15 @@ class DialogueTRM(Network):
         heads: int = 4,
         dropout: float = 0.3,
         layers: int = 2,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, heads, layers=layers)
         self.main = main_modality(shape)
+        self.causal = causal
         self.project = Projections(shape, hidden)
         self.place = Place(shape, hidden)
-        self.dialogue = Transformer(layers, hidden, heads, dropout)
+        self.dialogue = Transformer(layers, hidden, heads, dropout, causal)
         self.turn = nn.ModuleDict(
             {name: nn.Linear(hidden, hidden) for name in shape.features if name != self.main}
         )
@@ -91,7 +94,11 @@ class DialogueTRM(Network):
     def forward(self, batch: Batch) -> NetworkOutput:
         present = there(batch)
         hidden = self._encode(batch, present[self.main])
-        present[self.main] = present[self.main].any(dim=1, keepdim=True).expand_as(batch.context)
+        heard = present[self.main]
+        if self.causal:
+            present[self.main] = heard.cummax(dim=1).values
+        else:
+            present[self.main] = heard.any(dim=1, keepdim=True).expand_as(batch.context)
         pairs = torch.stack(
             [
                 gate(hidden[m], hidden[n], present[m], present[n])

@@ -30,6 +30,7 @@ class EarlyFusion(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Transformer layers.
+        causal: Read no later turn.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -50,12 +51,13 @@ class EarlyFusion(Network):
         heads: int = 4,
         dropout: float = 0.3,
         layers: int = 2,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, heads, layers=layers)
         self.project = Projections(shape, hidden)
         self.place = Place(shape, hidden)
-        self.transformer = Transformer(layers, hidden, heads, dropout)
+        self.transformer = Transformer(layers, hidden, heads, dropout, causal)
         self.head = nn.Linear(hidden, shape.classes)
         self.dropout = Dropout(dropout)
 

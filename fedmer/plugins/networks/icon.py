@@ -53,6 +53,7 @@ class ICON(Network):
         dropout: Probability in [0, 1), of states and of attention weights.
         hops: How often the memory is read; it is rewritten between two readings.
         window: How many turns the memory reaches back.
+        causal: Changes nothing: a memory holds earlier turns only.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -75,6 +76,7 @@ class ICON(Network):
         dropout: float = 0.3,
         hops: int = 3,
         window: int = 40,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, hops=hops, window=window)

@@ -31,6 +31,7 @@ class LateFusion(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Transformer layers of each modality.
+        causal: Read no later turn.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -51,13 +52,14 @@ class LateFusion(Network):
         heads: int = 4,
         dropout: float = 0.3,
         layers: int = 2,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, heads, layers=layers)
         self.project = Projections(shape, hidden)
         self.place = Place(shape, hidden)
         self.transformers = nn.ModuleDict(
-            {name: Transformer(layers, hidden, heads, dropout) for name in shape.features}
+            {name: Transformer(layers, hidden, heads, dropout, causal) for name in shape.features}
         )
         self.head = nn.Linear(hidden, shape.classes)
         self.dropout = Dropout(dropout)

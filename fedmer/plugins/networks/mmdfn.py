@@ -53,6 +53,7 @@ class MMDFN(Network):
         decay: lambda above 0 of GCNII: the larger, the further down a layer's weights count.
         party: Modality name -> weight w of the BiGRU over a speaker's own turns, 0 or more and not
             all 0; 1 where nothing is said. The authors have 3 for audio, 0 for visual, 1 for text.
+        causal: Read no later turn; recurrences then run onward only, at the full width.
 
     Raises:
         InputError: A hyperparameter is out of range, or ``party`` names an unknown modality.
@@ -77,14 +78,16 @@ class MMDFN(Network):
         alpha: float = 0.2,
         decay: float = 0.5,
         party: Mapping[str, float] | None = None,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, layers=layers)
         self.weights = _weights(shape, party or {})
         self.main = main_modality(shape)
+        self.causal = causal
         self.project = Projections(shape, hidden)
-        self.context = both_ways(nn.GRU, hidden, dropout)
-        self.party = both_ways(nn.GRU, hidden, dropout)
+        self.context = both_ways(nn.GRU, hidden, dropout, causal)
+        self.party = both_ways(nn.GRU, hidden, dropout, causal)
         self.enter = nn.Linear(hidden, hidden)
         self.gate = nn.LSTMCell(hidden, hidden)
         self.layers = nn.ModuleList(
@@ -100,7 +103,7 @@ class MMDFN(Network):
             [self._encode(name, rows[name], present[name], speaking) for name in rows], dim=1
         )
         exist = torch.stack([present[name] for name in rows], dim=1)
-        hidden = self._fuse(multimodal_graph(nodes, exist), nodes)
+        hidden = self._fuse(multimodal_graph(nodes, exist, self.causal), nodes)
         output: NetworkOutput = self.read_out(nodes, hidden, exist)
         return output
 

@@ -44,6 +44,7 @@ class MMGCN(Network):
         layers: Graph convolutions K. The authors run 64.
         alpha: Sample of the nodes' first state h^0 in each layer, in [0, 1].
         decay: lambda above 0 of GCNII: the larger, the further down a layer's weights count.
+        causal: Read no later turn; recurrences then run onward only, at the full width.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -67,12 +68,14 @@ class MMGCN(Network):
         layers: int = 4,
         alpha: float = 0.1,
         decay: float = 0.5,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, layers=layers)
         self.main = main_modality(shape)
+        self.causal = causal
         self.project = Projections(shape, hidden)
-        self.context = both_ways(nn.LSTM, hidden, dropout)
+        self.context = both_ways(nn.LSTM, hidden, dropout, causal)
         self.speaker = nn.Embedding(shape.speakers, hidden)
         self.enter = nn.Linear(hidden, hidden)
         self.layers = nn.ModuleList(
@@ -87,7 +90,7 @@ class MMGCN(Network):
         rows[self.main] = context + self.speaker(numbered(batch, self.shape.speakers))
         nodes = torch.stack(list(rows.values()), dim=1)
         exist = torch.stack([present[name] for name in rows], dim=1)
-        graph = multimodal_graph(nodes, exist)
+        graph = multimodal_graph(nodes, exist, self.causal)
         initial = hidden = F.relu(self.enter(self.dropout(nodes)))
         for layer in self.layers:
             hidden = F.relu(layer(graph, self.dropout(hidden), initial))

@@ -37,6 +37,7 @@ class MMTr(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Layers of each Transformer.
+        causal: Read no later turn; the LSTMs that run backward then run onward too.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -59,15 +60,18 @@ class MMTr(Network):
         heads: int = 4,
         dropout: float = 0.3,
         layers: int = 1,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, heads, layers=layers)
         self.main = main_modality(shape)
         self.project = Projections(shape, hidden)
-        self.cues = nn.ModuleDict({name: _Cues(hidden, shape.speakers) for name in shape.features})
+        self.cues = nn.ModuleDict(
+            {name: _Cues(hidden, shape.speakers, causal) for name in shape.features}
+        )
         self.enhance = nn.ModuleDict(
             {
-                name: Transformer(layers, hidden, heads, dropout)
+                name: Transformer(layers, hidden, heads, dropout, causal)
                 for name in shape.features
                 if name != self.main
             }
@@ -92,12 +96,12 @@ class MMTr(Network):
 class _Cues(nn.Module):
     """What one modality says over the dialogue, and over the turns of one speaker."""
 
-    def __init__(self, hidden: int, speakers: int) -> None:
+    def __init__(self, hidden: int, speakers: int, causal: bool = False) -> None:
         super().__init__()
         self.speakers = speakers
         half = (hidden + 1) // 2
-        self.dialogue = _BiLSTM(hidden, half)
-        self.speaker = _BiLSTM(hidden, half)
+        self.dialogue = _BiLSTM(hidden, half, causal)
+        self.speaker = _BiLSTM(hidden, half, causal)
         self.join = nn.Linear(4 * half, hidden)
 
     def forward(self, rows: Tensor, roles: Tensor, context: Tensor) -> Tensor:
@@ -125,15 +129,24 @@ class _Cues(nn.Module):
 
 
 class _BiLSTM(nn.Module):
-    """An LSTM in each direction over sequences of any length, without telling the CPU lengths."""
+    """An LSTM in each direction over sequences of any length, without telling the CPU lengths.
 
-    def __init__(self, width: int, hidden: int) -> None:
+    Args:
+        width: Of the inputs.
+        hidden: Of each LSTM.
+        causal: Both run onward.
+    """
+
+    def __init__(self, width: int, hidden: int, causal: bool = False) -> None:
         super().__init__()
+        self.causal = causal
         self.onward = nn.LSTM(width, hidden, batch_first=True)
         self.reverse = nn.LSTM(width, hidden, batch_first=True)
 
     def forward(self, rows: Tensor, sizes: Tensor) -> Tensor:
         """``(N, L, 2 * hidden)`` of ``(N, L, width)``, of which the first ``(N,)`` sizes count."""
+        if self.causal:
+            return torch.cat([self.onward(rows)[0], self.reverse(rows)[0]], dim=-1)
         steps = torch.arange(rows.shape[1], device=rows.device)
         mirror = sizes[:, None] - 1 - steps
         mirror = torch.where(mirror < 0, steps, mirror)

@@ -41,6 +41,7 @@ class MulT(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Layers of every Transformer. The authors have 4 or 5.
+        causal: Read no later turn.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -61,6 +62,7 @@ class MulT(Network):
         heads: int = 4,
         dropout: float = 0.3,
         layers: int = 2,
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, heads, layers=layers)
@@ -71,14 +73,14 @@ class MulT(Network):
         self.place = Place(shape, hidden)
         self.crossmodal = nn.ModuleDict(
             {
-                f"{source}_to_{target}": Transformer(layers, hidden, heads, dropout)
+                f"{source}_to_{target}": Transformer(layers, hidden, heads, dropout, causal)
                 for target, sources in self.sources.items()
                 for source in sources
             }
         )
         width = hidden * max(len(shape.features) - 1, 1)
         self.transformers = nn.ModuleDict(
-            {name: Transformer(layers, width, heads, dropout) for name in shape.features}
+            {name: Transformer(layers, width, heads, dropout, causal) for name in shape.features}
         )
         width *= len(shape.features)
         self.residual = nn.Sequential(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
+from fedmer.errors import InputError
 from fedmer.plugins.networks._dialogue_attention import attend_in_dialogues
 from fedmer.plugins.networks._layers import Dropout, Linears, sinusoid
 from fedmer.plugins.networks._modalities import check
@@ -55,10 +56,11 @@ class SDT(Network):
         gates: Of each encoder's output h, 'learned' is sigmoid(W h) * h, and 'identity' is
             sigmoid(h) * h, which the authors use on MELD.
         attention_score: How modalities are weighed, or None for SDT as published.
+        causal: Read no later turn.
 
     Raises:
-        InputError: ``hidden`` is not a positive multiple of ``heads``, or ``dropout`` is out of
-            range.
+        InputError: ``hidden`` is not a positive multiple of ``heads``, ``dropout`` is out of range,
+            or a causal network would weigh a turn by all turns of its dialogue.
 
     >>> from fedmer.data.batch import batch_of
     >>> from fedmer.data.synthetic import synthetic_corpus
@@ -79,9 +81,16 @@ class SDT(Network):
         dropout: float = 0.3,
         gates: Literal["learned", "identity"] = "learned",
         attention_score: AttentionScore | None = AttentionScore(),
+        causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, heads)
+        if causal and attention_score is not None and attention_score.axis == "utterance":
+            raise InputError(
+                "attention_score.axis is utterance, which weighs a turn by all turns of its "
+                "dialogue, and causal is true; use the axis modality."
+            )
+        self.causal = causal
         self.modalities = list(shape.features)
         count = len(self.modalities)
         # What flows into a modality: from itself first, then from the others in their order.
@@ -99,7 +108,7 @@ class SDT(Network):
             {name: nn.Linear(width, hidden, bias=False) for name, width in shape.features.items()}
         )
         self.speaker = nn.Embedding(shape.speakers + 1, hidden, padding_idx=shape.speakers)
-        self.encoders = _Encoders(count**2, hidden, heads, dropout)
+        self.encoders = _Encoders(count**2, hidden, heads, dropout, causal)
         self.gates = (
             Linears(count**2, hidden, hidden, bias=False) if gates == "learned" else nn.Identity()
         )
@@ -177,7 +186,8 @@ class SDT(Network):
         heard = present.index_select(0, self._sources)
         hidden = self.encoders(queries, keys, heard, packing)
         gated = torch.sigmoid(self.gates(hidden)) * hidden
-        gated = gated * packing.any(heard)[..., None]
+        any_heard = packing.any_so_far(heard) if self.causal else packing.any(heard)
+        gated = gated * any_heard[..., None]
         flows = gated.view(count, count, *gated.shape[1:]).transpose(1, 2).flatten(-2)
         reduced: Tensor = self.reduce(flows)
         return reduced
@@ -229,11 +239,15 @@ class _Encoders(nn.Module):
         hidden: Width, a multiple of ``heads``.
         heads: Attention heads of each.
         dropout: Probability in [0, 1).
+        causal: No query attends to a later turn.
     """
 
-    def __init__(self, count: int, hidden: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self, count: int, hidden: int, heads: int, dropout: float, causal: bool = False
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.query, self.key, self.value, self.out, self.widen, self.narrow = (
             Linears(count, hidden, hidden) for _ in range(6)
         )
@@ -245,7 +259,7 @@ class _Encoders(nn.Module):
         """``(P, N, d)`` of two such, and of the ``(P, N)`` keys that are there."""
         mixed = attend_in_dialogues(
             self.query(queries), self.key(keys), self.value(keys),
-            self.heads, present, packing, self.dropout,
+            self.heads, present, packing, self.dropout, self.causal,
         )  # fmt: skip
         attended = queries + self.dropout(self.out(mixed))
         normed = F.layer_norm(attended, attended.shape[-1:], eps=1e-6)
