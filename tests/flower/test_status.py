@@ -75,7 +75,7 @@ def test_a_stopped_server_is_told_with_what_was_known_last(found, capsys):
 def test_the_table_says_the_same(found, capsys):
     assert main(["deploy", "status", str(found.folder)]) == 0
     said = capsys.readouterr().out
-    assert f"The server at {found.address}, is not running; last finished round: 4" in said
+    assert f"The server at {found.address} is not running; last finished round: 4" in said
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines()]
     assert ["node-1", "not connected", "never", "0", "40 B", "0 B"] in rows
     (row,) = (row for row in rows if row[:1] == ["node-0"])

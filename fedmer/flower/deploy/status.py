@@ -66,11 +66,13 @@ class Status:
         from rich.table import Table
 
         console = Console()
-        what = f"{self.name}, a node of" if self.name else "The server at"
-        state = "is running" if self.running else "is not running"
-        console.print(
-            f"{what} {self.address}, {state}; last finished round: {self.round or 'none'}"
+        what = (
+            f"{self.name}, a node of {self.address},"
+            if self.name
+            else f"The server at {self.address}"
         )
+        state = "is running" if self.running else "is not running"
+        console.print(f"{what} {state}; last finished round: {self.round or 'none'}")
         table = Table()
         for heading in ("node", "", "last seen"):
             table.add_column(heading)
