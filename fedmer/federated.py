@@ -198,7 +198,7 @@ class FederatedModule(pl.LightningModule):
         )
         trainer.schedule.check(self._rounds)
         if isinstance(self.aggregator, ClosedForm):
-            self.aggregator.check(self.network, trainer.personal, self._rounds)
+            self.aggregator.check_run(trainer.personal, self._rounds)
         self._loop = [
             FederatedLoop(
                 self.network,

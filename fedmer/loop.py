@@ -93,8 +93,9 @@ class FederatedLoop:
         server: What the server does beside its rule.
 
     Raises:
-        InputError: The server's learning rate is no number in single precision, a mechanism does
-            not go with the rule or the executor, or there is no global network to average.
+        InputError: The rule cannot work with the network, the server's learning rate is no number
+            in single precision, a mechanism does not go with the rule or the executor, or there is
+            no global network to average.
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class FederatedLoop:
         rounds: int | None = None,
         server: ServerOptions | None = None,
     ) -> None:
+        aggregator.check(network)
         self.sizes = [client.examples for client in trainer.data.values()]
         self.state = ServerState(network, rounds=rounds, sizes=self.sizes)
         self.aggregator = aggregator

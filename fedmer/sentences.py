@@ -71,7 +71,8 @@ def _wrong_value(key: str, flat: str) -> str:
     types = re.findall(r"(?<!- )Expected a <class '(\w+)'>|- Expected a <class '([\w.]+)'>", flat)
     words = {"NoneType": "null", "collections.abc.Iterable": "list"}
     expected = [words.get(one + other, one + other) for one, other in types]
-    expected += [f"one of {listed}" for listed in re.findall(r"typing\.Literal(\[.*?\])\.", flat)]
+    listed = re.findall(r"Expected a typing\.Literal(\[[^\]]*\])", flat)
+    expected += [f"one of {names}" for names in listed]
     name = re.search(r"Expected a dot import path string: (\S+)", flat)
     if name is not None:
         what = key.rpartition(".")[2]

@@ -111,6 +111,14 @@ class Aggregator(metaclass=PartType):
         """What to call the rule: its class's name."""
         return type(self).__name__
 
+    def check(self, network: nn.Module) -> None:
+        """Refuse a global network that the rule cannot work with, before anybody trains. Server
+        side.
+
+        Raises:
+            InputError: In a sentence that says why.
+        """
+
     def trains(self, received: Broadcast) -> bool:
         """Do clients train in this round before they answer? If not, they make no step, and what
         they send is what :meth:`attach` gives: their weights are those that they received."""

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.batch import collate
@@ -231,12 +230,12 @@ def test_what_memory_cannot_hold_is_refused_before_anything_is_computed() -> Non
     network = Wide(CORPUS.shape)
     network.head = nn.Linear(10**7, 1, device="meta")
     with pytest.raises(InputError, match=r"Gram matrix of 10000000 features.*most_features"):
-        rule.broadcast(ServerState(network))
+        rule.check(network)
 
 
 def test_a_network_without_a_linear_head_is_refused() -> None:
     with pytest.raises(InputError, match=r"ReLU has no linear layer.*such as Window"):
-        Analytic().broadcast(ServerState(nn.ReLU()))
+        Analytic().check(nn.ReLU())
 
 
 def test_what_is_out_of_range_is_refused() -> None:

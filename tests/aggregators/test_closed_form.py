@@ -135,12 +135,12 @@ def test_what_has_no_closed_form_is_refused_in_a_sentence() -> None:
     with pytest.raises(InputError, match=r"sums|adds up what clients send, and Seeing has to see"):
         ClosedForm(Seeing(), finish=True)
     with pytest.raises(InputError, match=r"FedProto keeps a personal network.*no global one"):
-        ClosedForm(FedProto(), finish=True).check(network, ["head.weight"], 3)
+        ClosedForm(FedProto(), finish=True).check_run(["head.weight"], 3)
     with pytest.raises(InputError, match=r"max_epochs leaves open which that is"):
-        ClosedForm(FedAvg(), finish=True).check(network, [], None)
+        ClosedForm(FedAvg(), finish=True).check_run([], None)
     network.head = nn.Identity()
     with pytest.raises(InputError, match=r"EarlyFusion has no linear layer"):
-        ClosedForm(FedAvg(), start=True).check(network, [], 3)
+        ClosedForm(FedAvg(), start=True).check(network)
 
 
 @pytest.fixture(scope="module")

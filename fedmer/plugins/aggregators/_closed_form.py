@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
-from fedmer.contracts.network import Network, NetworkOutput
+from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
@@ -53,17 +53,20 @@ class ClosedForm(Aggregator):
         self.server_optimizer = rule.server_optimizer  # type: ignore[method-assign]
         self.combine = rule.combine  # type: ignore[method-assign]
 
-    def check(self, network: Network, personal: Sequence[str], rounds: int | None) -> None:
-        """Refuse what has no head in closed form, before anything is trained.
+    def check(self, network: nn.Module) -> None:
+        self.rule.check(network)
+        if self.start or self.finish:
+            self.analytic.check(network)
+
+    def check_run(self, personal: Sequence[str], rounds: int | None) -> None:
+        """Refuse runs that have no such round, before anything is trained.
 
         Args:
-            network: The global network.
             personal: Names of the weights that do not travel.
             rounds: How many there will be, or None if that is open.
 
         Raises:
-            InputError: There is no global network, its head is not linear, or nobody knows which
-                round is the last.
+            InputError: There is no global network, or nobody knows which round is the last.
         """
         if personal:
             raise InputError(
@@ -75,7 +78,6 @@ class ClosedForm(Aggregator):
                 "--finish analytic is the last round, and --trainer.max_epochs leaves open which "
                 "that is; give a number."
             )
-        self.analytic.check(network)
 
     @property
     def name(self) -> str:

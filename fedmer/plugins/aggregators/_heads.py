@@ -4,9 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import ServerState
 from fedmer.contracts.network import Network
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
@@ -41,13 +40,12 @@ def weights_by_counts(summaries: Sequence[Summary]) -> dict[int, Tensor]:
     return found
 
 
-def check_rows(state: ServerState) -> None:
+def check_rows(network: nn.Module) -> None:
     """See that there are rows to weigh.
 
     Raises:
         InputError: The network names no parameter with a row a class.
     """
-    network = state.network
     if isinstance(network, Network) and not network.class_parameters:
         raise InputError(
             f"{type(network).__name__} names no parameter with a row a class (class_parameters), "

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
@@ -188,6 +188,10 @@ class Distance(Aggregator):
         self.heads = heads
         self.prototypes = prototypes
 
+    def check(self, network: nn.Module) -> None:
+        if self.heads == "classwise" and self.exchange != "prototypes":
+            check_rows(network)
+
     def exchanges(self, name: str) -> bool:
         return self.exchange != "prototypes"
 
@@ -242,7 +246,6 @@ class Distance(Aggregator):
     ) -> dict[int, Tensor] | None:
         if self.heads == "joint" or self.exchange == "prototypes":
             return None
-        check_rows(state)
         sites = [self._class_weights(summaries, state, site)[2] for site in self.sites]
         rows = torch.stack(sites).mean(dim=0)
         return {summary.client: row for summary, row in zip(summaries, rows, strict=True)}

@@ -57,6 +57,10 @@ class FedAvg(Aggregator):
         self.heads = heads
         self.lr = lr
 
+    def check(self, network: nn.Module) -> None:
+        if self.heads == "classwise":
+            check_rows(network)
+
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         if self.heads == "joint":
             return {}
@@ -67,7 +71,6 @@ class FedAvg(Aggregator):
     ) -> dict[int, Tensor] | None:
         if self.heads == "joint":
             return None
-        check_rows(state)
         return weights_by_counts(summaries)
 
     def server_optimizer(self, parameters: Iterable[nn.Parameter]) -> Optimizer:

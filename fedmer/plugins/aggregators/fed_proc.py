@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmer.contracts.aggregator import ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
@@ -63,6 +63,10 @@ class FedProc(FedProto):
         self.temperature = temperature
         self.heads = heads
 
+    def check(self, network: nn.Module) -> None:
+        if self.heads == "classwise":
+            check_rows(network)
+
     def exchanges(self, name: str) -> bool:
         return True
 
@@ -95,7 +99,6 @@ class FedProc(FedProto):
     ) -> dict[int, Tensor] | None:
         if self.heads == "joint":
             return None
-        check_rows(state)
         _, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
         return {s.client: count.double() for s, count in zip(summaries, counts, strict=True)}
 
