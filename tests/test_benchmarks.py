@@ -65,3 +65,10 @@ def test_start_up_is_measured() -> None:
     found = {row[0]: row for row in rows(run("bench_start", "--repeats", "1", "--busy"), "fedmer")}
     assert len(found) == 3
     assert all(float(row[1]) > 0 for row in found.values())
+
+
+def test_every_rule_is_beside_fed_avg() -> None:
+    sizes = ("--clients", "2", "--hidden", "16", "--width", "8", "--repeats", "1")
+    found = {cells[0]: cells for cells in rows(run("bench_rules", *sizes, "--busy"), "")}
+    assert {"FedAvg", "Distance", "Analytic", "SCAFFOLD"} <= found.keys()
+    assert found["FedAvg"][3].startswith("1.00")
