@@ -37,11 +37,12 @@ def rows_of(
         dialogue = said.conversation
         chances = said.probabilities
         words = dialogue.utterances or [""] * len(dialogue)
+        numbers = dialogue.numbers or range(len(dialogue))
         for turn in range(len(dialogue)):
             label = dialogue.labels[turn]
             row: dict[str, Any] = {
                 "dialogue": dialogue.id,
-                "turn": turn,
+                "turn": numbers[turn],
                 "speaker": str(dialogue.speakers[turn]),
                 "utterance": words[turn],
                 "truth": names[label] if label != UNLABELLED else "",

@@ -18,6 +18,7 @@ from fedmer.data.leave_out import leave_session_out
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
 from fedmer.extraction.as_recorded import extract_as_recorded
+from fedmer.extraction.sources import read_source as read_release_or_table
 from fedmer.extraction.spoken import read_lines
 from fedmer.runs import CONFIG
 
@@ -44,7 +45,7 @@ def read_source(
     part: str | None = None,
     max_gb: float = MAX_GB,
 ) -> Source:
-    """Read the dialogues of a corpus file or a table.
+    """Read the dialogues of a corpus file, a table, or a release's folder.
 
     Args:
         path: The file or folder. A table may lack labels and a split.
@@ -58,7 +59,10 @@ def read_source(
             by something else than the model's.
     """
     options = table or TableOptions()
-    if is_table_path(path):
+    if path.is_dir():
+        found = read_release_or_table(path, options.columns, max_gb)
+        source = _of_rows(found, contents, options)
+    elif is_table_path(path):
         source = _of_table(path, contents, options, max_gb)
     else:
         source = _of_corpus(read_corpus(path, max_gb, options), contents, str(path))

@@ -19,6 +19,7 @@ class Turn:
 
     Args:
         place: In the dialogue, from 0.
+        number: What its source calls it.
         lane: Of its speaker, from 0.
         speaker: Name.
         words: Or an empty text.
@@ -30,6 +31,7 @@ class Turn:
     """
 
     place: int
+    number: int
     lane: int
     speaker: str
     words: str
@@ -81,6 +83,7 @@ def _turn(said: Prediction, place: int, people: Sequence[str], row: Mapping[str,
     named = row["prediction"]
     return Turn(
         place=place,
+        number=row["turn"],
         lane=people.index(row["speaker"]),
         speaker=row["speaker"],
         words=row["utterance"],

@@ -33,6 +33,7 @@ class Conversation:
         split: ``train``, ``val`` or ``test``: a dialogue belongs to one part as a whole.
         session: The recording session, where a corpus has sessions (IEMOCAP), else ``""``.
         utterances: The words, where a corpus has them; never needed for training.
+        numbers: Of the turns in their file, where there is one; never needed for training.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Conversation:
     split: str
     session: str = ""
     utterances: Sequence[str] = ()
+    numbers: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -12,6 +12,7 @@ import pytest
 import fedmer
 from fedmer.__main__ import main
 from fedmer.data.formats import read_corpus
+from tests.data.test_releases import iemocap, meld
 from tests.extraction.test_extract import AUDIO, TEXT, clips, write_table
 
 TRAIN = ("--trainer.max_epochs", "2", "--network.hidden", "8", "--network.heads", "2")
@@ -100,3 +101,34 @@ def test_another_model_of_an_extractor_is_refused(
     assert "but here it has the model 0000000000000000; install what made it" in (
         capsys.readouterr().err
     )
+
+
+def test_the_folder_of_a_release_is_a_source(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, release in enumerate((iemocap(tmp_path / "iemocap"), meld(tmp_path / "meld"))):
+        out = tmp_path / f"{number}.csv"
+        words = ["predict", str(place / "text"), str(release), "--part", "test"]
+        assert main([*words, "--out", str(out)]) == 0
+        with out.open() as file:
+            rows = list(csv.DictReader(file))
+        assert rows[0]["utterance"] in ("Excuse me.", "Oh, really?")
+        assert {row["prediction"] for row in rows} <= set(fedmer.load(place / "text").labels)
+    (tmp_path / "empty").mkdir()
+    assert main(["predict", str(place / "text"), str(tmp_path / "empty")]) == 2
+    assert "is a folder, but of no release: expected IEMOCAP" in capsys.readouterr().err
+
+
+def test_turns_keep_their_numbers(place: Path, tmp_path: Path) -> None:
+    table = tmp_path / "lines.csv"
+    table.write_text("dialogue,turn,speaker,utterance\na,30,A,Hello\na,7,B,Hi\n")
+    out = tmp_path / "said.csv"
+    page = tmp_path / "said.html"
+    words = [str(place / "text"), str(table), "--out", str(out), "--html", str(page)]
+    assert main(["predict", *words]) == 0
+    with out.open() as file:
+        assert [(row["turn"], row["speaker"]) for row in csv.DictReader(file)] == [
+            ("7", "B"),
+            ("30", "A"),
+        ]
+    assert 'aria-label="Turn 30, A' in page.read_text()

@@ -99,6 +99,7 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
                     else ""
                 ),
                 utterances=columns["utterance"][places].tolist() if "utterance" in columns else (),
+                numbers=spoken.tolist(),
             )
         )
     return ConversationCorpus(

@@ -96,6 +96,7 @@ def conversations_of(table: UtteranceTable, names: Sequence[str]) -> list[Conver
                 split=said[0].split or "test",
                 session=said[0].session,
                 utterances=words if "utterance" in table.fields else (),
+                numbers=[utterance.turn for utterance in said],
             )
         )
     return found
