@@ -35,7 +35,7 @@ def sentence(message: str, flags: Iterable[str] = ()) -> str:
     >>> sentence("Parser key \"mu\": Expected a <class 'float'>. Got value: x")
     "mu is 'x'; expected float."
     >>> sentence("unrecognized arguments: --max_epochs 3", ["--trainer.max_epochs"])
-    "unknown option --max_epochs; did you mean --trainer.max_epochs? 'fedmer fit --help' shows all."
+    "unknown option --max_epochs; did you mean --trainer.max_epochs? 'fedmer fit --help all' shows all."
     """
     flat = " ".join(message.split())
     stray = re.search(r"unrecognized arguments: (\S+)", flat)
@@ -109,7 +109,7 @@ def _foreign(option: str, flags: Iterable[str]) -> str:
     known = {flag.lstrip("-").rpartition(".")[2] for flag in flags}
     known.update(*(options(part) for part in PARTS))
     close = " or ".join(f"'{other}'" for other in sorted(get_close_matches(name, known, n=2)))
-    hint = f"did you mean {close}?" if close else "'fedmer fit --help' shows all."
+    hint = f"did you mean {close}?" if close else "'fedmer fit --help all' shows all."
     return f"unknown option '{name}'; {hint}"
 
 
@@ -128,4 +128,4 @@ def _stray(flag: str, flags: Iterable[str]) -> str:
         or [name for name in tails if get_close_matches(last, [tails[name]], cutoff=0.8)]
     )
     hint = f"did you mean {' or '.join(close[:3])}? " if close else ""
-    return f"unknown option {flag}; {hint}'fedmer fit --help' shows all."
+    return f"unknown option {flag}; {hint}'fedmer fit --help all' shows all."

@@ -62,7 +62,7 @@ def fit(corpus: Path, *more: str) -> int:
         (["--name", "a/b"], "--name is 'a/b'; expected a plain folder name"),
         (["--runs", "/dev/null/runs"], "cannot be written: /dev/null is a file"),
         (["--ckpt_path", "nowhere.ckpt"], "There is no checkpoint nowhere.ckpt"),
-        (["--nonsense", "1"], "unknown option --nonsense; 'fedmer fit --help' shows all."),
+        (["--nonsense", "1"], "unknown option --nonsense; 'fedmer fit --help all' shows all."),
     ],
 )
 def test_bad_values_are_sentences(

@@ -149,7 +149,7 @@ def _refused(parse: Callable[[Sequence[str]], Any], words: Sequence[str]) -> str
 def _unknown(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"; did you mean '{close[0]}'?" if close else "."
-    return f"unknown parameter '{name}'{hint} 'fedmer fit --help' shows all."
+    return f"unknown parameter '{name}'{hint} 'fedmer fit --help all' shows all."
 
 
 def _known(options: Any, config: Any) -> Iterator[str]:
