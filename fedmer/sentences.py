@@ -34,8 +34,8 @@ def sentence(message: str, flags: Iterable[str] = ()) -> str:
 
     >>> sentence("Parser key \"mu\": Expected a <class 'float'>. Got value: x")
     "mu is 'x'; expected float."
-    >>> sentence("unrecognized arguments: --max_epochs 3", ["--trainer.max_epochs"])
-    "unknown option --max_epochs; did you mean --trainer.max_epochs? 'fedmer fit --help all' shows all."
+    >>> sentence("unrecognized arguments: --rnus 3", ["--runs"])
+    "unknown option --rnus; did you mean --runs? 'fedmer fit --help all' shows all."
     """
     flat = " ".join(message.split())
     stray = re.search(r"unrecognized arguments: (\S+)", flat)
