@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "sweep": ("fedmer.commands.sweep", "run the trials of a sweep file"),
     "report": ("fedmer.commands.report", "tables and pictures of finished runs, as one page"),
     "deploy": ("fedmer.commands.deploy", "bring up a server and nodes on Flower"),
+    "doctor": ("fedmer.commands.doctor", "see what works on this machine"),
 }
 """Name -> the module whose ``main`` takes all words, and a line for the overview."""
 

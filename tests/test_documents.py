@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedmer.__main__ import main
-from fedmer.commands import data, demo, deploy, export, extract, predict, report
+from fedmer.commands import data, demo, deploy, doctor, export, extract, predict, report
 from fedmer.data.formats import native, sdt_pickle
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.sweep.check import FitParser, fit_parser, problem
@@ -111,6 +111,8 @@ def test_a_command_is_understood(
             extract.parser(more).parse_args(more)
         elif subcommand == "demo":
             demo.parser().parse_args(more)
+        elif subcommand == "doctor":
+            doctor.parser().parse_args(more)
         elif subcommand == "report":
             report.parser().parse_args(more)
         elif subcommand == "deploy":

@@ -14,7 +14,7 @@ import yaml
 from fedmer.data.formats import native
 from fedmer.data.synthetic import synthetic_corpus
 
-PACKAGE = Path(__file__).parent / "third_party" / "fedmer-square-root"
+PACKAGE = Path(__file__).parent.parent / "examples" / "fedmer-plugin-example"
 QUICK = (
     *("--network.hidden", "8", "--network.heads", "2", "--partitioner", "Speaker"),
     *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu"),
@@ -77,13 +77,29 @@ def plant_broken_plugin(folder: Path) -> None:
     )
 
 
+def test_its_own_tests_pass(installed: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(PACKAGE)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(installed), str(PACKAGE.parents[1])]),
+        },
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
+
+
 def test_is_listed_with_its_package(installed: Path, tmp_path: Path) -> None:
     done = fedmer(installed, ["plugins", "aggregators"], tmp_path)
 
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if "SquareRoot" in line]
     assert "square root of their examples" in line
-    assert "[fedmer-square-root]" in line
+    assert "[fedmer-plugin-example]" in line
 
 
 def test_trains_by_bare_name_with_its_own_weights(
@@ -125,7 +141,7 @@ def test_comes_from_yaml_and_is_recorded_by_path(
     assert weights == pytest.approx([1 / len(weights)] * len(weights))
     saved = yaml.safe_load((run / "config.yaml").read_text())["aggregator"]
     assert saved == {
-        "class_path": "fedmer_square_root.SquareRoot",
+        "class_path": "fedmer_plugin_example.square_root.SquareRoot",
         "init_args": {"power": 0.0},
     }
 

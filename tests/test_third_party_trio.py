@@ -15,7 +15,7 @@ from fedmer import contracts
 from fedmer.data.formats import native
 from fedmer.data.synthetic import synthetic_corpus
 
-PACKAGES = Path(__file__).parent / "third_party"
+PACKAGE = Path(__file__).parent.parent / "examples" / "fedmer-plugin-example"
 THREE = ("--network", "OneLayer", "--partitioner", "Pairs", "--aggregator", "SquareRoot")
 DRIVER = """
 import json, sys
@@ -27,12 +27,11 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pip has put both packages, with no way to the network."""
+    """Where pip has put the package, with no way to the network."""
     folder = tmp_path_factory.mktemp("packages")
-    names = [str(PACKAGES / name) for name in ("fedmer-square-root", "fedmer-trio")]
     command = [
         *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
-        *("--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder), *names),
+        *("--no-index", "--no-deps", "--no-build-isolation", "--target", str(folder), str(PACKAGE)),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -97,7 +96,7 @@ def test_both_halves_of_a_mechanism_run(runs: Path) -> None:
 
 def test_mechanisms_make_a_list_and_are_recorded_by_path(runs: Path) -> None:
     saved = yaml.safe_load((runs / "still" / "config.yaml").read_text())["privacy"]
-    path = "fedmer_trio.mechanism.ClippedNoise"
+    path = "fedmer_plugin_example.clipped_noise.ClippedNoise"
     assert saved == [
         {"class_path": path, "init_args": {"norm": n, "noise": 0.0}} for n in (1e-2, 1e-9)
     ]

@@ -1,0 +1,1 @@
+"""Packages of new plugins, written out of templates."""

@@ -1,1 +1,0 @@
-"""A network, a split and a privacy mechanism, each one class."""
