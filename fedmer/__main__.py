@@ -10,9 +10,9 @@ from fedmer.plugins import registry
 from fedmer.terminal import at_home, exit_code
 
 SUBCOMMANDS = {
-    "fit": ("fedmer.cli", "train a federation"),
-    "validate": ("fedmer.cli", "score a checkpoint on the validation part"),
-    "test": ("fedmer.cli", "score a checkpoint on the test part"),
+    "fit": ("fedmer.commands.fit", "train a federation"),
+    "validate": ("fedmer.commands.fit", "score a checkpoint on the validation part"),
+    "test": ("fedmer.commands.fit", "score a checkpoint on the test part"),
     "predict": ("fedmer.commands.predict", "name the emotions of a corpus or a table"),
     "demo": ("fedmer.commands.demo", "train a first model of words, and ask it"),
     "plugins": ("fedmer.commands.plugins", "list what can be swapped"),
@@ -25,6 +25,7 @@ SUBCOMMANDS = {
     "sweep": ("fedmer.commands.sweep", "run the trials of a sweep file"),
     "report": ("fedmer.commands.report", "tables and pictures of finished runs, as one page"),
     "deploy": ("fedmer.commands.deploy", "bring up a server and nodes on Flower"),
+    "completion": ("fedmer.commands.completion", "print what lets a shell complete words"),
     "doctor": ("fedmer.commands.doctor", "see what works on this machine"),
 }
 """Name -> the module whose ``main`` takes all words, and a line for the overview."""

@@ -35,7 +35,6 @@ from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
 from fedmer.foreign import ForeignError, foreign, of_lightning
 from fedmer.network_average import ServerOptions
-from fedmer.option_help import asked, help_text
 from fedmer.parsing import PARSER, Parser, ParserRefusal
 from fedmer.parts import CLIENT_PARTS, add_client_parts
 from fedmer.plugins import registry
@@ -71,8 +70,6 @@ class CLI(LightningCLI):
     """LightningCLI with fedmer's swappable parts at the top level."""
 
     in_memory = InMemory()
-    help_topic: str | None = None
-    """What help was asked for, which is then printed instead of a run."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         add_client_parts(parser)
@@ -115,10 +112,6 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a bad checkpoint before Lightning looks into it."""
-        if self.help_topic is not None:
-            for name, options in self._subcommand_parsers.items():
-                print(help_text(name, options, DEFAULTS, self.help_topic))
-            sys.exit(0)
         super().parse_arguments(parser, args)
         self.least_speakers = 0
         subcommand = self.config["subcommand"]
@@ -330,14 +323,10 @@ def main(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
 def _run(arguments: Sequence[str], command_line: type[CLI]) -> int:
     prepare_process()
     chosen, *given = arguments
-
-    class Asked(command_line):  # type: ignore[misc, valid-type]
-        help_topic = asked(given)
-
     with hang_up_terminates() as hung_up:
         try:
             with prepared(given, DEFAULTS) as words:
-                launch(chosen, words, Asked)
+                launch(chosen, words, command_line)
         except SIGTERMException:
             return 128 + (signal.SIGHUP if hung_up else signal.SIGTERM)
         except OSError as error:

@@ -101,10 +101,8 @@ def help_text(
     """
     if topic == ALL:
         return parser.format_help().rstrip()
-    parts = [name for name in (*KINDS, *_TORCH) if any(a.dest == name for a in _options(parser))]
-    topics = [*_GROUPS, *parts, ALL]
-    if topic and topic not in topics:
-        raise InputError(f"{registry.unknown('topic of --help', topic, topics)}")
+    if topic and topic not in topics(parser):
+        raise InputError(registry.unknown("topic of --help", topic, topics(parser)))
     if topic in KINDS:
         return "\n".join(_classes(topic))
     if topic in _TORCH:
@@ -114,13 +112,21 @@ def help_text(
     if topic:
         chosen = [a for a in _options(parser) if a.dest.startswith(f"{topic}.")]
         return "\n".join([_GROUPS[topic], *(line for a in chosen for line in _option(a, True))])
-    return "\n".join(_short(subcommand, parser, defaults, parts))
+    return "\n".join(_short(subcommand, parser, defaults))
 
 
-def _short(
-    subcommand: str, parser: ArgumentParser, defaults: Mapping[str, Any], parts: Sequence[str]
-) -> Iterator[str]:
-    options = _options(parser)
+def topics(parser: ArgumentParser) -> list[str]:
+    """What can stand behind ``--help``: groups of options, parts, and :data:`ALL`."""
+    return [*_GROUPS, *_parts(parser), ALL]
+
+
+def _parts(parser: ArgumentParser) -> list[str]:
+    named = {action.dest for action in _options(parser)}
+    return [name for name in (*KINDS, *_TORCH) if name in named]
+
+
+def _short(subcommand: str, parser: ArgumentParser, defaults: Mapping[str, Any]) -> Iterator[str]:
+    options, parts = _options(parser), _parts(parser)
     yield f"usage: fedmer {subcommand} [OPTIONS]"
     yield ""
     yield "Parts; each has options of its own, as --aggregator.mu behind --aggregator FedProx"
@@ -133,7 +139,7 @@ def _short(
         if name in KINDS:
             known = ", ".join(plugin.name for plugin in registry.plugins(KINDS[name]))
             yield from _entry("", known)
-    yield from _more(parts[0] if parts else "")
+    yield from _more(parts[0])
     shown = set(parts)
     for group, title in _GROUPS.items():
         inner = [a for a in options if a.dest.startswith(f"{group}.")]
@@ -156,9 +162,8 @@ def _short(
 
 
 def _more(part: str) -> Iterator[str]:
-    name = part or "aggregator"
-    example = {"aggregator": "FedProx", "network": "SDT", "optimizer": "SGD"}.get(name, "NAME")
-    yield f"  --{name}.help {example} shows the options of one class, and so for every part."
+    example = {"aggregator": "FedProx", "network": "SDT", "optimizer": "SGD"}.get(part, "NAME")
+    yield f"  --{part}.help {example} shows the options of one class, and so for every part."
 
 
 def _classes(part: str) -> Iterator[str]:
@@ -221,18 +226,23 @@ def _value(action: Any) -> str:
         return ""
     if action.dest == "config":
         return "FILE"
-    kinds = list(dict.fromkeys(_kinds(getattr(action, "_typehint", None))))
+    kinds = list(dict.fromkeys(kinds_of(getattr(action, "_typehint", None))))
     if len(kinds) > 1 and "VALUE" in kinds:
         kinds.remove("VALUE")
     return "|".join(kinds) if 0 < len(kinds) < 6 else action.dest.rpartition(".")[2].upper()
 
 
-def _kinds(hint: Any) -> Iterator[str]:
+def kinds_of(hint: Any) -> Iterator[str]:
+    """What a type takes: values as they are typed, and kinds of values in capitals.
+
+    >>> list(kinds_of(Literal["none", "local"] | float | None))
+    ['none', 'local', 'NUMBER']
+    """
     if get_origin(hint) is Literal:
         yield from map(str, get_args(hint))
     elif get_origin(hint) in (Union, UnionType):
         for inner in get_args(hint):
-            yield from _kinds(inner)
+            yield from kinds_of(inner)
     elif hint is bool:
         yield from ("true", "false")
     elif hint is not NoneType:

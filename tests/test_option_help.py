@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fedmer.__main__ import main
-from fedmer.cli import DEFAULTS
+from fedmer.defaults import DEFAULTS
 from fedmer.option_help import WIDTH, help_text
 from fedmer.plugins import registry
 from fedmer.sweep.check import FitParser, fit_parser

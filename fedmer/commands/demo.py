@@ -100,8 +100,7 @@ def _step(words: list[str]) -> int:
     from importlib import import_module
 
     _say(f"\n$ fedmer {shlex.join(words)}")
-    home = "fedmer.cli" if words[0] == "fit" else f"fedmer.commands.{words[0]}"
-    code: int = import_module(home).main(words)
+    code: int = import_module(f"fedmer.commands.{words[0]}").main(words)
     return code
 
 

@@ -79,8 +79,12 @@ class FitParser:
     options: Any
 
 
-def fit_parser() -> FitParser:
-    """Make the command line of ``fedmer fit`` up to where it would parse."""
+def fit_parser(subcommand: str = "fit") -> FitParser:
+    """Make the command line of ``fedmer fit`` up to where it would parse.
+
+    Args:
+        subcommand: Or ``validate`` or ``test``.
+    """
     from fedmer import cli
     from fedmer.defaults import DEFAULTS
     from fedmer.prepare import prepared
@@ -90,10 +94,10 @@ def fit_parser() -> FitParser:
 
     class OnlyParser(cli.CLI):
         def parse_arguments(self, parser: Any, args: Any) -> None:
-            raise Found(parser, self._subcommand_parsers["fit"])
+            raise Found(parser, self._subcommand_parsers[subcommand])
 
     try:
-        cli.main(["fit"], OnlyParser)
+        cli.main([subcommand], OnlyParser)
     except Found as found:
         parser, options = found.args
 
