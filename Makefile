@@ -47,5 +47,5 @@ $(READY): pyproject.toml constraints.txt
 	  { echo "fedmer needs Python 3.11 or newer; name one, as in: make PYTHON=python3.12 setup" >&2; exit 2; }
 	@echo "Setting up .venv; this takes a minute or more, once."
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,docs,flower,tables]"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e ".[dev,docs,flower,privacy,tables]"
 	@touch $@

@@ -1,5 +1,6 @@
 """The server, as a LightningModule: one epoch is one round, one batch is one client."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -35,6 +36,8 @@ from fedmer.restoring import check_parts, made_of, shape_of, weights_of
 from fedmer.seeds import derive
 
 NetworkCallable = Callable[[CorpusShape], Network]
+_LOGGED = ("train_loss", "lr", "epsilon")
+"""Of a round's numbers, those that callbacks may monitor beside scores."""
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 """Of Lightning's, those in which weights are single precision."""
 
@@ -209,6 +212,7 @@ class FederatedModule(pl.LightningModule):
                 self.seed,
                 self._rounds,
                 self.server,
+                self._crosses_besides(data),
             )
         ]
         if self._restored is not None and stage != "fit":
@@ -247,10 +251,10 @@ class FederatedModule(pl.LightningModule):
         if self.trainer.is_last_batch:
             optimizer: Any = self.optimizers()
             report = self.report = self.loop.finish(optimizer.step)
-            if self.aggregator.finished(self.loop.state):
+            if self.loop.finished:
                 self.trainer.should_stop = True
-            rate = self.loop.trainer.schedule.rate(self.report.round)
-            self._log_round({"train_loss": self.report.train_loss, "lr": rate})
+            logged = {name: v for name, v in self.round_row.items() if name in _LOGGED}
+            self._log_round(logged)
         return {"summary": summary, "report": report}
 
     def on_train_epoch_end(self) -> None:
@@ -266,7 +270,8 @@ class FederatedModule(pl.LightningModule):
 
         ``round`` (from 1), ``clients`` that were averaged, their learning rate ``lr`` and mean
         ``train_loss``, the total scores of the parts that were evaluated (``val_weighted_f1``),
-        ``bytes_down`` and ``bytes_up`` of that round, and its ``seconds``.
+        ``bytes_down`` and ``bytes_up`` of that round, and its ``seconds``. No ``train_loss`` where
+        clients say none, and an ``epsilon`` where a mechanism promises one.
         """
         report = self.report
         assert report is not None
@@ -274,11 +279,14 @@ class FederatedModule(pl.LightningModule):
             "round": report.round + 1,
             "clients": len(report.summaries),
             "lr": self.loop.trainer.schedule.rate(report.round),
-            "train_loss": report.train_loss,
             "bytes_down": report.bytes_down,
             "bytes_up": report.bytes_up,
             "seconds": round(report.seconds, 4),
         }
+        if not math.isnan(report.train_loss):
+            row["train_loss"] = report.train_loss
+        if report.spent is not None:
+            row["epsilon"] = report.spent.epsilon
         for part, scores in self.scores.items():
             row |= {f"{part}_{name}": value for name, value in scores.totals.items()}
         return row
@@ -360,6 +368,20 @@ class FederatedModule(pl.LightningModule):
             # As they were, since the order of a cohort and of a sum goes by them.
             self.loop.sizes[:] = saved["sizes"]
         self.loop.load_state_dict(saved)
+
+    def _crosses_besides(self, data: FederatedDataModule) -> dict[str, str]:
+        """What of clients' data crosses outside of rounds -> the option that ends it."""
+        found = {}
+        if data.mode == "federated":
+            found["the sums of clients' features"] = "--data.standardise local"
+        if self.loss.calibration != "none":
+            found["the class counts of the loss's calibration"] = "--loss.calibration none"
+        if self.loss.class_weights == "global":
+            found["the class counts of the loss's weights"] = "--loss.class_weights local"
+        asked = bool(data.holdout) or (data.holdout is None and not data.corpus.part("val"))
+        if any(map(len, data.held)) or (data.remote is not None and asked):
+            found["the scores of clients' holdouts"] = "--data.holdout 0"
+        return found
 
     @property
     def _rounds(self) -> int | None:

@@ -1,5 +1,6 @@
 """One round of a federation, readable top to bottom."""
 
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,10 +13,11 @@ from torch.optim import Optimizer
 
 from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.contracts.executor import Executor
+from fedmer.contracts.privacy import Guarantee, Plan
 from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
-from fedmer.messages import Broadcast, Summary
+from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.network_average import NetworkAverage, ServerOptions
 from fedmer.protection import ServerProtection, check, withhold
 from fedmer.running_mean import ClientWeight
@@ -39,6 +41,8 @@ class RoundReport:
         bytes_up: Sent by all clients together.
         seconds: Wall-clock time from the broadcast to the server's step.
         failures: Id of each client of the cohort that has no part in the result -> why.
+        withheld: Do clients not say with what loss they learnt?
+        spent: What all rounds so far have told of any client, where a mechanism says it.
     """
 
     round: int
@@ -49,10 +53,14 @@ class RoundReport:
     bytes_up: int
     seconds: float
     failures: Mapping[int, str] = field(default_factory=dict)
+    withheld: bool = False
+    spent: Guarantee | None = None
 
     @property
     def train_loss(self) -> float:
-        """Mean loss of the cohort, weighted by examples."""
+        """Mean loss of the cohort, weighted by examples; NaN if nobody says one."""
+        if self.withheld or not self.summaries:
+            return math.nan
         examples = sum(summary.examples for summary in self.summaries)
         total = sum(s.train_loss * s.examples for s in self.summaries)
         return total / examples
@@ -91,6 +99,7 @@ class FederatedLoop:
         seed: Where the selector's choice comes from.
         rounds: How many there will be, or None if that is open.
         server: What the server does beside its rule.
+        besides: What of clients' data crosses outside of rounds -> the option that ends it.
 
     Raises:
         InputError: The rule cannot work with the network, the server's learning rate is no number
@@ -108,6 +117,7 @@ class FederatedLoop:
         seed: int,
         rounds: int | None = None,
         server: ServerOptions | None = None,
+        besides: Mapping[str, str] | None = None,
     ) -> None:
         aggregator.check(network)
         self.sizes = [client.examples for client in trainer.data.values()]
@@ -121,10 +131,14 @@ class FederatedLoop:
         for group in self.optimizer.param_groups:
             if not group["lr"] <= torch.finfo(torch.float32).max:
                 raise InputError(f"aggregator.lr is {group['lr']}; expected less than 3.4e38.")
-        check(trainer.privacy, aggregator, executor, trainer.sent(trainer.weights))
+        sent = trainer.sent(trainer.weights)
+        clients = len(self.sizes)
+        drawn = selector.sampling(clients) if clients else None
+        plan = Plan(aggregator, clients, bool(sent), drawn, rounds, besides or {})
+        check(trainer.privacy, plan, executor, sent)
         # What a released model's noise was drawn from must not be known to those who get it.
         secret = secrets.randbits(63) if executor.remote is not None else seed
-        self.protection = ServerProtection(trainer.privacy, secret, len(self.sizes), rounds)
+        self.protection = ServerProtection(trainer.privacy, secret, plan)
         self._average = NetworkAverage(network, (server or ServerOptions()).average)
         if self._average.rounds > 1 and trainer.personal:
             raise InputError(
@@ -150,12 +164,15 @@ class FederatedLoop:
             raise InputError("There are no clients; a federation needs at least one.")
         self._started = time.perf_counter()
         self.state.round = round
-        chosen = self.selector.select(round, self.sizes, self.seed)
+        # Nor may the draw of cohorts, where a promise counts on it.
+        seed = self.seed if self.protection.spent is None else self.protection.seed
+        chosen = self.selector.select(round, self.sizes, seed)
         self._cohort = sorted(chosen, key=lambda client: (-self.sizes[client], client))
         sent = self.aggregator.broadcast(self.state)
         self._received = self.protection.announce(sent, self._cohort)
         self._summaries: list[Summary] = []
-        self.executor.open(self._received, self._cohort)
+        if self._cohort:
+            self.executor.open(self._received, self._cohort)
         return self._cohort
 
     def train(self, client: int) -> Summary | None:
@@ -176,6 +193,8 @@ class FederatedLoop:
             InputError: No client has a part in the result, or the result is not finite. What was
                 saved after earlier rounds is then the last of this run.
         """
+        if not self._cohort:
+            return self._finish_without(server_step)
         summaries = sorted(self._summaries, key=lambda summary: summary.client)
         weights, classes = self._weigh(summaries)
         mean = self.executor.join(
@@ -190,12 +209,8 @@ class FederatedLoop:
         total = sum(weights[summary.client] for summary in summaries)
         weights = {s.client: weights[s.client] / total for s in summaries}
         classes = _shares(classes, list(weights))
-        mean = self.protection.on_server(mean, self._received, summaries, weights)
-        self._check_finite("the mean of the clients' weights", mean or {})
-        self.optimizer.zero_grad()
-        self.aggregator.step(self.state, summaries, weights, mean)
-        (server_step or self.optimizer.step)()
-        self._check_finite("the server's result", self._kept())
+        mean = self.protection.on_server(mean, self._received, summaries, weights, classes)
+        self._step(summaries, weights, mean, server_step)
         if not self.aggregator.trains(self._received):
             # A head in closed form is far from those before; a mean with them is neither.
             self._average.restart()
@@ -209,7 +224,41 @@ class FederatedLoop:
             bytes_up=self.executor.traffic.up,
             seconds=time.perf_counter() - self._started,
             failures=dict(failures),
+            withheld=self.protection.withholds_numbers,
+            spent=self.protection.spent,
         )
+
+    @property
+    def finished(self) -> bool:
+        """Is there nothing left to learn, or no round left that keeps a mechanism's promise?"""
+        return self.aggregator.finished(self.state) or self.protection.finished
+
+    def _finish_without(self, server_step: Callable[[], Any] | None) -> RoundReport:
+        """A round that nobody was asked to take part in: noise alone, or nothing."""
+        before = self._received.weights
+        mean = self.protection.on_server(before, self._received, [], {}, {})
+        if mean is before:
+            self.optimizer.zero_grad()
+            (server_step or self.optimizer.step)()
+        else:
+            self._step([], {}, mean, server_step)
+        self._average.add(self.state.network)
+        seconds = time.perf_counter() - self._started
+        spent = self.protection.spent
+        return RoundReport(self.state.round, [], {}, {}, 0, 0, seconds, spent=spent)
+
+    def _step(
+        self,
+        summaries: Sequence[Summary],
+        weights: Mapping[int, float],
+        mean: Weights | None,
+        server_step: Callable[[], Any] | None,
+    ) -> None:
+        self._check_finite("the mean of the clients' weights", mean or {})
+        self.optimizer.zero_grad()
+        self.aggregator.step(self.state, summaries, weights, mean)
+        (server_step or self.optimizer.step)()
+        self._check_finite("the server's result", self._kept())
 
     def _weigh(self, summaries: Sequence[Summary]) -> tuple[dict[int, float], dict[int, Tensor]]:
         """By client id, up to common factors: weights, and those of classes if there are any."""

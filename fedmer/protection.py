@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.masked_sum import MaskedSum
-from fedmer.contracts.privacy import ClientContext, Privacy, ServerContext
+from fedmer.contracts.privacy import ClientContext, Guarantee, Plan, Privacy, ServerContext
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.seeds import derive
@@ -26,7 +25,7 @@ Memory = list[dict[str, Tensor]]
 
 def check(
     mechanisms: Sequence[Privacy],
-    rule: Aggregator,
+    plan: Plan,
     executor: Executor,
     exchanged: Mapping[str, Tensor],
 ) -> None:
@@ -34,15 +33,15 @@ def check(
 
     Args:
         mechanisms: In their order.
-        rule: What is trained.
-        executor: Where.
+        plan: The run.
+        executor: Where clients are trained.
         exchanged: The weights that travel.
 
     Raises:
         InputError: Something does not go together; the sentence says what.
     """
     for mechanism in mechanisms:
-        said, name = f"--privacy {type(mechanism).__name__}", rule.name
+        said, name = f"--privacy {type(mechanism).__name__}", plan.rule.name
         if mechanism.masked_sum is not None and not executor.carries_masked_sums:
             raise InputError(
                 f"{said} hides a client's update from everybody else, and "
@@ -54,9 +53,10 @@ def check(
                 f"{said} protects weights, and clients of {name} send none; use a rule that "
                 "exchanges weights, such as FedAvg."
             )
+        mechanism.check(plan)
         if mechanism.masked_sum is None:
             continue
-        if rule.sees_updates:
+        if plan.rule.sees_updates:
             raise InputError(
                 f"{said} hides each update from the server, and {name} has to see every one; leave "
                 "one of them out."
@@ -151,27 +151,29 @@ class ServerProtection:
     Args:
         mechanisms: In their order.
         seed: Where what they draw comes from.
-        clients: How many there are in the federation.
-        rounds: How many there will be, or None if that is open.
+        plan: The run.
     """
 
-    def __init__(
-        self, mechanisms: Sequence[Privacy], seed: int, clients: int, rounds: int | None
-    ) -> None:
+    def __init__(self, mechanisms: Sequence[Privacy], seed: int, plan: Plan) -> None:
         self.mechanisms = mechanisms
         self.seed = seed
-        self.clients = clients
-        self.rounds = rounds
+        self.plan = plan
         self.tensors: Memory = [{} for _ in mechanisms]
 
     def announce(self, received: Broadcast, cohort: Collection[int]) -> Broadcast:
-        """Add to a broadcast what client halves have to know."""
+        """Begin a round: add to a broadcast what client halves have to know.
+
+        Raises:
+            InputError: One more round would break a promise.
+        """
         if not self.mechanisms:
             return received
+        for mechanism, tensors in zip(self.mechanisms, self.tensors, strict=True):
+            mechanism.begin(self.plan, tensors)
         self._cohort = len(cohort)
         known = {
             _COHORT: torch.tensor(self._cohort),
-            _ROUNDS: torch.tensor(-1 if self.rounds is None else self.rounds),
+            _ROUNDS: torch.tensor(-1 if self.plan.rounds is None else self.plan.rounds),
         }
         for place, tensors in enumerate(self.tensors):
             known |= {f"{_PREFIX}{place}.{name}": value for name, value in tensors.items()}
@@ -183,6 +185,7 @@ class ServerProtection:
         received: Broadcast,
         summaries: Sequence[Summary],
         weights: Mapping[int, float],
+        class_weights: Mapping[int, Tensor],
     ) -> Weights | None:
         """Run the server halves on the mean; returns what the rule's step gets."""
         for place, mechanism in enumerate(self.mechanisms):
@@ -190,14 +193,34 @@ class ServerProtection:
                 received=received,
                 summaries=summaries,
                 weights=weights,
-                clients=self.clients,
+                class_weights=class_weights,
+                clients=self.plan.clients,
                 cohort=self._cohort,
-                rounds=self.rounds,
+                rounds=self.plan.rounds,
                 seed=derive(self.seed, "privacy", place, received.round),
                 tensors=self.tensors[place],
+                plan=self.plan,
             )
             mean = mechanism.on_server(mean, context)
         return mean
+
+    @property
+    def finished(self) -> bool:
+        """Would one more round break a promise?"""
+        pairs = zip(self.mechanisms, self.tensors, strict=True)
+        return any(mechanism.finished(self.plan, tensors) for mechanism, tensors in pairs)
+
+    @property
+    def spent(self) -> Guarantee | None:
+        """What the rounds so far have told of any client, where a mechanism says it."""
+        pairs = zip(self.mechanisms, self.tensors, strict=True)
+        found = (mechanism.spent(self.plan, tensors) for mechanism, tensors in pairs)
+        return next((guarantee for guarantee in found if guarantee is not None), None)
+
+    @property
+    def withholds_numbers(self) -> bool:
+        """Do clients not say what they learnt from, and with what loss?"""
+        return any(mechanism.withholds_numbers for mechanism in self.mechanisms)
 
     def state_dict(self) -> dict[str, Any]:
         """What mechanisms keep, for the checkpoint."""
@@ -217,6 +240,12 @@ class ServerProtection:
             )
         for tensors, kept in zip(self.tensors, saved, strict=False):
             tensors.update(kept)
+        pairs = zip(self.mechanisms, self.tensors, strict=True)
+        if any(not kept and m.spent(self.plan, kept) is not None for m, kept in pairs):
+            raise InputError(
+                "The checkpoint is of rounds without the noise that --privacy promises; begin "
+                "anew, or leave --privacy out."
+            )
 
 
 def _of(place: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

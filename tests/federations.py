@@ -63,6 +63,7 @@ def federation(
     privacy: Sequence[Privacy] = (),
     network_of: Callable[[ConversationCorpus, int], Network] = network_for,
     server: ServerOptions | None = None,
+    rounds: int | None = None,
 ) -> FederatedLoop:
     """A loop over a tiny SDT with dropout; everything is a function of the seed."""
     corpus = corpus or small_corpus()
@@ -79,6 +80,7 @@ def federation(
         executor or Inline(),
         trainer,
         seed,
+        rounds,
         server=server,
     )
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fedmer.contracts.masked_sum import MaskedSum
     from fedmer.contracts.network import Network, NetworkOutput
     from fedmer.contracts.partitioner import Partitioner
-    from fedmer.contracts.privacy import ClientContext, Privacy, ServerContext
-    from fedmer.contracts.selector import Selector
+    from fedmer.contracts.privacy import ClientContext, Guarantee, Plan, Privacy, ServerContext
+    from fedmer.contracts.selector import Sampling, Selector
 
 __all__ = [
     "Aggregator",
@@ -23,11 +23,14 @@ __all__ = [
     "ClientRound",
     "Executor",
     "Extractor",
+    "Guarantee",
     "MaskedSum",
     "Network",
     "NetworkOutput",
     "Partitioner",
+    "Plan",
     "Privacy",
+    "Sampling",
     "Selector",
     "ServerContext",
     "ServerState",
@@ -36,8 +39,11 @@ __all__ = [
 _HOME = {
     "ClientContext": "privacy",
     "ClientRound": "aggregator",
+    "Guarantee": "privacy",
     "MaskedSum": "masked_sum",
     "NetworkOutput": "network",
+    "Plan": "privacy",
+    "Sampling": "selector",
     "ServerContext": "privacy",
     "ServerState": "aggregator",
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,11 @@ from fedmer.contracts.part import PartType
 from fedmer.data.batch import Batch
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.weights import load_weights
+
+Clear = Literal["examples", "steps", "sizes", "class counts", "prototypes", "prototype counts"]
+"""What a server half may have to see of each client by itself: how many labelled turns it learnt
+from, in how many steps; how many it has in all rounds; how many of each class; its mean embedding
+of each class, and how many turns are behind it."""
 
 
 @dataclass
@@ -118,6 +123,12 @@ class Aggregator(metaclass=PartType):
         Raises:
             InputError: In a sentence that says why.
         """
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        """What the server half has to see of each client by itself, beside its update if
+        ``sees_updates``. By default what :meth:`weigh` takes, its examples."""
+        return ("examples",)
 
     def trains(self, received: Broadcast) -> bool:
         """Do clients train in this round before they answer? If not, they make no step, and what

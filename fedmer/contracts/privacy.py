@@ -5,9 +5,51 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.contracts.part import PartType
+from fedmer.contracts.selector import Sampling
 from fedmer.messages import Broadcast, Summary, Update, Weights
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as it is planned, for a mechanism that makes a promise about all of it.
+
+    Args:
+        rule: What is trained.
+        clients: How many there are in the federation.
+        exchanges: Do weights travel?
+        sampling: How cohorts are drawn; None where that depends on what clients hold.
+        rounds: How many rounds there will be, or None if that is open.
+        besides: What of clients' data crosses outside of rounds, each as what it is and the option
+            that ends it.
+    """
+
+    rule: Aggregator
+    clients: int
+    exchanges: bool = True
+    sampling: Sampling | None = None
+    rounds: int | None = None
+    besides: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Guarantee:
+    """Differential privacy: what a run tells of any one client.
+
+    Args:
+        epsilon: At most so much, from 0.
+        delta: But for this probability.
+        reach: A clause that says for whom it holds and what it does not cover.
+    """
+
+    epsilon: float
+    delta: float
+    reach: str
+
+    def __str__(self) -> str:
+        return f"epsilon {self.epsilon:.3g} at delta {self.delta:.3g}, {self.reach}"
 
 
 @dataclass(frozen=True)
@@ -42,10 +84,13 @@ class ServerContext:
     Args:
         received: What the cohort received.
         summaries: Those that have a part in the result.
-        weights: Client id -> weight in the mean, sum 1.
+        weights: Client id -> weight in the mean, sum 1; empty if nobody was asked to take part.
+        class_weights: Client id -> ``(C,)`` weights in the rows of each class; empty where the rule
+            has none.
         clients: How many there are in the federation.
         cohort: How many of them were asked to take part.
         rounds: How many rounds there will be, or None if that is open.
+        plan: The run, as :meth:`Privacy.check` saw it.
         seed: For what is drawn, of this round and this mechanism alone.
         tensors: What the mechanism keeps on the server between rounds; changed in place, empty at
             first, saved with every checkpoint, and known to the next cohort.
@@ -54,11 +99,13 @@ class ServerContext:
     received: Broadcast
     summaries: Sequence[Summary]
     weights: Mapping[int, float]
+    class_weights: Mapping[int, Tensor] = field(default_factory=dict)
     clients: int = 1
     cohort: int = 1
     rounds: int | None = None
     seed: int = 0
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    plan: Plan | None = None
 
 
 class Privacy(metaclass=PartType):
@@ -81,9 +128,39 @@ class Privacy(metaclass=PartType):
     """Does it protect updates? Then a rule whose clients send none is refused, since it would
     protect nothing."""
 
+    withholds_numbers: bool = False
+    """Do clients not say how many turns they learnt from, in how many steps and with what loss?
+    Then a round has no training loss."""
+
     masked_sum: MaskedSum | None = None
     """Shall the server see the weighted sum of the updates alone? Then an executor that does not
     carry masked sums is refused, and a rule that sees each update."""
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a run in which the mechanism would be void. Server side, before anything else.
+
+        Raises:
+            InputError: It would be; the sentence says why, and what to do.
+        """
+
+    def begin(self, plan: Plan, tensors: dict[str, Tensor]) -> None:
+        """Prepare a round. Server side, before the broadcast.
+
+        Args:
+            plan: The run.
+            tensors: What the mechanism keeps on the server; changed in place.
+
+        Raises:
+            InputError: One more round would break its promise.
+        """
+
+    def spent(self, plan: Plan, tensors: Mapping[str, Tensor]) -> Guarantee | None:
+        """What the rounds so far have told of any client; by default None, for no promise."""
+        return None
+
+    def finished(self, plan: Plan, tensors: Mapping[str, Tensor]) -> bool:
+        """Would one more round break its promise? Then the run ends. Server side."""
+        return False
 
     def on_client(
         self, summary: Summary, update: Update | None, context: ClientContext
@@ -104,7 +181,8 @@ class Privacy(metaclass=PartType):
 
         Args:
             mean: Of the updates of the cohort, or None where clients send none; names, shapes and
-                types stay.
+                types stay. If nobody was asked to take part, the weights of before; only if a
+                mechanism returns others does the rule make a step.
             context: The end of the round.
         """
         return mean

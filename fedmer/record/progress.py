@@ -1,5 +1,6 @@
 """One line that says where a run stands."""
 
+import math
 import time
 from typing import Any
 
@@ -70,10 +71,10 @@ class RoundProgress(ProgressBar):
         left = _clock(seconds / (done - self._first) * max(rounds - done, 0))
         self._bar.update(self._task, score=shown, left=left)
         if self._enabled and not self._console.is_terminal:
-            loss = pl_module.report.train_loss
-            print(
-                f"round {done}/{rounds}  loss {loss:.3f}  val wF1 {shown}  {left} left", flush=True
-            )
+            loss, spent = pl_module.report.train_loss, pl_module.report.spent
+            learnt = "" if math.isnan(loss) else f"loss {loss:.3f}  "
+            told = "" if spent is None else f"epsilon {spent.epsilon:.3g}  "
+            print(f"round {done}/{rounds}  {learnt}{told}val wF1 {shown}  {left} left", flush=True)
 
         for sentence in pl_module.report.failures.values() if self._enabled else ():
             self._console.print(f"round {done}: {sentence}", highlight=False, soft_wrap=True)

@@ -46,6 +46,7 @@ METRICS = (
     "bytes_down",
     "bytes_up",
     "seconds",
+    "epsilon",
 )
 _CURVES = ("train_loss", "val_weighted_f1", "test_weighted_f1")
 FAILURES = ("round", "client", "why")
@@ -90,7 +91,7 @@ class RunRecord(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, FederatedModule)
-        finished = pl_module.aggregator.finished(pl_module.loop.state)
+        finished = pl_module.loop.finished
         done = trainer.current_epoch
         if finished or any(_has_stopped(callback, done) for callback in _callbacks(trainer)):
             # It was killed after that; one more round would make it another run.
@@ -255,6 +256,7 @@ class RunRecord(pl.Callback):
     ) -> dict[str, Any]:
         names = [client.name for client in module.loop.trainer.data.values()]
         by_client = module.client_scores
+        spent = module.loop.protection.spent
         # Both are trained on all data pooled, which nobody has where clients are elsewhere.
         found = None if data.remote else baselines(data.corpus, data.partitions, data.views("val"))
         return {
@@ -290,6 +292,7 @@ class RunRecord(pl.Callback):
             "bytes_down": sum(int(row["bytes_down"]) for row in rows),
             "bytes_up": sum(int(row["bytes_up"]) for row in rows),
             "seconds": sum(float(row["seconds"]) for row in rows),
+            "privacy": None if spent is None else {**asdict(spent), "sentence": str(spent)},
         }
 
 

@@ -11,6 +11,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.plugins.registry import plugins
 from fedmer.plugins.selectors.all import All
+from fedmer.plugins.selectors.poisson import Poisson
 from fedmer.plugins.selectors.top_volume import TopVolume
 from fedmer.plugins.selectors.uniform import Uniform
 from fedmer.plugins.selectors.volume_proportional import VolumeProportional
@@ -20,6 +21,7 @@ PARTS = st.floats(0, 1, exclude_min=True)
 SELECTORS = st.one_of(
     st.just(All()),
     st.builds(Uniform, PARTS),
+    st.builds(Poisson, PARTS),
     st.builds(VolumeProportional, PARTS),
     st.builds(TopVolume, PARTS, PARTS),
 )
@@ -27,17 +29,17 @@ SEEDS = st.integers(0, 1000)
 
 
 def test_every_built_in_selector_is_tested_here() -> None:
-    tested = {"All", "TopVolume", "Uniform", "VolumeProportional"}
+    tested = {"All", "Poisson", "TopVolume", "Uniform", "VolumeProportional"}
     assert tested == {p.name for p in plugins("selectors") if p.package == "fedmer"}
 
 
 @settings(max_examples=200, deadline=None)
 @given(selector=SELECTORS, round=st.integers(0, 1000), sizes=SIZES, seed=SEEDS)
-def test_a_choice_is_ascending_ids_and_never_empty(
+def test_a_choice_is_ascending_ids(
     selector: Selector, round: int, sizes: list[int], seed: int
 ) -> None:
     chosen = selector.select(round, sizes, seed)
-    assert chosen
+    assert chosen or selector.sampling(len(sizes)).kind == "poisson"
     assert chosen == sorted(set(chosen))
     assert all(type(client) is int and 0 <= client < len(sizes) for client in chosen)
     assert selector.select(round, tuple(sizes), seed) == chosen
@@ -66,6 +68,31 @@ def test_rounds_and_seeds_differ(selector: Selector) -> None:
 
 def test_the_fraction_is_not_rounded_up_for_a_rounding_error() -> None:
     assert len(Uniform(0.28).select(0, [1] * 25, 0)) == 7
+
+
+@settings(max_examples=30, deadline=None)
+@given(selector=SELECTORS, sizes=SIZES, seed=SEEDS)
+def test_how_cohorts_are_drawn_is_as_it_says(
+    selector: Selector, sizes: list[int], seed: int
+) -> None:
+    drawn = selector.sampling(len(sizes))
+    if drawn is None:
+        return
+    found = [len(selector.select(round, sizes, seed)) for round in range(400)]
+    assert drawn.clients == len(sizes)
+    if drawn.kind == "poisson":
+        spread = (len(sizes) * drawn.probability * (1 - drawn.probability) / 400) ** 0.5
+        assert abs(np.mean(found) - drawn.cohort) <= 5 * spread
+    else:
+        assert set(found) == {drawn.cohort}
+        assert (drawn.kind == "all") == (drawn.cohort == drawn.clients)
+
+
+def test_poisson_draws_each_client_by_itself() -> None:
+    """Of two clients, both are there as often as chance has it, and so is neither."""
+    rounds = [Poisson(0.3).select(round, [1, 9], 0) for round in range(4000)]
+    assert abs(rounds.count([0, 1]) / 4000 - 0.09) < 0.02
+    assert abs(rounds.count([]) / 4000 - 0.49) < 0.03
 
 
 def test_all_is_everybody() -> None:

@@ -19,7 +19,14 @@ from fedmer.flower.server.masked_sum import masked_sum
 from fedmer.flower.server.rehearsal import Rehearsal
 from fedmer.flower.server.relay import Relay
 from fedmer.flower.terms import digest_of
-from fedmer.flower.wire import FIT, RefusedError, header, put_broadcast, take_answer
+from fedmer.flower.wire import (
+    FIT,
+    MOST_EXAMPLES,
+    RefusedError,
+    header,
+    put_broadcast,
+    take_answer,
+)
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.weights import FlatWeights
@@ -299,6 +306,8 @@ class FlowerRound:
         """
         trainer = self.executor.trainer
         data = trainer.data[client]
+        if any(mechanism.withholds_numbers for mechanism in trainer.privacy):
+            return MOST_EXAMPLES, MOST_EXAMPLES
         turns = data.examples or max(1, sum(other.examples for other in trainer.data.values()))
         if not trainer.aggregator.trains(self.executor.received):
             return turns, 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.aggregator import Aggregator, Clear, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
@@ -82,6 +82,11 @@ class ClosedForm(Aggregator):
     @property
     def name(self) -> str:
         return self.rule.name
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        both = self.rule.reads + (self.analytic.reads if self.start or self.finish else ())
+        return tuple(dict.fromkeys(both))
 
     def trains(self, received: Broadcast) -> bool:
         return self._rule(received).trains(received)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.aggregator import Aggregator, Clear, ClientRound, ServerState
 from fedmer.contracts.network import Network
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
@@ -100,6 +100,10 @@ class Analytic(Aggregator):
         self.ridge = ridge
         self.most_features = most_features
         self.without = sorted(set(without))
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("examples", "sizes")
 
     def trains(self, received: Broadcast) -> bool:
         return False

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.aggregator import Aggregator, Clear, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
@@ -191,6 +191,10 @@ class Distance(Aggregator):
     def check(self, network: nn.Module) -> None:
         if self.heads == "classwise" and self.exchange != "prototypes":
             check_rows(network)
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("examples", "prototypes", "prototype counts")
 
     def exchanges(self, name: str) -> bool:
         return self.exchange != "prototypes"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.aggregator import Aggregator, Clear, ClientRound, ServerState
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.messages import Summary, Weights
@@ -60,6 +60,10 @@ class FedAvg(Aggregator):
     def check(self, network: nn.Module) -> None:
         if self.heads == "classwise":
             check_rows(network)
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("examples",) if self.heads == "joint" else ("examples", "class counts")
 
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         if self.heads == "joint":

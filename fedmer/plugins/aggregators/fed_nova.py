@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from fedmer.contracts.aggregator import ServerState
+from fedmer.contracts.aggregator import Clear, ServerState
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
@@ -44,6 +44,10 @@ class FedNova(FedAvg):
     def __init__(self) -> None:
         # Rows of classes would need a stretch each.
         super().__init__(heads="joint")
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("examples", "steps")
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         return {s.client: s.examples / s.steps for s in summaries}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import ClientRound, ServerState
+from fedmer.contracts.aggregator import Clear, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import UNLABELLED
@@ -66,6 +66,10 @@ class FedProc(FedProto):
     def check(self, network: nn.Module) -> None:
         if self.heads == "classwise":
             check_rows(network)
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("examples", "prototypes", "prototype counts")
 
     def exchanges(self, name: str) -> bool:
         return True

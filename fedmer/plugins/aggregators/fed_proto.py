@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+from fedmer.contracts.aggregator import Aggregator, Clear, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
@@ -57,6 +57,10 @@ class FedProto(Aggregator):
             raise InputError(f"strength is {strength}; expected 0 or more.")
         self.strength = strength
         self.inference = inference
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("prototypes", "prototype counts")
 
     def exchanges(self, name: str) -> bool:
         return False

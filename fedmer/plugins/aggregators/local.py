@@ -1,6 +1,6 @@
 """Local, no exchange at all."""
 
-from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.aggregator import Aggregator, Clear
 
 
 class Local(Aggregator):
@@ -14,6 +14,10 @@ class Local(Aggregator):
     >>> Local().broadcast(ServerState(torch.nn.Linear(1, 1))).weights is None
     True
     """
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ()
 
     def exchanges(self, name: str) -> bool:
         return False

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from fedmer.contracts.aggregator import ClientRound, ServerState
+from fedmer.contracts.aggregator import Clear, ClientRound, ServerState
 from fedmer.data.batch import Batch
 from fedmer.messages import Summary, Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
@@ -46,6 +46,10 @@ class SCAFFOLD(FedAvg):
     def __init__(self) -> None:
         # Rows of classes by other weights than the controls' would leave a client's drift in them.
         super().__init__(heads="joint")
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ("examples", "sizes")
 
     def on_before_optimizer_step(self, context: ClientRound) -> None:
         for name, parameter in context.client.network.named_parameters():

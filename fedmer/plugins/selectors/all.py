@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedmer.contracts.selector import Selector
+from fedmer.contracts.selector import Sampling, Selector
 from fedmer.plugins.selectors._choose import check_clients
 
 
@@ -17,3 +17,6 @@ class All(Selector):
         """
         check_clients(sizes)
         return list(range(len(sizes)))
+
+    def sampling(self, clients: int) -> Sampling | None:
+        return Sampling("all", clients, clients)

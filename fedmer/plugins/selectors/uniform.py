@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedmer.contracts.selector import Selector
+from fedmer.contracts.selector import Sampling, Selector
 from fedmer.plugins.selectors._choose import check_clients, check_share, part_of
 from fedmer.seeds import generator
 
@@ -37,3 +37,7 @@ class Uniform(Selector):
 
     def at_most(self, clients: int) -> int:
         return part_of(self.fraction, clients)
+
+    def sampling(self, clients: int) -> Sampling | None:
+        cohort = part_of(self.fraction, clients)
+        return Sampling("all" if cohort == clients else "fixed", clients, cohort)
