@@ -62,6 +62,8 @@ def wrong_entry(content: Any, size: int) -> str | None:
             return "has an entry 'fedmer.remote' that is neither true nor false"
         if not _is_average(content["fedmer"].get("average")):
             return "has an entry 'fedmer.average' that is no mean of networks"
+        if not _is_guarantee(content["fedmer"].get("spent")):
+            return "has an entry 'fedmer.spent' that is no promise of privacy"
         evaluated = content["callbacks"].get("RunRecord", {}).get("evaluated", {})
         for name, entry in evaluated.items() if isinstance(evaluated, dict) else ():
             if not _is_evaluated(entry):
@@ -194,6 +196,15 @@ def _is_average(value: Any) -> bool:
         and value.keys() == {"rounds", "total", "weights"}
         and all(isinstance(value[name], float) for name in ("rounds", "total"))
         and _tensors(value["weights"])
+    )
+
+
+def _is_guarantee(value: Any) -> bool:
+    """What rounds have told of any client, or none."""
+    return value is None or (
+        isinstance(value, dict)
+        and all(isinstance(value.get(name), float) for name in ("epsilon", "delta"))
+        and _text(value.get("sentence"))
     )
 
 

@@ -306,11 +306,13 @@ class FederatedLoop:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the global network and the server optimizer, which Lightning saves."""
+        spent = self.protection.spent
         return {
             "round": self.state.round,
             "tensors": self.state.tensors,
             "executor": self.executor.state_dict(),
             **self.protection.state_dict(),
+            **({} if spent is None else {"spent": spent.as_dict()}),
             **self._average.state_dict(),
         }
 

@@ -107,7 +107,8 @@ def _facts(contents: Contents, data: Mapping[str, Any]) -> list[tuple[str, str]]
         ("split over clients", _named(contents.parts["partitioner"])),
         ("clients", str(about.get("clients", "?"))),
         ("round", f"{about.get('round', '?')}, {which}"),
-        ("privacy", _named(about["privacy"]) if about.get("privacy") else "no mechanism"),
+        ("privacy", _mechanisms(about.get("privacy"))),
+        ("differential privacy", _text(about.get("guarantee") or "none")),
         ("seed", str(about.get("seed", "?"))),
         ("people in a dialogue", f"at most {contents.shape.speakers}"),
         (
@@ -122,6 +123,11 @@ def _facts(contents: Contents, data: Mapping[str, Any]) -> list[tuple[str, str]]
         said = "made by a program not recorded" if made is None else _text(made)
         facts.append((f"features of {_text(modality)}", said))
     return facts
+
+
+def _mechanisms(spec: Any) -> str:
+    several = spec if isinstance(spec, list) else [spec] if spec else []
+    return ", ".join(map(_named, several)) or "no mechanism"
 
 
 def _named(spec: Any) -> str:

@@ -90,6 +90,10 @@ def _contents(run: Path, saved: Mapping[str, Any], name: str) -> Contents:
             "round": evaluated["round"] if evaluated else saved["epoch"] + 1,
             "seed": saved["fedmer"]["seed"],
             "privacy": config.get("privacy"),
+            # Of the whole run: which round is kept was chosen in knowledge of all.
+            "guarantee": (result.get("privacy") or saved["fedmer"].get("spent") or {}).get(
+                "sentence"
+            ),
             "scores": evaluated["scores"] if evaluated else {},
             "clients": len(saved["fedmer"]["sizes"]),
             "versions": result.get("versions", {}),

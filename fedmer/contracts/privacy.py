@@ -1,7 +1,7 @@
 """The contract of a protection of what clients send."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from torch import Tensor
 
@@ -47,6 +47,10 @@ class Guarantee:
     epsilon: float
     delta: float
     reach: str
+
+    def as_dict(self) -> dict[str, float | str]:
+        """For a file."""
+        return {**asdict(self), "sentence": str(self)}
 
     def __str__(self) -> str:
         return f"epsilon {self.epsilon:.3g} at delta {self.delta:.3g}, {self.reach}"

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from fedmer.contracts.part import PartType
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,7 +29,6 @@ class Sampling:
         return self.cohort / self.clients
 
 
-from fedmer.contracts.part import PartType
 
 
 class Selector(metaclass=PartType):

@@ -292,7 +292,7 @@ class RunRecord(pl.Callback):
             "bytes_down": sum(int(row["bytes_down"]) for row in rows),
             "bytes_up": sum(int(row["bytes_up"]) for row in rows),
             "seconds": sum(float(row["seconds"]) for row in rows),
-            "privacy": None if spent is None else {**asdict(spent), "sentence": str(spent)},
+            "privacy": None if spent is None else spent.as_dict(),
         }
 
 

@@ -29,6 +29,8 @@ def print_result(console: Console, result: Mapping[str, Any], folder: Path) -> N
         f"{in_bytes(result['bytes_down'])} down, {in_bytes(result['bytes_up'])} up "
         f"({in_bytes((result['bytes_down'] + result['bytes_up']) / rounds)} a round)"
     )
+    if result.get("privacy"):
+        console.print(f"Differential privacy: {result['privacy']['sentence']}.", soft_wrap=True)
     console.print(f"Everything is in {folder}", soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from fedmer.files import SHARED, write_atomically
 from fedmer.report.audit import audit_file
 from fedmer.report.groups import group_table
 from fedmer.report.page import MARK, page_of
+from fedmer.report.privacy import privacy_table
 from fedmer.report.report import Report
 from fedmer.report.score_table import PERSONAL, runs_csv, score_table
 from fedmer.report.tables import byte_table, client_table, difference_table
@@ -46,6 +47,7 @@ def write_report(report: Report, folder: Path, command: str) -> None:
         "differences": difference_table(report.differences),
         "clients": client_table(report.rows),
         "bytes": byte_table(report.rows),
+        "privacy": privacy_table(report.rows),
     }
     if report.groups is not None:
         tables["groups"] = group_table(report.groups)

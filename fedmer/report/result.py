@@ -26,6 +26,8 @@ def check_result(result: Any) -> None:
     for key, check in _ENTRIES.items():
         check(_get(result, key, "result"), key)
     _flag(result.get("personal", False), "personal")
+    if result.get("privacy") is not None:
+        _guarantee(result["privacy"], "privacy")
     classes = len(result["data"]["labels"])
     for key in ("last", "selected"):
         if result[key] is not None:
@@ -64,6 +66,12 @@ def _scores(scores: Any, where: str, classes: int) -> None:
         for row in matrix:
             for count in row:
                 _whole(count, f"{where}.confusion")
+
+
+def _guarantee(promised: Any, where: str) -> None:
+    for key in ("epsilon", "delta"):
+        _number(_get(promised, key, where), f"{where}.{key}")
+    _text(_get(promised, "sentence", where), f"{where}.sentence")
 
 
 def _data(data: Any, where: str) -> None:

@@ -3,11 +3,13 @@
 import math
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from fedmer.errors import InputError
 from fedmer.plugins.privacy._accounting import (
     Rounds,
     and_one,
@@ -118,6 +120,12 @@ def test_rounds_are_counted_apart_where_they_differ() -> None:
     assert unpack(pack(spent)) == spent
     assert epsilon_of(spent, DELTA) > epsilon_of(spent[:2], DELTA) > 0
     assert epsilon_of((), DELTA) == 0
+
+
+@pytest.mark.parametrize("spent", [torch.zeros(2), torch.full((1, 6), 9.0), torch.zeros(1, 6)])
+def test_a_checkpoint_that_says_something_else_is_a_sentence(spent: torch.Tensor) -> None:
+    with pytest.raises(InputError, match="does not say what its rounds have spent"):
+        unpack(spent)
 
 
 def test_cohorts_drawn_in_two_ways_are_accounted_without_the_draw() -> None:

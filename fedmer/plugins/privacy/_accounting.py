@@ -52,8 +52,23 @@ class Rounds:
 
 
 def unpack(spent: Tensor | None) -> tuple[Rounds, ...]:
-    """What :func:`pack` made a tensor of."""
-    return () if spent is None else tuple(map(Rounds.of_row, spent.tolist()))
+    """What :func:`pack` made a tensor of.
+
+    Raises:
+        InputError: It is something else.
+    """
+    if spent is None:
+        return ()
+    try:
+        found = tuple(map(Rounds.of_row, spent.tolist()))
+    except (ValueError, TypeError, IndexError, OverflowError):
+        found = (Rounds("all", 0, 0, 0.0),)
+    if not all(0 < one.multiplier and 0 < one.cohort <= one.clients for one in found):
+        raise InputError(
+            "The checkpoint does not say what its rounds have spent of privacy.target_epsilon; use "
+            "another one."
+        )
+    return found
 
 
 def pack(rounds: Sequence[Rounds]) -> Tensor:
