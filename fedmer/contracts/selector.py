@@ -29,8 +29,6 @@ class Sampling:
         return self.cohort / self.clients
 
 
-
-
 class Selector(metaclass=PartType):
     """Chooses the clients that take part in a round.
 

@@ -11,7 +11,7 @@ def privacy_table(rows: Sequence[Row]) -> Table:
     """Epsilon and delta of each row, the largest over its seeds, and its weighted F1."""
     shown, written = [], []
     for row in rows:
-        promised = [run.result.get("privacy") for run in row.runs]
+        promised = [run.result.get("privacy") or {} for run in row.runs]
         score = 100 * fmean(
             run.result[run.which]["scores"]["test"]["weighted_f1"] for run in row.runs
         )

@@ -1,10 +1,14 @@
 """GaussianNoise: the bound, the noise, what it covers and refuses, and a budget that ends a run."""
 
+import csv
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from fedmer.__main__ import main
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.privacy import ClientContext, Privacy
 from fedmer.contracts.selector import Selector
@@ -321,3 +325,59 @@ def test_a_budget_that_one_round_would_pass_is_a_sentence() -> None:
     loop = made(GaussianNoise(1.0, multiplier=0.1, target_epsilon=1.0))
     with pytest.raises(InputError, match=r"target_epsilon is 1, and one more round than the 0 so"):
         loop.run_round(0)
+
+
+class TestTyped:
+    """Through the command line: the record, the table, the card, and a resume."""
+
+    DATA = ("--partitioner.clients", "4", "--network.hidden", "8", "--network.heads", "2")
+    OPEN = ("--data.standardise", "local", "--data.holdout", "0", "--loss.calibration", "none")
+    NOISE = ("--privacy", "GaussianNoise", "--privacy.target_epsilon", "9")
+
+    def fit(self, *words: str) -> int:
+        rule = ("--aggregator", "FedAvg", "--selector", "Poisson")
+        try:
+            return main(["fit", "--name", "x", *self.DATA, *rule, *self.NOISE, *words])
+        except SystemExit as end:
+            return int(end.code or 0)
+
+    def test_epsilon_is_told_everywhere_and_ends_the_run(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert self.fit(*self.OPEN, "--trainer.max_epochs", "2") == 0
+        said = " ".join(capsys.readouterr().out.split())
+        assert "Differential privacy: epsilon 9 at delta 1e-05, for each client as a whole" in said
+        assert "round 2/2 epsilon 9" in said
+        rows = list(csv.DictReader((tmp_path / "runs/x/metrics.csv").open()))
+        epsilons = [float(row["epsilon"]) for row in rows]
+        assert 0 < epsilons[0] < epsilons[1] <= 9
+        assert [row["train_loss"] for row in rows] == ["", ""]
+        promised = json.loads((tmp_path / "runs/x/result.json").read_text())["privacy"]
+        assert promised["epsilon"] == epsilons[-1]
+        card = (tmp_path / "runs/x/model/README.md").read_text()
+        assert "| differential privacy | epsilon 9 at delta 1e-05, for each client" in card
+        # More rounds than the noise was made for are not begun.
+        run = tmp_path / "runs/x"
+        again = ("--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/checkpoints/last.ckpt")
+        main(["fit", *again, "--trainer.max_epochs", "5"])
+        assert len(list(csv.DictReader((run / "metrics.csv").open()))) == 2
+        assert main(["report", str(run), "--out", "page"]) == 0
+        assert (tmp_path / "page/privacy.csv").read_text().splitlines()[1].startswith("FedAvg,")
+        assert "9" in (tmp_path / "page/privacy.md").read_text()
+
+    def test_what_crosses_besides_is_a_sentence(
+        self,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert self.fit("--trainer.max_epochs", "2") == 2
+        error = " ".join(capsys.readouterr().err.split())
+        assert "would cross besides; use --data.standardise local --loss.calibration none" in error
+        assert "--data.holdout 0." in error
+        assert "Traceback" not in error

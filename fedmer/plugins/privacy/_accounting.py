@@ -63,7 +63,7 @@ def unpack(spent: Tensor | None) -> tuple[Rounds, ...]:
         found = tuple(map(Rounds.of_row, spent.tolist()))
     except (ValueError, TypeError, IndexError, OverflowError):
         found = (Rounds("all", 0, 0, 0.0),)
-    if not all(0 < one.multiplier and 0 < one.cohort <= one.clients for one in found):
+    if not all(one.multiplier > 0 and 0 < one.cohort <= one.clients for one in found):
         raise InputError(
             "The checkpoint does not say what its rounds have spent of privacy.target_epsilon; use "
             "another one."
