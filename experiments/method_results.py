@@ -56,7 +56,7 @@ SPLITS = ("n_way", "dirichlet_0.1", "dirichlet_1", "speaker")
 TABLES = (
     *(
         Table(
-            f"{sweep.partition('_')[2] or sweep} {corpus}",
+            f"{sweep.removeprefix('skew_')} {corpus}",
             f"{corpus}/{sweep}",
             "",
             "fed_avg",
@@ -65,7 +65,10 @@ TABLES = (
         for sweep, corpora in {
             "skew": ("synthetic", "meld_text", "emorynlp"),
             "skew_parts": ("synthetic", "meld_text"),
-            "natural": ("meld_dev", "emorynlp"),
+            "natural": ("meld_dev", "emorynlp", "meld_text"),
+            "dirichlet_0.1": ("synthetic", "meld_text", "emorynlp", "mosi"),
+            "dirichlet_1": ("synthetic", "meld_text", "emorynlp", "mosi"),
+            "drift": ("synthetic",),
         }.items()
         for corpus in corpora
     ),
