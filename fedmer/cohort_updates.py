@@ -1,10 +1,11 @@
 """Every update of a cohort, for rules that have to see each."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
+from fedmer.messages import Weights
 from fedmer.weights import FlatWeights
 
 BLOCK = 2**22
@@ -26,14 +27,32 @@ class CohortUpdates:
         """Ids, in the order of the rows of a block."""
         self._updates = list(updates.values())
 
-    def blocks(self) -> Iterator[Tensor]:
-        """``(I, n)`` floating-point numbers of all ``I`` clients; together all there are."""
+    def blocks(self, around: Weights | None = None) -> Iterator[Tensor]:
+        """``(I, n)`` floating-point numbers of all ``I`` clients; together all there are.
+
+        Args:
+            around: Subtract these from each client's; names and shapes of an update, at least.
+        """
+        centre = None
+        if around is not None:
+            centre = FlatWeights.of({name: around[name] for name in self._updates[0]})
         for kind, length in self._lengths():
             if kind.is_floating_point:
                 for start, stop in self._steps(length):
-                    yield torch.stack(
-                        [update.vectors[kind][start:stop] for update in self._updates]
-                    )
+                    rows = [update.vectors[kind][start:stop] for update in self._updates]
+                    block = torch.stack(rows)
+                    yield block if centre is None else block - centre.vectors[kind][start:stop]
+
+    def sizes(self, around: Weights) -> Tensor:
+        """``(I,)`` float64: the Euclidean norm of each client's difference from ``around``."""
+        squares = torch.zeros(len(self.clients), dtype=torch.float64)
+        for block in self.blocks(around):
+            squares += block.double().square().sum(dim=1).cpu()
+        return squares.sqrt()
+
+    def apart(self) -> Tensor:
+        """``(I, I)`` float64: squared Euclidean distances of all clients from each other."""
+        return squared_distances(self.blocks())
 
     def combine(self, rule: Callable[[Tensor], Tensor]) -> FlatWeights:
         """Join them block by block.
@@ -54,6 +73,14 @@ class CohortUpdates:
                     )
         return joined
 
+    def sum(self, shares: Tensor) -> FlatWeights:
+        """The weighted sum of all clients.
+
+        Args:
+            shares: ``(I,)`` float64, what each is multiplied by.
+        """
+        return self.combine(lambda block: (shares @ block.double().cpu()).to(block))
+
     def _lengths(self) -> list[tuple[torch.dtype, int]]:
         return [(kind, len(vector)) for kind, vector in self._updates[0].vectors.items()]
 
@@ -61,3 +88,20 @@ class CohortUpdates:
         step = max(1, BLOCK // len(self._updates))
         for start in range(0, length, step):
             yield start, min(start + step, length)
+
+
+def squared_distances(blocks: Iterable[Tensor]) -> Tensor:
+    """``(I, I)`` float64: squared Euclidean distances between the rows of blocks side by side.
+
+    Args:
+        blocks: ``(I, n)`` each, at least one.
+    """
+    products: list[Tensor] = []
+    for block in blocks:
+        # Around the middle of the rows, so that the large numbers of one do not cost the distances
+        # of the others their digits.
+        rows = (block.double() - block.median(dim=0).values).cpu()
+        products = [sum(products, rows @ rows.T)]
+    own = products[0].diagonal()
+    apart = own[:, None] + own - products[0] - products[0].T
+    return apart.clamp(min=0).fill_diagonal_(0)

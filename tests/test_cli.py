@@ -37,7 +37,7 @@ def fit(corpus: Path, *more: str) -> int:
     [
         (
             ["--aggregator", "FedAvgg"],
-            "unknown aggregator 'FedAvgg'; did you mean 'FedAvg'? Known: Analytic, Distance, ",
+            "unknown aggregator 'FedAvgg'; did you mean 'FedAvg'? Known: Analytic, Bulyan, Dist",
         ),
         (["--network", "STD"], "unknown network 'STD'; did you mean 'SDT'?"),
         (["--partitioner", "speaker"], "did you mean 'Speaker'?"),

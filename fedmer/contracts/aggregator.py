@@ -207,12 +207,15 @@ class Aggregator(metaclass=PartType):
         """
         return None
 
-    def combine(self, updates: CohortUpdates, weights: Mapping[int, float]) -> Weights:
+    def combine(
+        self, updates: CohortUpdates, weights: Mapping[int, float], state: ServerState
+    ) -> Weights:
         """Join a cohort's updates, if ``sees_updates``; :meth:`step` then gets it as the mean.
 
         Args:
             updates: Read block by block.
             weights: From :meth:`weigh`, by client id.
+            state: Its network has the weights that the cohort received.
         """
         raise NotImplementedError(f"{type(self).__name__} sees updates and does not combine them.")
 

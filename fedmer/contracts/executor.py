@@ -150,7 +150,8 @@ class Executor(metaclass=PartType):
         if self.collector.empty:
             return None
         if rule.sees_updates:
-            return rule.combine(self.collector.updates(), {c: w.whole for c, w in weights.items()})
+            whole = {client: weight.whole for client, weight in weights.items()}
+            return rule.combine(self.collector.updates(), whole, self.state)
         return self.collector.mean(weights, self.received.weights)
 
     def _class_axes(self) -> dict[str, int]:

@@ -128,9 +128,10 @@ def _built_in(kind: str) -> tuple[Plugin, ...]:
 
 @functools.cache
 def _described(kind: str, folder: Path) -> tuple[Plugin, ...]:
-    """Public classes that descend, by the names in the source, from the kind's contract."""
+    """Public classes of public files that descend, by the names in the source, from the kind's
+    contract; what they have in common may lie in a file that is not public."""
     classes: dict[str, tuple[str, ast.ClassDef]] = {}
-    for file in sorted(folder.glob("[a-z]*.py")):
+    for file in sorted(folder.glob("*.py")):
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef):
                 classes[node.name] = (file.stem, node)
@@ -142,7 +143,7 @@ def _described(kind: str, folder: Path) -> tuple[Plugin, ...]:
     return tuple(
         Plugin(name, f"fedmer.plugins.{kind}.{stem}.{name}", "fedmer", _doc_line(node))
         for name, (stem, node) in classes.items()
-        if not name.startswith("_") and descends(node)
+        if not (name.startswith("_") or stem.startswith("_")) and descends(node)
     )
 
 

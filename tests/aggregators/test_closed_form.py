@@ -126,7 +126,9 @@ def test_a_mean_of_networks_begins_anew_where_the_head_does() -> None:
 class Seeing(FedAvg):
     sees_updates = True
 
-    def combine(self, updates: CohortUpdates, weights: object) -> dict[str, torch.Tensor]:
+    def combine(
+        self, updates: CohortUpdates, weights: object, state: object
+    ) -> dict[str, torch.Tensor]:
         return updates.combine(lambda block: block.median(dim=0).values)
 
 

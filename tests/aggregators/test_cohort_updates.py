@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedmer import cohort_updates
 from fedmer.cohort_updates import CohortUpdates
-from fedmer.contracts import Executor
+from fedmer.contracts import Executor, ServerState
 from fedmer.messages import Weights
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.executors.inline import Inline
@@ -24,7 +24,9 @@ class Median(FedAvg):
 
     sees_updates = True
 
-    def combine(self, updates: CohortUpdates, weights: Mapping[int, float]) -> Weights:
+    def combine(
+        self, updates: CohortUpdates, weights: Mapping[int, float], state: ServerState
+    ) -> Weights:
         return updates.combine(lambda block: block.median(dim=0).values)
 
 
@@ -33,7 +35,9 @@ class Nearest(FedAvg):
 
     sees_updates = True
 
-    def combine(self, updates: CohortUpdates, weights: Mapping[int, float]) -> Weights:
+    def combine(
+        self, updates: CohortUpdates, weights: Mapping[int, float], state: ServerState
+    ) -> Weights:
         assert list(weights) == sorted(updates.clients)
         apart = sum(torch.cdist(block, block).square() for block in updates.blocks())
         assert isinstance(apart, torch.Tensor)
