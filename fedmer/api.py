@@ -13,6 +13,7 @@ from fedmer.bundle.model import Model, load
 from fedmer.bundle.prediction import Prediction
 from fedmer.client import LRSchedulerCallable, OptimizerCallable
 from fedmer.contracts.aggregator import Aggregator
+from fedmer.contracts.condition import Condition
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.privacy import Privacy
@@ -145,6 +146,7 @@ def fit(
     selector: Selector | type[Selector] | Part | None = None,
     executor: Executor | type[Executor] | Part | None = None,
     privacy: Privacy | Sequence[Privacy] | Part | None = None,
+    conditions: Condition | Sequence[Condition] | Part | None = None,
     optimizer: OptimizerCallable | Part | None = None,
     lr_scheduler: LRSchedulerCallable | Part | None = None,
     loss: SelfDistillation | Mapping[str, Any] | None = None,
@@ -182,6 +184,7 @@ def fit(
         selector: Who takes part in a round.
         executor: Where clients run.
         privacy: What protects what clients send: a mechanism, or several in their order.
+        conditions: What is wrong with some clients: a condition, or several in their order.
         optimizer: Of every client.
         lr_scheduler: Of a client's learning rate, stepped once a round.
         loss: What clients minimise.
@@ -215,7 +218,13 @@ def fit(
     parts = {
         **{"aggregator": aggregator, "network": network, "partitioner": partitioner},
         **{"selector": selector, "executor": executor, "privacy": privacy},
-        **{"optimizer": optimizer, "lr_scheduler": lr_scheduler, "loss": loss, "local": local},
+        **{
+            "conditions": conditions,
+            "optimizer": optimizer,
+            "lr_scheduler": lr_scheduler,
+            "loss": loss,
+            "local": local,
+        },
         **{"server": server, "data": data, "trainer": trainer, "start": start, "finish": finish},
         **{"name": name, "runs": runs, "seed_everything": seed, "ckpt_path": checkpoint},
     }

@@ -12,7 +12,7 @@ from fedmer import trust
 from fedmer.errors import InputError
 from fedmer.plugins import registry
 
-_KINDS = {registry.singular(kind): kind for kind in registry.KINDS}
+_KINDS = {registry.option(kind): kind for kind in registry.KINDS}
 _TORCH = {
     "optimizer": ("torch.optim",),
     "lr_scheduler": ("torch.optim.lr_scheduler", "fedmer.schedules"),

@@ -24,6 +24,7 @@ from fedmer.bundle.files import is_bundle
 from fedmer.bundle.model import MODEL
 from fedmer.checkpoint_entries import check_checkpoint, restored
 from fedmer.console import Console
+from fedmer.contracts.condition import Condition
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.contracts.selector import Selector
@@ -75,6 +76,12 @@ class CLI(LightningCLI):
         add_client_parts(parser)
         parser.add_class_arguments(ServerOptions, "server")
         parser.add_subclass_arguments(Partitioner, "partitioner", help="Who holds what: %s")
+        parser.add_argument(
+            "--conditions",
+            type=Condition | list[Condition] | None,
+            default=None,
+            help="What is wrong with some clients: a condition, or a list of them.",
+        )
         parser.add_subclass_arguments(Selector, "selector", help="Who takes part: %s")
         parser.add_subclass_arguments(Executor, "executor", help="Where clients run: %s")
         for when in ("start", "finish"):
@@ -107,6 +114,7 @@ class CLI(LightningCLI):
         for key in ("aggregator", "selector", "executor", "loss", "local", "server"):
             parser.link_arguments(key, f"model.{key}", apply_on="instantiate")
         parser.link_arguments("partitioner", "data.partitioner", apply_on="instantiate")
+        parser.link_arguments("conditions", "data.conditions")
         for key in ("model.seed", "data.seed"):
             parser.link_arguments("seed_everything", key, compute_fn=int)
 

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fedmer.conditions import ClientConditions
+from fedmer.contracts.condition import Condition
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.batch import Excerpt, excerpt
@@ -58,6 +60,8 @@ class FederatedDataModule(pl.LightningDataModule):
             refused before it fills the memory.
         columns: For a table: field or modality -> the name of its column in the file.
         labels: For a table: the emotions in their order; by default the alphabetical one.
+        conditions: What is wrong with some clients of a simulation: a condition, or several in
+            their order. What is validated and tested on, and kept back, never changes.
 
     Raises:
         InputError: ``holdout`` is out of range.
@@ -74,6 +78,7 @@ class FederatedDataModule(pl.LightningDataModule):
         max_gb: float = MAX_GB,
         columns: dict[str, str] | None = None,
         labels: list[str] | None = None,
+        conditions: Condition | list[Condition] | None = None,
     ) -> None:
         super().__init__()
         if holdout is not None and not 0 <= holdout < 1:
@@ -88,6 +93,7 @@ class FederatedDataModule(pl.LightningDataModule):
         self.table = TableOptions(columns, labels, seed)
         self.given: ConversationCorpus | None = None
         """A corpus in memory, which is taken instead of reading ``path``."""
+        self._conditions = conditions
         self._corpus: ConversationCorpus | None = None
         self._split = False
         self.least_speakers = 0
@@ -188,6 +194,11 @@ class FederatedDataModule(pl.LightningDataModule):
         executor: Executor | None = module.executor if module is not None else None
         if executor is None or executor.remote is None:
             return False
+        if self._conditions:
+            raise InputError(
+                "--conditions change clients of a simulation, and those of this federation are on "
+                "machines of their own; leave them out."
+            )
         public = self._whole()
         fraction = self.holdout
         if fraction is None:
@@ -204,20 +215,29 @@ class FederatedDataModule(pl.LightningDataModule):
         return True
 
     @property
+    def conditions(self) -> ClientConditions:
+        """What is wrong with some clients, and with which."""
+        clients, classes = len(self.partitions), self.shape.classes
+        return ClientConditions(self._conditions, clients, classes, self.seed)
+
+    @property
     def clients(self) -> list[ClientData]:
-        """What every client holds, standardised, by id."""
+        """What every client holds, standardised, by id, under the run's conditions.
+
+        Raises:
+            InputError: A condition cannot hold for a client.
+        """
         if self.remote is not None:
             return self.remote.clients
-        result = []
-        for client, held in zip(self.partitions, self.held, strict=True):
+        result, conditions = [], self.conditions
+        for number, (client, held) in enumerate(zip(self.partitions, self.held, strict=True)):
             statistics = self._statistics_of(client)
-            result.append(
-                ClientData(
-                    client.name,
-                    [excerpt(self.corpus, sample, statistics) for sample in client.samples],
-                    [excerpt(self.corpus, sample, statistics) for sample in held],
-                )
+            data = ClientData(
+                client.name,
+                [excerpt(self.corpus, sample, statistics) for sample in client.samples],
+                [excerpt(self.corpus, sample, statistics) for sample in held],
             )
+            result.append(conditions.data(number, data))
         return result
 
     def views(self, part: str) -> list[Sample]:

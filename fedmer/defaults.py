@@ -9,6 +9,7 @@ DEFAULTS: dict[str, Any] = {
     },
     "aggregator": {"class_path": "fedmer.plugins.aggregators.distance.Distance"},
     "privacy": None,
+    "conditions": None,
     "partitioner": {"class_path": "fedmer.plugins.partitioners.dialogue.Dialogue"},
     "selector": {"class_path": "fedmer.plugins.selectors.all.All"},
     "executor": {"class_path": "fedmer.plugins.executors.inline.Inline"},

@@ -197,7 +197,13 @@ class FederatedModule(pl.LightningModule):
         device = self.trainer.strategy.root_device
         fabric = fabric_for(device.type, self.trainer.precision)
         trainer = LocalTrainer(
-            client, data.clients, self.aggregator, self.local, fabric, privacy=self.privacy
+            client,
+            data.clients,
+            self.aggregator,
+            self.local,
+            fabric,
+            privacy=self.privacy,
+            conditions=data.conditions,
         )
         trainer.schedule.check(self._rounds)
         if isinstance(self.aggregator, ClosedForm):

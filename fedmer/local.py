@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient, restart
+from fedmer.conditions import ClientConditions
 from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.privacy import Privacy
@@ -88,6 +89,7 @@ class LocalTrainer:
         class_counts: ``(C,)``, how often each class occurs at all clients together; by default in
             ``data``.
         privacy: Mechanisms, whose client halves are called here in this order.
+        conditions: What some clients of a simulation send instead.
 
     Raises:
         InputError: The loss wants a global teacher and the rule has no global network, or the
@@ -103,6 +105,7 @@ class LocalTrainer:
         fabric: Fabric | None = None,
         class_counts: Tensor | None = None,
         privacy: Sequence[Privacy] = (),
+        conditions: ClientConditions | None = None,
     ) -> None:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
         names = client.network.state_dict()
@@ -123,6 +126,7 @@ class LocalTrainer:
         self.aggregator = aggregator
         self.training = training
         self.privacy = privacy
+        self.conditions = conditions or ClientConditions()
         self.weights = flatten(client.network)
         self._parameters = list(client.network.parameters())
         self.schedule = Schedule(client.optimizer, client.lr_scheduler, self._parameters)
@@ -222,6 +226,8 @@ class LocalTrainer:
         sent = self.sent(self.weights) if trained else FlatWeights.of({})
         weights = FlatWeights.of({**sent, **attached}) if attached else sent
         update = Update(client, weights) if weights else None
+        if self.conditions:
+            summary, update = self.conditions.sent(summary, update, context.received)
         kept = before.privacy
         if self.privacy:
             summary, update, kept = on_client(

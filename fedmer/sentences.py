@@ -77,7 +77,7 @@ def _wrong_value(key: str, flat: str) -> str:
     if name is not None:
         what = key.rpartition(".")[2]
         if what in PARTS:
-            return registry.unknown(what, name[1], classes(what))
+            return registry.unknown(registry.singular(what), name[1], classes(what))
         # Numbers that may be tensors too are meant to be numbers.
         among = re.search(r"Subtypes: \[(.*?)\] Errors", flat)
         bases = re.findall(r"<class '[\w.]+\.(\w+)'>", among[1]) if among else []

@@ -83,7 +83,7 @@ def test_plugins_come_in_alphabetical_order(kind: str) -> None:
 def test_an_unknown_kind_is_refused_with_a_hint() -> None:
     with pytest.raises(InputError, match=r"unknown kind of plugin 'agregator'; did you mean 'agg"):
         plugins("agregator")
-    with pytest.raises(InputError, match=r"unknown kind of plugin 'zzz'\. Known: aggregators, ex"):
+    with pytest.raises(InputError, match=r"unknown kind of plugin 'zzz'\. Known: aggregators, co"):
         plugins("zzz")
 
 

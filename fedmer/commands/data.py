@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedmer.arguments import Parser
 from fedmer.data.client_files import check_empty, write_clients
@@ -19,8 +19,11 @@ from fedmer.printable import printable
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
+    from rich.table import Table
 
+    from fedmer.contracts.condition import Condition
     from fedmer.contracts.partitioner import Partitioner
+    from fedmer.data.partition import ClientPartition
 
 SYNTHETIC: dict[str, Callable[[ConversationCorpus, Path], None]] = {
     "npz": native.write,
@@ -68,6 +71,12 @@ def parser(argv: Sequence[str]) -> Parser:
     else:
         describe.add_argument(
             "--partitioner", type=str, help="also show how this split spreads the labels"
+        )
+    if any("conditions" in word for word in argv):
+        _add_conditions(describe)
+    else:
+        describe.add_argument(
+            "--conditions", type=str, help="also show what these do to clients of the split"
         )
     _add_reading(describe)
     add("describe", describe, help=describe.description)
@@ -154,6 +163,17 @@ def _add_partitioner(parser: Parser, argv: Sequence[str], purpose: str, default:
         )
 
 
+def _add_conditions(parser: Parser) -> None:
+    """Add conditions and their options; only on demand, since it imports torch."""
+    from fedmer.contracts.condition import Condition
+    from fedmer.plugins import registry
+
+    registry.load("conditions")
+    parser.add_argument(
+        "--conditions", type=Condition | list[Condition] | None, help="what is wrong with clients"
+    )
+
+
 def _describe(options: "Namespace") -> None:
     from fedmer.console import Console
     from fedmer.data.describe import describe, suggested_recipe
@@ -161,6 +181,10 @@ def _describe(options: "Namespace") -> None:
     if options.save and not options.get("partitioner"):
         raise InputError(
             "--save writes the picture of a split; name one, such as --partitioner Speaker."
+        )
+    if options.get("conditions") and not options.get("partitioner"):
+        raise InputError(
+            "--conditions hold for clients of a split; name one, such as --partitioner Dialogue."
         )
     corpus = _read(options.path, options) if options.path else synthetic_corpus(options.seed)
     console = Console()
@@ -176,18 +200,43 @@ def _describe(options: "Namespace") -> None:
 
     clients = _partitioner(options).split(corpus, corpus.part("train"), options.seed)
     console.print(partition_table(corpus, clients))
+    if options.get("conditions"):
+        console.print(_conditions_table(corpus, clients, options))
     if options.save:
         save_partition_picture(corpus, clients, options.save)
         console.print(f"Saved {options.save}", highlight=False, soft_wrap=True)
 
 
+def _conditions_table(
+    corpus: ConversationCorpus, clients: "Sequence[ClientPartition]", options: "Namespace"
+) -> "Table":
+    from fedmer.conditions import ClientConditions
+    from fedmer.data.batch import excerpt
+    from fedmer.data.client_data import ClientData
+    from fedmer.data.standardise import federated_statistics
+    from fedmer.report.conditions import conditions_table
+
+    named = options.conditions
+    made: list[Condition] = [_made(one) for one in (named if isinstance(named, list) else [named])]
+    conditions = ClientConditions(made, len(clients), len(corpus.label_names), options.seed)
+    statistics = federated_statistics(corpus, clients)
+    before = [
+        ClientData(one.name, [excerpt(corpus, sample, statistics) for sample in one.samples])
+        for one in clients
+    ]
+    after = [conditions.data(number, data) for number, data in enumerate(before)]
+    return conditions_table(conditions, before, after)
+
+
 def _partitioner(options: "Namespace") -> "Partitioner":
-    # Made here rather than by the parser, which would bury the sentence of an InputError.
-    module, _, name = options.partitioner.class_path.rpartition(".")
-    made: Partitioner = getattr(import_module(module), name)(
-        **options.partitioner.get("init_args", {})
-    )
+    made: Partitioner = _made(options.partitioner)
     return made
+
+
+def _made(chosen: "Namespace") -> Any:
+    # Made here rather than by the parser, which would bury the sentence of an InputError.
+    module, _, name = chosen.class_path.rpartition(".")
+    return getattr(import_module(module), name)(**chosen.get("init_args", {}))
 
 
 def _convert(options: "Namespace") -> None:

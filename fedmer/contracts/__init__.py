@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+    from fedmer.contracts.condition import Condition, ConditionContext
     from fedmer.contracts.executor import Executor
     from fedmer.contracts.extractor import Extractor
     from fedmer.contracts.masked_sum import MaskedSum
@@ -21,6 +22,8 @@ __all__ = [
     "Aggregator",
     "ClientContext",
     "ClientRound",
+    "Condition",
+    "ConditionContext",
     "Executor",
     "Extractor",
     "Guarantee",
@@ -39,6 +42,7 @@ __all__ = [
 _HOME = {
     "ClientContext": "privacy",
     "ClientRound": "aggregator",
+    "ConditionContext": "condition",
     "Guarantee": "privacy",
     "MaskedSum": "masked_sum",
     "NetworkOutput": "network",

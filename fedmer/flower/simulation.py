@@ -53,6 +53,7 @@ class Simulation:
             trainer.aggregator,
             trainer.training,
             trainer.privacy,
+            trainer.conditions,
             ("auto" if gpus else "cpu", str(trainer.fabric.strategy.precision.precision)),
         )
         payload = folder / "clients"
@@ -178,6 +179,13 @@ def resident(payload: Any) -> LocalTrainer:
     import torch
 
     torch.set_num_threads(1)
-    client, data, aggregator, training, privacy, device = pickle.loads(ray.get(payload))
-    fabric = fabric_for(*device)
-    return LocalTrainer(client, data, aggregator, training, fabric, privacy=privacy)
+    client, data, aggregator, training, privacy, conditions, device = pickle.loads(ray.get(payload))
+    return LocalTrainer(
+        client,
+        data,
+        aggregator,
+        training,
+        fabric_for(*device),
+        privacy=privacy,
+        conditions=conditions,
+    )

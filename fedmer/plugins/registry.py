@@ -31,6 +31,7 @@ KINDS = {
     "executors": "Executor",
     "privacy": "Privacy",
     "extractors": "Extractor",
+    "conditions": "Condition",
 }
 """Kind -> the class of :mod:`fedmer.contracts` that every plugin of the kind extends."""
 
@@ -86,6 +87,15 @@ def singular(kind: str) -> str:
     ('aggregator', 'privacy')
     """
     return kind.removesuffix("s")
+
+
+def option(kind: str) -> str:
+    """The option of ``fedmer fit`` that chooses plugins of a kind.
+
+    >>> option("aggregators"), option("conditions")
+    ('aggregator', 'conditions')
+    """
+    return kind if kind == "conditions" else singular(kind)
 
 
 def load(kind: str) -> None:

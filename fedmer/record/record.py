@@ -271,6 +271,10 @@ class RunRecord(pl.Callback):
             "parameters": sum(p.numel() for p in module.parameters()),
             "partitioner": "nodes" if data.remote else type(data.partitioner).__name__,
             "clients": len(names),
+            "conditions": [
+                {"name": type(one).__name__, "clients": [names[client] for client in among]}
+                for one, among in module.loop.trainer.conditions.conditions
+            ],
             "data": {
                 "name": data.corpus.name,
                 "fingerprint": data.corpus.fingerprint,

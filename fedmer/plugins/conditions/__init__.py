@@ -1,0 +1,1 @@
+"""What is wrong with some clients of a simulation, one file a condition."""
