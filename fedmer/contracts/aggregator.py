@@ -15,10 +15,12 @@ from fedmer.data.batch import Batch
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.weights import load_weights
 
-Clear = Literal["examples", "steps", "sizes", "class counts", "prototypes", "prototype counts"]
+Clear = Literal[
+    "examples", "steps", "sizes", "class counts", "prototypes", "prototype counts", "sketches"
+]
 """What a server half may have to see of each client by itself: how many labelled turns it learnt
 from, in how many steps; how many it has in all rounds; how many of each class; its mean embedding
-of each class, and how many turns are behind it."""
+of each class, and how many turns are behind it; a random projection of its update."""
 
 
 @dataclass

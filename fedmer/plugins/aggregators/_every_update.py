@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import floor
 
-from fedmer.contracts.aggregator import ServerState
+from fedmer.contracts.aggregator import Clear, ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Summary
 from fedmer.plugins.aggregators.fed_avg import FedAvg
@@ -16,6 +16,10 @@ class EveryUpdate(FedAvg):
     """
 
     sees_updates = True
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return ()
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         return {summary.client: 1.0 for summary in summaries}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedmer.cohort_updates import CohortUpdates, squared_distances
-from fedmer.contracts.aggregator import ClientRound, ServerState
+from fedmer.contracts.aggregator import Clear, ClientRound, ServerState
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.messages import Summary, Weights
@@ -81,6 +81,10 @@ class GeometricMedian(EveryUpdate):
             raise InputError(f"distances is {distances!r}; expected 'measured' or 'reported'.")
         self.distances = distances
         self.sees_updates = distances == "measured"
+
+    @property
+    def reads(self) -> tuple[Clear, ...]:
+        return () if self.sees_updates else ("sketches",)
 
     def summarize(self, context: ClientRound, batches: Iterable[Batch]) -> Mapping[str, Tensor]:
         if self.sees_updates:

@@ -123,7 +123,7 @@ class GaussianNoise(ClipNorm):
     def check(self, plan: Plan) -> None:
         rule = plan.rule.name
         for what in plan.rule.reads:
-            if what in ("steps", "sizes"):
+            if what in ("steps", "sizes", "sketches"):
                 raise self._refuse(
                     f"{rule} has to know the {what} of each client, which no noise covers",
                     "a rule that can count clients alike, such as FedAvg",
