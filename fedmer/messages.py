@@ -78,11 +78,13 @@ class Update:
     Args:
         client: The client's id.
         weights: Parameters and buffers.
+        compressed: How many bytes cross where a mechanism has compressed them; None: all of them.
     """
 
     client: int
     weights: Weights
+    compressed: int | None = None
 
     @property
     def nbytes(self) -> int:
-        return nbytes(self.weights)
+        return nbytes(self.weights) if self.compressed is None else self.compressed

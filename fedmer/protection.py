@@ -67,12 +67,38 @@ def check(
                 f"{said} cannot sum '{odd[0]}', which is not a floating-point number; use another "
                 "network."
             )
+    _check_compression(mechanisms, executor)
     masked = [type(m).__name__ for m in mechanisms if m.masked_sum is not None]
     if len(masked) > 1:
         raise InputError(
             f"--privacy names {' and '.join(masked)}, which both ask for a masked sum; a round has "
             "one. Leave one of them out."
         )
+
+
+def _check_compression(mechanisms: Sequence[Privacy], executor: Executor) -> None:
+    bounding = ""
+    for mechanism in mechanisms:
+        name = type(mechanism).__name__
+        if not mechanism.compresses:
+            bounding = name if mechanism.bounds_updates else bounding
+            continue
+        masked = next((m for m in mechanisms if m.masked_sum is not None), None)
+        if masked is not None:
+            raise InputError(
+                f"--privacy {name} sends few bytes, and the masks of {type(masked).__name__} fill "
+                "all of an update; leave one of them out."
+            )
+        if executor.sends_whole:
+            raise InputError(
+                f"--privacy {name} sends few bytes, and {type(executor).__name__} sends all "
+                "numbers of an update whatever they are; use another executor."
+            )
+        if bounding:
+            raise InputError(
+                f"--privacy names {bounding} before {name}, which may lengthen an update beyond "
+                f"the bound; put {name} first."
+            )
 
 
 def in_order(chosen: Privacy | Sequence[Privacy] | None) -> tuple[Privacy, ...]:
@@ -139,7 +165,7 @@ def on_client(
             # In the order, the types and the places of memory that all others count on.
             weights = FlatWeights.of(update.weights)
             copy_weights(weights, made.weights)
-            made = Update(client, weights)
+            made = replace(made, weights=weights)
         update = made
         kept.append(context.memory)
     return summary, update, kept if any(kept) else []

@@ -66,6 +66,10 @@ class Executor(metaclass=PartType):
     """Can it add up what clients send without anybody seeing a part of it? Then :meth:`bind` finds
     the sum that a mechanism asks for in the client side's ``privacy``."""
 
+    sends_whole: bool = False
+    """Does it send all numbers of an update, though a mechanism has compressed them? Then such a
+    mechanism is refused."""
+
     def __init__(self, spool_gb: float = 4.0) -> None:
         if not spool_gb >= 0:
             raise InputError(f"executor.spool_gb is {spool_gb}; expected 0 or more.")

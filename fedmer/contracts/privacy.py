@@ -136,6 +136,14 @@ class Privacy(metaclass=PartType):
     """Do clients not say how many turns they learnt from, in how many steps and with what loss?
     Then a round has no training loss."""
 
+    bounds_updates: bool = False
+    """Does it count on updates being no longer than it leaves them? Then one that compresses has to
+    stand before it."""
+
+    compresses: bool = False
+    """Does it say in ``compressed`` of an update how few bytes cross? Then an executor that sends
+    whole numbers is refused, and so is a masked sum."""
+
     masked_sum: MaskedSum | None = None
     """Shall the server see the weighted sum of the updates alone? Then an executor that does not
     carry masked sums is refused, and a rule that sees each update."""

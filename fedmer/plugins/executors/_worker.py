@@ -45,12 +45,14 @@ class Answer:
         summary: The client's, unless it failed.
         memory: What the client keeps.
         weights: Those of its weights that travel; good until the worker's next job.
+        compressed: Bytes of them that cross, where a mechanism has compressed them.
         failure: What went wrong.
     """
 
     summary: Summary | None = None
     memory: ClientMemory = field(default_factory=ClientMemory)
     weights: Weights | None = None
+    compressed: int | None = None
     failure: Exception | None = None
 
 
@@ -91,13 +93,15 @@ class Worker:
         """What came of the job; None if the process died."""
         self.job = None
         try:
-            summary, memory, attached, sent, failure = pickle.loads(self.pipe.recv_bytes())
+            summary, memory, attached, sent, compressed, failure = pickle.loads(
+                self.pipe.recv_bytes()
+            )
         except (EOFError, OSError):
             self.process.join(_PATIENCE)
             return None
         trained: Weights = self._up if sent else {}
         weights = ({**trained, **attached} if attached else trained) or None
-        return Answer(summary, memory, weights, failure)
+        return Answer(summary, memory, weights, compressed, failure)
 
     def close(self) -> None:
         """End the process, at once if it is at work."""
@@ -153,15 +157,15 @@ def _work(
 
 def _answer(
     trainer: LocalTrainer, received: Broadcast, job: Job, up: FlatWeights
-) -> tuple[Summary | None, ClientMemory, dict[str, Tensor], bool, Exception | None]:
+) -> tuple[Summary | None, ClientMemory, dict[str, Tensor], bool, int | None, Exception | None]:
     try:
         summary, update, memory = trainer.work(job.client, received, job.memory)
     except InputError as error:
-        return None, ClientMemory(), {}, False, error
+        return None, ClientMemory(), {}, False, None, error
     except Exception as error:  # noqa: BLE001 - raised again on the other side
         text = traceback.format_exc()
         failure = foreign(error) or RuntimeError(f"client {job.client} failed:\n{text}")
-        return None, ClientMemory(), {}, False, failure
+        return None, ClientMemory(), {}, False, None, failure
     attached: dict[str, Tensor] = {}
     trained = update is not None and trainer.aggregator.trains(received)
     if update is not None:
@@ -170,7 +174,8 @@ def _answer(
     if update is not None and trained:
         sent = {name: update.weights[name] for name in up} if attached else update.weights
         copy_weights(up, sent)
-    return summary, memory, attached, trained, None
+    compressed = None if update is None else update.compressed
+    return summary, memory, attached, trained, compressed, None
 
 
 def _leave_with(parent: int) -> None:

@@ -49,6 +49,7 @@ class Flower(Executor):
 
     trainer: LocalTrainer
     carries_masked_sums = True
+    sends_whole = True
 
     def __init__(
         self,

@@ -114,7 +114,9 @@ class Workers(Executor):
             raise answer.failure
         else:
             self.trainer.remember(job.client, answer.memory)
-            update = None if answer.weights is None else Update(job.client, answer.weights)
+            update = None
+            if answer.weights is not None:
+                update = Update(job.client, answer.weights, answer.compressed)
             assert answer.summary is not None
             self.collect(answer.summary, update)
         self._next_job(worker)

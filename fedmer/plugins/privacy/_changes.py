@@ -1,6 +1,7 @@
 """What mechanisms that work on differences have in common."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def changed(update: Update, received: Broadcast, by: Mapping[str, Tensor]) -> Up
         for name, value in update.weights.items()
         if name in by
     }
-    return Update(update.client, {**update.weights, **weights})
+    return replace(update, weights={**update.weights, **weights})
 
 
 def norm(tensors: Mapping[str, Tensor]) -> float:

@@ -53,6 +53,8 @@ class ClipNorm(Privacy):
     tensor([1.3000, 1.4000])
     """
 
+    bounds_updates = True
+
     def __init__(
         self,
         norm: float = 1.0,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -119,6 +120,8 @@ class GaussianNoise(ClipNorm):
         self.count_norm = count_norm
         self.covers_summaries = summary_norm is not None or count_norm is not None
         self.needs_updates = not self.covers_summaries
+        # Whatever is done to an update after its noise tells no more than the update.
+        self.bounds_updates = where == "server"
 
     def check(self, plan: Plan) -> None:
         rule = plan.rule.name
@@ -205,11 +208,11 @@ class GaussianNoise(ClipNorm):
         start = context.received.weights or {}
         # Counts of batches tell how many dialogues there are.
         whole = {n: v for n, v in start.items() if not v.is_floating_point()}
-        update = Update(update.client, {**update.weights, **whole})
+        update = replace(update, weights={**update.weights, **whole})
         if self.where == "client":
             found = changes(update, context.received)
             noisy = _with_noise(found, multiplier * self.bound(context), random)
-            update = changed(update, context.received, noisy)
+            update = Update(update.client, changed(update, context.received, noisy).weights)
         return summary, update
 
     def on_server(self, mean: Weights | None, context: ServerContext) -> Weights | None:
