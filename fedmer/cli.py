@@ -21,7 +21,6 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from fedmer.bundle.export import bundle_run
 from fedmer.bundle.files import is_bundle
-from fedmer.bundle.model import MODEL
 from fedmer.checkpoint_entries import check_checkpoint, restored
 from fedmer.console import Console
 from fedmer.contracts.condition import Condition
@@ -34,7 +33,7 @@ from fedmer.datamodule import FederatedDataModule
 from fedmer.defaults import DEFAULTS, TRAINER_DEFAULTS
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
-from fedmer.foreign import ForeignError, foreign, of_lightning
+from fedmer.foreign import ForeignError, foreign, sentence_of
 from fedmer.network_average import ServerOptions
 from fedmer.parsing import PARSER, Parser, ParserRefusal
 from fedmer.parts import CLIENT_PARTS, add_client_parts
@@ -46,10 +45,10 @@ from fedmer.record.noise import filter_noise
 from fedmer.record.progress import RoundProgress
 from fedmer.record.record import RunRecord, is_rehearsal
 from fedmer.record.tables import part_table
-from fedmer.runs import CORPUS, RunFolder, default_name, recover
+from fedmer.runs import CORPUS, MODEL, RunFolder, default_name, recover
 from fedmer.sentences import cause
 from fedmer.signals import hang_up_terminates
-from fedmer.trainer_options import check_callback, check_options, has_progress_bar
+from fedmer.trainer_options import check_callback, check_options, has_progress_bar, is_over
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,12 +228,7 @@ class CLI(LightningCLI):
             if self.record.ended and not kept and self.record.folder.last.exists():
                 self._bundle()
             if self.record.finished:
-                model = self.record.folder.path / MODEL
-                publish(
-                    self.trainer.loggers,
-                    self.record.folder.path,
-                    model if is_bundle(model) else None,
-                )
+                publish(self.trainer.loggers, self.record.folder.path)
 
     def _bundle(self) -> None:
         """Leave the model by itself in the run's folder, if there is one for all clients."""
@@ -262,7 +256,7 @@ class CLI(LightningCLI):
 
     def after_fit(self) -> None:
         if not self.record.ended:
-            if any(_is_over(callback) for callback in self.trainer_defaults["callbacks"]):
+            if any(is_over(callback) for callback in self.trainer_defaults["callbacks"]):
                 raise InputError("--trainer.max_time was over before a first round; give more.")
             if not self.config["fit"].ckpt_path:
                 raise InputError(
@@ -320,7 +314,7 @@ def main(arguments: Sequence[str], command_line: type[CLI] = CLI) -> int:
     try:
         return _run(arguments, command_line)
     except Exception as error:  # any, of anybody's code
-        found = _sentence_of(error)
+        found = sentence_of(error)
         if isinstance(found, ForeignError) and "--traceback" in arguments:
             sys.stderr.write(found.trace)
         if found is None or found is error:
@@ -403,14 +397,3 @@ def _explained() -> Iterator[None]:
             f"{checkpoint} cannot be restored ({type(error).__name__}: {error}); it was "
             "changed, or is of another version. Use another one, such as best.ckpt beside it."
         ) from error
-
-
-def _sentence_of(error: Exception) -> InputError | None:
-    """The sentence for a user on an exception; None for a mistake of fedmer's."""
-    if isinstance(error, InputError):
-        return error
-    return of_lightning(error) or foreign(error)
-
-
-def _is_over(callback: pl.Callback) -> bool:
-    return isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0

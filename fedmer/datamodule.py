@@ -30,6 +30,7 @@ from fedmer.data.standardise import Standardise, Statistics, federated_statistic
 from fedmer.data.standardise import statistics as combine
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
+from fedmer.losses.distillation import SelfDistillation
 from fedmer.printable import printable
 
 HOLDOUTS = "holdouts"
@@ -337,6 +338,24 @@ class FederatedDataModule(pl.LightningDataModule):
             name: Statistics(saved["mean"].numpy(), saved["deviation"].numpy())
             for name, saved in state_dict["statistics"].items()
         }
+
+    def crosses_besides(self, loss: SelfDistillation) -> dict[str, str]:
+        """What of clients' data crosses outside of rounds -> the option that ends it.
+
+        Args:
+            loss: What clients minimise.
+        """
+        found = {}
+        if self.mode == "federated":
+            found["the sums of clients' features"] = "--data.standardise local"
+        if loss.calibration != "none":
+            found["the class counts of the loss's calibration"] = "--loss.calibration none"
+        if loss.class_weights == "global":
+            found["the class counts of the loss's weights"] = "--loss.class_weights local"
+        asked = bool(self.holdout) or (self.holdout is None and not self.corpus.part("val"))
+        if any(map(len, self.held)) or (self.remote is not None and asked):
+            found["the scores of clients' holdouts"] = "--data.holdout 0"
+        return found
 
     def _statistics_of(self, client: ClientPartition) -> Mapping[str, Statistics] | None:
         if self.mode == "none":

@@ -1,6 +1,5 @@
 """The server, as a LightningModule: one epoch is one round, one batch is one client."""
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -32,14 +31,13 @@ from fedmer.network_average import ServerOptions
 from fedmer.plugins.aggregators._closed_form import ClosedForm
 from fedmer.plugins.executors.inline import Inline
 from fedmer.protection import in_order
-from fedmer.restoring import check_parts, made_of, shape_of, weights_of
+from fedmer.restoring import check_clients, check_parts, made_of, shape_of, was_remote, weights_of
 from fedmer.seeds import derive
+from fedmer.trainer_options import check_precision
 
 NetworkCallable = Callable[[CorpusShape], Network]
 _LOGGED = ("train_loss", "lr", "epsilon")
 """Of a round's numbers, those that callbacks may monitor beside scores."""
-PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
-"""Of Lightning's, those in which weights are single precision."""
 
 
 class FederatedModule(pl.LightningModule):
@@ -167,15 +165,11 @@ class FederatedModule(pl.LightningModule):
         """Build the network for the corpus, and the loop around it.
 
         Raises:
-            InputError: The Trainer's precision is not one of :data:`PRECISIONS`.
+            InputError: Clients cannot train in the Trainer's precision.
         """
         if self._loop:
             return
-        if self.trainer.precision not in PRECISIONS:
-            raise InputError(
-                f"trainer.precision is '{self.trainer.precision}', but what clients send each "
-                f"other stays in single precision; use one of {', '.join(PRECISIONS)}."
-            )
+        check_precision(str(self.trainer.precision))
         data = self._data
         if self._restored is not None:
             data.least_speakers = self._restored["FederatedDataModule"].get("speakers", 0)
@@ -194,8 +188,7 @@ class FederatedModule(pl.LightningModule):
         self.metrics = torch.nn.ModuleDict(
             {part: EmotionMetrics(data.shape.classes) for part in ("val", "test")}
         )
-        device = self.trainer.strategy.root_device
-        fabric = fabric_for(device.type, self.trainer.precision)
+        fabric = fabric_for(self.trainer.strategy.root_device.type, self.trainer.precision)
         trainer = LocalTrainer(
             client,
             data.clients,
@@ -218,7 +211,7 @@ class FederatedModule(pl.LightningModule):
                 self.seed,
                 self._rounds,
                 self.server,
-                self._crosses_besides(data),
+                data.crosses_besides(self.loss),
             )
         ]
         if self._restored is not None and stage != "fit":
@@ -259,43 +252,17 @@ class FederatedModule(pl.LightningModule):
             report = self.report = self.loop.finish(optimizer.step)
             if self.loop.finished:
                 self.trainer.should_stop = True
-            logged = {name: v for name, v in self.round_row.items() if name in _LOGGED}
-            self._log_round(logged)
+            row = report.row(self.scores)
+            self._log_round({name: value for name, value in row.items() if name in _LOGGED})
         return {"summary": summary, "report": report}
 
     def on_train_epoch_end(self) -> None:
         """Give every logger the round as one row, on an axis of rounds."""
-        row = self.round_row
+        assert self.report is not None
+        row = self.report.row(self.scores)
         for logger in self.loggers:
             logger.log_metrics({**row, "epoch": self.current_epoch}, step=int(row["round"]))
             logger.save()
-
-    @property
-    def round_row(self) -> dict[str, float]:
-        """The last round in numbers, as loggers and ``metrics.csv`` have it.
-
-        ``round`` (from 1), ``clients`` that were averaged, their learning rate ``lr`` and mean
-        ``train_loss``, the total scores of the parts that were evaluated (``val_weighted_f1``),
-        ``bytes_down`` and ``bytes_up`` of that round, and its ``seconds``. No ``train_loss`` where
-        clients say none, and an ``epsilon`` where a mechanism promises one.
-        """
-        report = self.report
-        assert report is not None
-        row: dict[str, float] = {
-            "round": report.round + 1,
-            "clients": len(report.summaries),
-            "lr": self.loop.trainer.schedule.rate(report.round),
-            "bytes_down": report.bytes_down,
-            "bytes_up": report.bytes_up,
-            "seconds": round(report.seconds, 4),
-        }
-        if not math.isnan(report.train_loss):
-            row["train_loss"] = report.train_loss
-        if report.spent is not None:
-            row["epsilon"] = report.spent.epsilon
-        for part, scores in self.scores.items():
-            row |= {f"{part}_{name}": value for name, value in scores.totals.items()}
-        return row
 
     def on_validation_epoch_start(self) -> None:
         self.scores = {}
@@ -352,42 +319,17 @@ class FederatedModule(pl.LightningModule):
         """Restore what Lightning does not.
 
         Raises:
-            InputError: The checkpoint is of another rule or another network.
+            InputError: The checkpoint is of another rule, another network or other clients.
         """
         saved = checkpoint["fedmer"]
         assert self.network is not None
         check_parts(checkpoint, self.aggregator, self.network)
-        known = self._data.remote is None or len(saved["sizes"]) != len(self.loop.sizes)
-        if self.trainer.state.fn == "fit" and known and saved["sizes"] != self.loop.sizes:
-            raise InputError(
-                f"The checkpoint's {len(saved['sizes'])} clients hold other dialogues than this "
-                f"run's {len(self.loop.sizes)}; pass the config.yaml beside it with --config, "
-                "and the same corpus."
-            )
-        elsewhere = saved.get("remote", False)
-        if self.trainer.state.fn == "fit" and elsewhere != (self.executor.remote is not None):
-            raise InputError(
-                "The checkpoint is of a run whose clients were elsewhere than this run's; go on "
-                "with the same --executor and --executor.federation."
-            )
-        if elsewhere:
+        if self.trainer.state.fn == "fit":
+            check_clients(checkpoint, self.loop.sizes, self.executor.remote is not None)
+        if was_remote(checkpoint):
             # As they were, since the order of a cohort and of a sum goes by them.
             self.loop.sizes[:] = saved["sizes"]
         self.loop.load_state_dict(saved)
-
-    def _crosses_besides(self, data: FederatedDataModule) -> dict[str, str]:
-        """What of clients' data crosses outside of rounds -> the option that ends it."""
-        found = {}
-        if data.mode == "federated":
-            found["the sums of clients' features"] = "--data.standardise local"
-        if self.loss.calibration != "none":
-            found["the class counts of the loss's calibration"] = "--loss.calibration none"
-        if self.loss.class_weights == "global":
-            found["the class counts of the loss's weights"] = "--loss.class_weights local"
-        asked = bool(data.holdout) or (data.holdout is None and not data.corpus.part("val"))
-        if any(map(len, data.held)) or (data.remote is not None and asked):
-            found["the scores of clients' holdouts"] = "--data.holdout 0"
-        return found
 
     @property
     def _rounds(self) -> int | None:
@@ -424,11 +366,7 @@ class FederatedModule(pl.LightningModule):
         """Add up how clients elsewhere scored their own holdouts."""
         metrics: Any = self.metrics["val"]
         for scores in self.score_clients().values():
-            counts = torch.tensor(scores.confusion).flatten()
-            names = torch.arange(len(scores.confusion))
-            pairs = torch.cartesian_prod(names, names).repeat_interleave(counts, dim=0)
-            truth, prediction = pairs.to(self.device).unbind(dim=1)
-            metrics.count(prediction, truth)
+            metrics.count_confusion(torch.tensor(scores.confusion, device=self.device))
 
     def _networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
         """The global network, or where there is none each client's own in turn.

@@ -32,6 +32,13 @@ class ForeignError(InputError):
         return str(self.args[0])
 
 
+def sentence_of(error: Exception) -> InputError | None:
+    """The sentence for a user on an exception; None for a mistake of fedmer's."""
+    if isinstance(error, InputError):
+        return error
+    return of_lightning(error) or foreign(error)
+
+
 def foreign(error: BaseException) -> ForeignError | None:
     """The same as a sentence, if code of somebody else's raised it; None if fedmer's own did.
 

@@ -18,6 +18,7 @@ from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast, Summary, Weights
+from fedmer.metrics import Scores
 from fedmer.network_average import NetworkAverage, ServerOptions
 from fedmer.protection import ServerProtection, check, withhold
 from fedmer.running_mean import ClientWeight
@@ -35,6 +36,7 @@ class RoundReport:
         round: From 0.
         summaries: The cohort's, by client id.
         weights: Client id -> weight in the mean, sum 1.
+        lr: The clients' learning rate.
         class_weights: Client id -> ``(C,)`` weights in the rows of each class, sum 1 or 0; empty
             where the rule has none.
         bytes_down: Sent by the server, to all clients together.
@@ -48,6 +50,7 @@ class RoundReport:
     round: int
     summaries: Sequence[Summary]
     weights: Mapping[int, float]
+    lr: float
     class_weights: Mapping[int, Tensor]
     bytes_down: int
     bytes_up: int
@@ -64,6 +67,33 @@ class RoundReport:
         examples = sum(summary.examples for summary in self.summaries)
         total = sum(s.train_loss * s.examples for s in self.summaries)
         return total / examples
+
+    def row(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """The round in numbers, as loggers and ``metrics.csv`` have it.
+
+        ``round`` (from 1), ``clients`` that were averaged, their learning rate ``lr`` and mean
+        ``train_loss``, ``bytes_down`` and ``bytes_up`` of that round, its ``seconds``, and the
+        total scores of the parts that were evaluated (``val_weighted_f1``). No ``train_loss`` where
+        clients say none, and an ``epsilon`` where a mechanism promises one.
+
+        Args:
+            scores: ``val`` and ``test``, as far as they were evaluated after the round.
+        """
+        row: dict[str, float] = {
+            "round": self.round + 1,
+            "clients": len(self.summaries),
+            "lr": self.lr,
+            "bytes_down": self.bytes_down,
+            "bytes_up": self.bytes_up,
+            "seconds": round(self.seconds, 4),
+        }
+        if not math.isnan(self.train_loss):
+            row["train_loss"] = self.train_loss
+        if self.spent is not None:
+            row["epsilon"] = self.spent.epsilon
+        for part, found in scores.items():
+            row |= {f"{part}_{name}": value for name, value in found.totals.items()}
+        return row
 
 
 @dataclass(frozen=True)
@@ -219,6 +249,7 @@ class FederatedLoop:
             round=self.state.round,
             summaries=summaries,
             weights=weights,
+            lr=self.trainer.schedule.rate(self.state.round),
             class_weights=classes,
             bytes_down=self.executor.traffic.down,
             bytes_up=self.executor.traffic.up,
@@ -244,8 +275,9 @@ class FederatedLoop:
             self._step([], {}, mean, server_step)
         self._average.add(self.state.network)
         seconds = time.perf_counter() - self._started
-        spent = self.protection.spent
-        return RoundReport(self.state.round, [], {}, {}, 0, 0, seconds, spent=spent)
+        round, spent = self.state.round, self.protection.spent
+        rate = self.trainer.schedule.rate(round)
+        return RoundReport(round, [], {}, rate, {}, 0, 0, seconds, spent=spent)
 
     def _step(
         self,

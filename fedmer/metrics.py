@@ -85,6 +85,13 @@ class EmotionMetrics(nn.Module):
         if len(predictions):
             self.collection.update(predictions, labels)
 
+    def count_confusion(self, confusion: Tensor) -> None:
+        """Count turns of which only ``(C, C)`` int64 counts are known, a row a true class."""
+        names = torch.arange(len(confusion), device=confusion.device)
+        pairs = torch.cartesian_prod(names, names).repeat_interleave(confusion.flatten(), dim=0)
+        truth, predictions = pairs.unbind(dim=1)
+        self.count(predictions, truth)
+
     @property
     def empty(self) -> bool:
         """Has nothing been counted since the last reset?"""

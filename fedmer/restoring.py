@@ -1,6 +1,6 @@
-"""What a module takes out of a checkpoint: its arguments, and the weights of its network."""
+"""What a module takes out of a checkpoint, and whether the checkpoint is of the same run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -81,6 +81,37 @@ def check_parts(saved: Mapping[str, Any], aggregator: Aggregator, network: Netwo
             "The checkpoint's network has other sizes than this run's; pass the config.yaml "
             "beside it with --config, and the corpus that it was trained on."
         )
+
+
+def check_clients(saved: Mapping[str, Any], sizes: Sequence[int], remote: bool) -> None:
+    """See that a run that goes on has the clients of its checkpoint.
+
+    Args:
+        saved: The checkpoint.
+        sizes: Labelled turns of this run's clients, by id.
+        remote: Are they elsewhere, where some may not have been met?
+
+    Raises:
+        InputError: There are more or fewer, they hold other dialogues, or are elsewhere than then.
+    """
+    theirs = saved["fedmer"]["sizes"]
+    same = len(theirs) == len(sizes) if remote else theirs == sizes
+    if not same:
+        raise InputError(
+            f"The checkpoint's {len(theirs)} clients hold other dialogues than this run's "
+            f"{len(sizes)}; pass the config.yaml beside it with --config, and the same corpus."
+        )
+    if was_remote(saved) != remote:
+        raise InputError(
+            "The checkpoint is of a run whose clients were elsewhere than this run's; go on with "
+            "the same --executor and --executor.federation."
+        )
+
+
+def was_remote(saved: Mapping[str, Any]) -> bool:
+    """Was the data of the clients of a checkpoint on other machines?"""
+    found: bool = saved["fedmer"].get("remote", False)
+    return found
 
 
 def weights_of(saved: Mapping[str, Any]) -> dict[str, Tensor]:

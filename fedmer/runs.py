@@ -23,6 +23,8 @@ LAST = "last.ckpt"
 CONFIG = "config.yaml"
 CORPUS = "corpus.npz"
 """The corpus of a run that got it in memory."""
+MODEL = "model"
+"""The folder of a run that its bundle is in."""
 _MARKS = (CONFIG, "metrics.csv", "result.json", CHECKPOINTS)
 
 

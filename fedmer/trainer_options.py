@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pytorch_lightning.callbacks import ProgressBar, Timer
+from pytorch_lightning.callbacks import Callback, ProgressBar, Timer
 
 from fedmer.errors import InputError
+
+_PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+"""Of Lightning's, those in which weights are single precision."""
 
 
 @dataclass(frozen=True)
@@ -283,3 +286,24 @@ def _callbacks(given: Any) -> list[tuple[type, Mapping[str, Any]]]:
         kind: type = getattr(importlib.import_module(module), name)
         found.append((kind, one.get("init_args") or {}))
     return found
+
+
+def check_precision(precision: str) -> None:
+    """See that weights stay in single precision, as what clients and the server send is.
+
+    Args:
+        precision: Of Lightning's Trainer.
+
+    Raises:
+        InputError: They do not.
+    """
+    if precision not in _PRECISIONS:
+        raise InputError(
+            f"trainer.precision is '{precision}', but what clients send each other stays in single "
+            f"precision; use one of {', '.join(_PRECISIONS)}."
+        )
+
+
+def is_over(callback: Callback) -> bool:
+    """Has a timer run out?"""
+    return isinstance(callback, Timer) and (callback.time_remaining() or 0) <= 0

@@ -11,12 +11,11 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 import fedmer
 from fedmer.__main__ import main
-from fedmer.bundle.model import MODEL
 from fedmer.errors import InputError
 from fedmer.record.loggers import settle_wandb
 from fedmer.record.reading import read_rows
 from fedmer.record.record import METRICS
-from fedmer.runs import RunFolder
+from fedmer.runs import MODEL, RunFolder
 from tests.offline import OfflineRun, read_offline
 
 

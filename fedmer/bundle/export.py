@@ -8,11 +8,12 @@ from fedmer.bundle.calibration import fit_temperature
 from fedmer.bundle.card import card
 from fedmer.bundle.contents import Contents
 from fedmer.bundle.files import CARD, is_bundle, read_bundle, write_bundle
-from fedmer.bundle.model import MODEL, Model
+from fedmer.bundle.model import Model
 from fedmer.bundle.of_run import of_run
 from fedmer.data.corpus import Conversation
 from fedmer.errors import InputError
 from fedmer.files import PRIVATE
+from fedmer.runs import MODEL
 
 
 def bundle_run(run: Path, validation: Sequence[Conversation]) -> Path:

@@ -21,12 +21,10 @@ from fedmer.data.corpus import Conversation, ConversationCorpus
 from fedmer.data.evaluation import EvaluationBatches
 from fedmer.errors import InputError
 from fedmer.plugins.aggregators._closed_form import MARK, ClosedForm
+from fedmer.runs import MODEL
 
 if TYPE_CHECKING:
     from torch import device
-
-MODEL = "model"
-"""The folder of a run that its bundle is in."""
 
 
 class Model:

@@ -105,10 +105,11 @@ def _step(words: list[str]) -> int:
 
 
 def _ask(run: Path) -> None:
-    from fedmer.bundle.model import MODEL, load
+    from fedmer.bundle.model import load
     from fedmer.console import Console
     from fedmer.demo.everyday import EVERYDAY
     from fedmer.demo.quiz import answer_table, answers
+    from fedmer.runs import MODEL
 
     found = answers(load(run), EVERYDAY)
     right = sum(answer.right for answer in found)

@@ -18,7 +18,7 @@ from fedmer.files import write_atomically
 from fedmer.metrics import TOTALS
 from fedmer.record.plots import CONFUSION
 from fedmer.record.reading import read_json, read_rows
-from fedmer.runs import RunFolder
+from fedmer.runs import MODEL, RunFolder
 
 WANDB = "wandb.json"
 """Under which id a run is known to Weights & Biases."""
@@ -86,15 +86,14 @@ def keep_id(loggers: Sequence[Logger], path: Path) -> None:
             write_atomically(path / WANDB, json.dumps({"id": logger.version}) + "\n")
 
 
-def publish(loggers: Sequence[Logger], path: Path, model: Path | None) -> None:
+def publish(loggers: Sequence[Logger], path: Path) -> None:
     """Give W&B what a finished run has found.
 
     Clients go by number: their names may be those of people, and may not leave the machine.
 
     Args:
         loggers: Of the Trainer.
-        path: The run's folder.
-        model: The bundle in it, if there is one.
+        path: The run's folder; the model in it goes along, if there is one.
 
     Raises:
         InputError: A file of the run is damaged.
@@ -119,10 +118,10 @@ def publish(loggers: Sequence[Logger], path: Path, model: Path | None) -> None:
             media["confusion"] = wandb.Image(str(path / CONFUSION), caption=caption)
         run.log(media)
         run.summary.update(summary_of(result))
-        if model is not None:
+        if (path / MODEL).is_dir():
             about = {"run": path.name, "round": shown["round"]} if shown else {"run": path.name}
             artifact = wandb.Artifact(f"model-{run.id}", type="model", metadata=about)
-            artifact.add_dir(str(model))
+            artifact.add_dir(str(path / MODEL))
             run.log_artifact(artifact)
 
 

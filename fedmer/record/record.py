@@ -111,7 +111,7 @@ class RunRecord(pl.Callback):
         assert report is not None
         self._begin(report.round)
         keep_id(trainer.loggers, self.folder.path)
-        row = pl_module.round_row
+        row = report.row(pl_module.scores)
         number = report.round + 1
         append_rows(self.folder.path / "metrics.csv", METRICS, [row])
         append_rows(self.folder.path / "clients.csv", CLIENTS, _client_rows(pl_module, number))
