@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.standardise import Moments
 from fedmer.errors import InputError
 
@@ -40,6 +41,7 @@ class Description:
         counts: ``(C,)`` int64, labelled turns of each class to learn from.
         held: Dialogues that it keeps back for validation.
         moments: Modality -> count, sum and sum of squares, if they were asked for.
+        extractors: Modality -> what made its features, where the client knows it.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Description:
     counts: Tensor
     held: int
     moments: Mapping[str, Moments] = field(default_factory=dict)
+    extractors: Mapping[str, ExtractorRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +103,22 @@ class RemoteClients:
         """Dialogues kept back, by all clients together."""
         return sum(remote.held for remote in self.known.values())
 
+    @property
+    def extractors(self) -> dict[str, ExtractorRecord]:
+        """What made the features of the modalities of which every client that is known says it."""
+        first, *others = self.known.values()
+        return {
+            name: made
+            for name, made in first.extractors.items()
+            if all(name in other.extractors for other in others)
+        }
+
     def corpus(self, public: ConversationCorpus | None, name: str) -> ConversationCorpus:
         """What the server can look at: the public dialogues, and a made-up one of their shape.
 
         Raises:
-            InputError: The public file has other emotions or other features than the clients.
+            InputError: The public file has other emotions or other features than the clients, or
+                features that another extractor made.
         """
         first = next(iter(self.known.values()))
         if public is not None:
@@ -115,12 +129,19 @@ class RemoteClients:
                     f"{theirs[1]}, but {first.name} has {list(first.labels)} and "
                     f"{dict(first.features)}; give a test file of the same kind."
                 )
+            for name, made in self.extractors.items():
+                if public.extractors.get(name, made) != made:
+                    raise InputError(
+                        f"{public.name}: '{name}' was made by {public.extractors[name]}, but the "
+                        f"clients' by {made}; give a test file that was extracted in that way."
+                    )
         conversations = (
             [] if public is None else [c for c in public.conversations if c.split != "train"]
         )
         speakers = max(remote.speakers for remote in self.known.values())
         made_up = _made_up(dict(first.features), len(first.labels), speakers)
-        whole = ConversationCorpus(name, [made_up, *conversations], first.labels)
+        every = [made_up, *conversations]
+        whole = ConversationCorpus(name, every, first.labels, extractors=self.extractors)
         return whole if public is None else replace(whole, name=public.name)
 
 

@@ -104,8 +104,16 @@ def test_two_rounds_over_nodes_with_clips_end_with_a_model(here: Path) -> None:
     found = fedmer.Run(here / "runs" / "clips")
     assert [row["clients"] for row in found.rounds] == [NODES, NODES]
     assert not list((here / "runs").rglob("corpus*"))
-    # The model reads what the extractors of the federation make.
+    # The model knows what made its features, and reads new clips.
+    (here / "new").mkdir()
+    source = clips(here / "new" / "clips", 7)
+    model = here / "runs" / "clips" / "model"
+    assert main(["predict", str(model), str(source), "--out", str(here / "said.csv")]) == 0
+    with (here / "said.csv").open(newline="") as file:
+        said = list(csv.DictReader(file))
+    assert len(said) == 16
+    assert {row["dialogue"] for row in said} == {f"n7-d{number}" for number in range(8)}
     assert found.model.labels == ("glad", "cross")
     new = read_corpus(federation.node("node-0").folder / "corpus.npz")
-    for said in found.model.predict_all(new.conversations):
-        assert set(said.emotions) <= {"glad", "cross"}
+    for dialogue in found.model.predict_all(new.conversations):
+        assert set(dialogue.emotions) <= {"glad", "cross"}

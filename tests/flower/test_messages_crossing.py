@@ -17,6 +17,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 import fedmer
 from fedmer.data.corpus import Conversation, ConversationCorpus
+from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.formats.native import write
 from fedmer.data.remote import Request
 from fedmer.data.standardise import statistics
@@ -78,6 +79,7 @@ def head(settings: Any, corpus: ConversationCorpus, standardise: str) -> ConfigR
             "modalities": list(corpus.shape.features),
             "widths": list(corpus.shape.features.values()),
             "speakers": corpus.shape.speakers,
+            "extractors": [""] * len(corpus.shape.features),
         }
     )
 
@@ -197,7 +199,7 @@ def test_what_goes_up_is_what_the_manual_lists(rule: str, own: dict[str, str]) -
     described = sent.answers["describe"]
     assert set(described) == {"numbers", "numbers.layout", "description"}
     assert set(described.config_records["description"]) == {
-        *("labels", "modalities", "widths", "speakers", "held"),
+        *("labels", "modalities", "widths", "speakers", "held", "extractors"),
     }
     assert set(take(described, "numbers")) == {
         "counts",
@@ -290,6 +292,12 @@ def test_a_node_refuses_what_does_not_fit(change: dict[str, Any], own: dict[str,
         ({}, {"speakers": 10**6}),
         ({}, {"held": -1}),
         ({}, {"labels": []}),
+        ({}, {"extractors": []}),
+        ({}, {"extractors": [3]}),
+        ({}, {"extractors": ["{"]}),
+        ({}, {"extractors": ["[" * 4000]}),
+        ({}, {"extractors": [ExtractorRecord("a.B", {"x": "y" * 4000}).to_json()]}),
+        ({}, {"extractors": [ExtractorRecord("a.B", digest="\x1b[2J").to_json()]}),
         ({}, {"labels": ["a", "\x1b[2J"]}),
         ({}, {"labels": ["a", "b" * 201]}),
         ({"counts": torch.tensor([1, 10**13])}, {}),
@@ -302,6 +310,7 @@ def test_a_description_that_cannot_be_is_refused(
     sums = {"x.count": torch.tensor([3])}
     sums |= {f"x.{what}": torch.ones(4, dtype=torch.float64) for what in ("total", "squares")}
     facts = {"labels": ["a", "b"], "modalities": ["x"], "widths": [4], "speakers": 2, "held": 0}
+    facts |= {"extractors": [""]}
 
     def content(tensors: dict[str, torch.Tensor], told: dict[str, Any]) -> RecordDict:
         found = RecordDict({"description": ConfigRecord(facts | told)})
@@ -309,7 +318,9 @@ def test_a_description_that_cannot_be_is_refused(
         return found
 
     assert _description("node", content({}, {})).counts.tolist() == [1, 2]
-    with pytest.raises(RefusedError, match=r"its description (is impossible|cannot be read)"):
+    with pytest.raises(
+        RefusedError, match=r"its description (is impossible|cannot be read)|record of|what made"
+    ):
         _description("node", content(tensors, told))
 
 

@@ -91,6 +91,7 @@ class NodeData:
             counts=client.class_counts(shape.classes),
             held=len(self.held),
             moments=sums,
+            extractors=dict(self.corpus.extractors),
         )
 
     def client(self, statistics: dict[str, Statistics] | None) -> ClientData:

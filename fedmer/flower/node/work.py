@@ -17,6 +17,7 @@ import fedmer
 from fedmer.data.remote import Request
 from fedmer.data.standardise import Statistics
 from fedmer.errors import InputError
+from fedmer.flower.extractors import put_extractors, take_extractors, unlike
 from fedmer.flower.node import client_side
 from fedmer.flower.node.data import NodeData, NodeMemory, shape_for
 from fedmer.flower.node.first_answer import FirstAnswer
@@ -103,6 +104,7 @@ def _describe(content: RecordDict, node: Mapping[str, Any]) -> RecordDict:
             "widths": list(description.features.values()),
             "speakers": description.speakers,
             "held": description.held,
+            "extractors": put_extractors(description.extractors, description.features),
         }
     )
     return answer
@@ -151,6 +153,13 @@ def _trainer(content: RecordDict, node: Mapping[str, Any], policy: Policy) -> Lo
         raise InputError(
             f"its corpus has the emotions {expected[0]} and the features {expected[1]}, and this "
             f"run has {theirs[0]} and {theirs[1]}"
+        )
+    made = take_extractors(head["extractors"], list(data.corpus.shape.features))
+    odd = unlike(data.corpus.extractors, made)
+    if odd is not None:
+        raise InputError(
+            f"its features '{odd}' were made by {data.corpus.extractors[odd]}, and those of this "
+            f"run by {made[odd]}; extract them again in that way"
         )
     counts, statistics = statistics_in(content, request.standardise, data.corpus.shape)
     by: dict[str, Statistics] | None = None

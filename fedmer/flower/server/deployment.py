@@ -5,6 +5,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Collection, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fedmer.flower.deploy.certificates import check_server
 from fedmer.flower.deploy.folder import CONNECTION, Federation
 from fedmer.flower.deploy.handshake import answers
 from fedmer.flower.deploy.processes import flower_environment, is_in_use
+from fedmer.flower.extractors import put_extractors, take_extractors, unlike
 from fedmer.flower.server.mail import Mail
 from fedmer.flower.server.relay import Relay, online
 from fedmer.flower.server.round import say, wait_for
@@ -145,6 +147,7 @@ class Deployment:
             "modalities": list(first.features),
             "widths": list(first.features.values()),
             "speakers": speakers,
+            "extractors": put_extractors(clients.extractors, first.features),
         }
         self._statistics = {"class_counts": _total(clients)}
         for name, statistics in combine(c.moments for c in clients.known.values()).items():
@@ -281,6 +284,7 @@ def _description(name: str, content: RecordDict) -> Description:
         labels = tuple(str(label) for label in said["labels"])
         widths = [int(width) for width in said["widths"]]
         features = dict(zip(map(str, said["modalities"]), widths, strict=True))
+        extractors = take_extractors(said["extractors"], list(features))
         speakers, held = int(said["speakers"]), int(said["held"])
         counts = numbers["counts"]
         moments = {
@@ -309,7 +313,7 @@ def _description(name: str, content: RecordDict) -> Description:
     )
     if not right:
         raise RefusedError("its description is impossible")
-    return Description(name, labels, features, speakers, counts, held, moments)
+    return Description(name, labels, features, speakers, counts, held, moments, extractors)
 
 
 def _check_alike(known: Mapping[int, Description]) -> None:
@@ -320,6 +324,13 @@ def _check_alike(known: Mapping[int, Description]) -> None:
                 f"{first.name} has the emotions {list(first.labels)} and the features "
                 f"{dict(first.features)}, but {other.name} has {list(other.labels)} and "
                 f"{dict(other.features)}; all nodes need the same."
+            )
+    for one, other in combinations(known.values(), 2):
+        odd = unlike(one.extractors, other.extractors)
+        if odd is not None:
+            raise InputError(
+                f"{one.name} has '{odd}' made by {one.extractors[odd]}, but {other.name} by "
+                f"{other.extractors[odd]}; all nodes need the same, so let one extract again."
             )
 
 
