@@ -59,9 +59,9 @@ def missing(shown: tuple[str, ...], said: str) -> str | None:
 
 
 def _plain(text: str) -> list[str]:
-    """Lines without numbers, blanks and the frames of tables."""
+    """Lines without numbers and their signs, blanks and the frames of tables."""
     bare = re.sub(r"[─━┏┓┡┩┳╇├┤┼└┘┴│┃]", " ", text)
-    masked = re.sub(r"\d+(\.\d+)*", "#", bare)
+    masked = re.sub(r"[\u2212+-]?\d+(\.\d+)*", "#", bare)
     return [line for line in (" ".join(line.split()) for line in masked.splitlines()) if line]
 
 
