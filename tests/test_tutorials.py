@@ -15,7 +15,8 @@ def test_pages_have_steps_and_are_linked_from_the_front() -> None:
     readme, index = ((ROOT / name).read_text() for name in ("README.md", "docs/index.md"))
     for page in TUTORIALS:
         typed = [step for step in steps(page) if isinstance(step, Type)]
-        # No block with a command is passed over for want of a prompt.
+        # No command and no file is passed over for the way in which it is written.
+        assert len(steps(page)) - len(typed) == page.read_text().count("Save this")
         assert len(typed) == page.read_text().count("\n$ ") >= 5
         assert all(step.command.split()[0] in ("fedmer", "pip", "pytest", "head") for step in typed)
         assert f"docs/tutorials/{page.name}" in readme

@@ -17,7 +17,7 @@ TUTORIALS = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 PATIENCE = 400.0
 """Seconds that a command may take on a busy machine."""
 
-_SAVED = re.compile(r" as `(?P<file>[^`\n]+)`:\n\n```\w+\n(?P<text>.*?)^```$", re.M | re.S)
+_SAVED = re.compile(r"\bas `(?P<file>[^`\n]+)`:\n\n```\w+\n(?P<text>.*?)^```$", re.M | re.S)
 _TYPED = re.compile(r"^```\n(?P<session>\$ .*?)^```$", re.M | re.S)
 _UNTIL_STOPPED = re.compile(r"fedmer deploy (server|node) ")
 
