@@ -42,7 +42,7 @@ RULES: Mapping[str, Aggregator] = {
     "Distance, lambda 0.1, weights by counts": Distance(0.1, weighting="counts"),
     "the same, margin at least 3": Distance(0.1, weighting="counts", r_min=3.0),
     "the same, margin at least 10": Distance(0.1, weighting="counts", r_min=10.0),
-    "the same, margin at least 3, by turn": Distance(
+    "the same, margin at least 3, by utterance": Distance(
         0.1, weighting="counts", r_min=3.0, correction="sample"
     ),
 }

@@ -179,7 +179,8 @@ def causes(report: Report) -> Iterator[str]:
 
 
 def moved(run: Run) -> float:
-    """The share of a round's weight that lies elsewhere than by numbers of turns, mean of rounds.
+    """The share of a round's weight that lies elsewhere than by numbers of utterances, mean of
+    rounds.
 
     Half the sum over clients of the absolute difference between a client's weight and its share of
     the cohort's turns: 0 is FedAvg, 1 would be all on clients that have none.

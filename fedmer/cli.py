@@ -382,7 +382,7 @@ def launch(chosen: str, words: Sequence[str], command_line: type[CLI] = CLI) -> 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what is raised against an option or a checkpoint into a sentence."""
+    """Utterance what is raised against an option or a checkpoint into a sentence."""
     try:
         yield
     except ParserRefusal as refusal:

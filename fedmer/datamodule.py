@@ -178,13 +178,15 @@ class FederatedDataModule(pl.LightningDataModule):
         if len(missing) == len(names) - 1:
             (only,) = set(names) - set(missing)
             warnings.warn(
-                f"{self.corpus.name}: every labelled turn to learn from is '{only}', so that a "
+                f"{self.corpus.name}: every labelled utterance to learn from is '{only}', so that "
+                "a "
                 "network can learn to say nothing else; see that the labels were read as meant.",
                 stacklevel=3,
             )
         elif missing:
             warnings.warn(
-                f"{self.corpus.name}: no client has a turn of {', '.join(missing)} to learn from, "
+                f"{self.corpus.name}: no client has an utterance of {', '.join(missing)} to learn "
+                "from, "
                 "so that no network learns to name it.",
                 stacklevel=3,
             )
@@ -265,8 +267,8 @@ class FederatedDataModule(pl.LightningDataModule):
 
     @property
     def coverage(self) -> float:
-        """Share of the labelled training turns that a client learns from or keeps back; 1 where
-        clients are elsewhere, since nobody else has any."""
+        """Share of the labelled training utterances that a client learns from or keeps back; 1
+        where clients are elsewhere, since nobody else has any."""
         if self.remote is not None:
             return 1.0
         owned = sum(int(s.labelled.sum()) for c in self.partitions for s in c.samples)

@@ -114,8 +114,8 @@ class FederatedModule(pl.LightningModule):
         self.client_scores: dict[int, Scores] = {}
         """Own holdouts by client id, of the last evaluation of clients."""
         self.votes: Tensor | None = None
-        """``(N, C)``: how many networks named each class of the labelled turns of ``test``, in the
-        data's order, at the last evaluation."""
+        """``(N, C)``: how many networks named each class of the labelled utterances of ``test``, in
+        the data's order, at the last evaluation."""
         self._votes: list[Tensor] = []
         self._loop: list[FederatedLoop] = []
         self._restored: dict[str, Any] | None = None

@@ -268,7 +268,7 @@ class LocalTrainer:
 
     @torch.no_grad()
     def evaluate(self, excerpts: Sequence[Excerpt], received: Broadcast) -> Scores | None:
-        """Score the resident network on excerpts; None if no turn of them is labelled."""
+        """Score the resident network on excerpts; None if no utterance of them is labelled."""
         self.client.network.eval()
         metrics = self.client.metrics
         metrics.reset()

@@ -49,7 +49,7 @@ class Summary:
 
     Args:
         client: The client's id.
-        examples: Labelled turns that it trained on.
+        examples: Labelled utterances that it trained on.
         train_loss: Mean loss of its steps.
         steps: Optimizer steps that it made.
         tensors: What the rule needs, such as ``(C, D)`` class prototypes and ``(C,)`` counts.

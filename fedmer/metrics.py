@@ -1,4 +1,4 @@
-"""How a prediction is scored: always over labelled turns, never over padding."""
+"""How a prediction is scored: always over labelled utterances, never over padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Scores:
     """The scores of one part of the data, as plain numbers in [0, 1].
 
     Args:
-        accuracy: Sample of labelled turns named rightly.
+        accuracy: Sample of labelled utterances named rightly.
         weighted_f1: F1 averaged over classes by support.
         macro_f1: F1 averaged over classes.
         uar: Unweighted average recall, over the classes that occur.
@@ -51,7 +51,7 @@ TOTALS = ("accuracy", "weighted_f1", "macro_f1", "uar")
 
 
 class EmotionMetrics(nn.Module):
-    """The field's metrics over the labelled turns of batches, by torchmetrics.
+    """The field's metrics over the labelled utterances of batches, by torchmetrics.
 
     Args:
         classes: Number of emotions ``C``.
@@ -86,7 +86,7 @@ class EmotionMetrics(nn.Module):
             self.collection.update(predictions, labels)
 
     def count_confusion(self, confusion: Tensor) -> None:
-        """Count turns of which only ``(C, C)`` int64 counts are known, a row a true class."""
+        """Count utterances of which only ``(C, C)`` int64 counts are known, a row a true class."""
         names = torch.arange(len(confusion), device=confusion.device)
         pairs = torch.cartesian_prod(names, names).repeat_interleave(confusion.flatten(), dim=0)
         truth, predictions = pairs.unbind(dim=1)
@@ -120,7 +120,7 @@ class EmotionMetrics(nn.Module):
 
 
 def named(logits: Tensor, batch: Batch) -> Tensor:
-    """The class named for each labelled turn, dialogue by dialogue: ``(N,)`` int64."""
+    """The class named for each labelled utterance, dialogue by dialogue: ``(N,)`` int64."""
     return logits[batch.labelled].argmax(dim=-1)
 
 

@@ -18,8 +18,8 @@ class Prototypes:
     Args:
         means: ``(C, D)``; without meaning where a class is not known.
         known: ``(C,)`` bool.
-        counts: ``(C,)`` int64, the labelled turns behind each mean of a client; None for those of
-            the server.
+        counts: ``(C,)`` int64, the labelled utterances behind each mean of a client; None for those
+            of the server.
     """
 
     means: Tensor

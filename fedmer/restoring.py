@@ -88,7 +88,7 @@ def check_clients(saved: Mapping[str, Any], sizes: Sequence[int], remote: bool) 
 
     Args:
         saved: The checkpoint.
-        sizes: Labelled turns of this run's clients, by id.
+        sizes: Labelled utterances of this run's clients, by id.
         remote: Are they elsewhere, where some may not have been met?
 
     Raises:

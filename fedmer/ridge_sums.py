@@ -1,4 +1,4 @@
-"""Linear heads in closed form, from sums that add up over turns, clients and rounds."""
+"""Linear heads in closed form, from sums that add up over utterances, clients and rounds."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _DEPENDENT = 1e-7
 _ROUNDING = 1e-12
 """What part of a number is left when all of it was subtracted, at most."""
 _RARE = 1e-7
-"""A class with a smaller share of the turns has none; a masked sum is that exact."""
+"""A class with a smaller share of the utterances has none; a masked sum is that exact."""
 _GROWTH = 1e-5
 """By what part a ridge grows to see how the determinant does."""
 _STEPS = [10 ** (step / 2) for step in range(10, -9, -1)]
@@ -39,7 +39,7 @@ class RidgeSums:
     .. math:: \sum w\, z z^\top, \qquad \sum w\, z y^\top
 
     :math:`z` ends with a constant 1 and :math:`y` is the emotion as a unit vector. Sums of disjoint
-    sets of turns are added to have those of the union, and subtracted to have those of what is
+    sets of utterances are added to have those of the union, and subtracted to have those of what is
     left: so a client is added later, or removed exactly.
 
     Args:
@@ -60,7 +60,7 @@ class RidgeSums:
     def of(
         cls, rows: Tensor, labels: Tensor, classes: int, weights: Tensor | None = None
     ) -> "RidgeSums":
-        """Those of some turns.
+        """Those of some utterances.
 
         Args:
             rows: ``(N, d - 1)``, without the constant.
@@ -83,7 +83,7 @@ class RidgeSums:
 
     @classmethod
     def nothing(cls, features: int, classes: int, device: torch.device) -> "RidgeSums":
-        """Those of no turns, with ``features`` that include the constant."""
+        """Those of no utterances, with ``features`` that include the constant."""
         gram = torch.zeros(packed_size(features), dtype=torch.float64, device=device)
         return cls(gram, torch.zeros(features, classes, dtype=torch.float64, device=device))
 
@@ -111,7 +111,7 @@ class RidgeSums:
         return len(self.cross)
 
     def used(self) -> Tensor:
-        """``(d - 1,)`` bool: the features that are not zero on every turn."""
+        """``(d - 1,)`` bool: the features that are not zero on every utterance."""
         steps = torch.arange(self.features, 1, -1, device=self.gram.device)
         place = steps.cumsum(dim=0) - steps
         return self.gram[place] != 0
@@ -149,7 +149,7 @@ class RidgeSums:
             v_k = \big(\Sigma + \tfrac{\lambda}{n} I\big)^{-1} (\mu_k - \mu)
 
         R. Fisher, 1936; J. Friedman, "Regularized Discriminant Analysis", JASA 1989. A class
-        without turns is never predicted.
+        without utterances is never predicted.
 
         Args:
             ridge: :math:`\lambda`.
@@ -206,7 +206,7 @@ class RidgeSums:
             ridge = step * unit
             factor = _factor(matrix, ridge)
             weights = torch.cholesky_solve(cross, factor)
-            # y is a unit vector, so that its squares sum to the turns.
+            # y is a unit vector, so that its squares sum to the utterances.
             explained = 2 * (weights * cross).sum() - ((matrix @ weights) * weights).sum()
             # The trace is a derivative of the determinant, for a third of the price of an inverse.
             grown = _log_det(_factor(matrix, ridge * (1 + _GROWTH))) - _log_det(factor)
@@ -227,7 +227,7 @@ def _factor(matrix: Tensor, ridge: float) -> Tensor:
     diagonal = shrunk.diagonal()
     silent = diagonal == 0
     diagonal[:-1] += ridge
-    # A feature that is zero on every turn gets the weight zero, whatever the ridge.
+    # A feature that is zero on every utterance gets the weight zero, whatever the ridge.
     diagonal[silent] = 1.0
     factor: Tensor
     factor, failed = torch.linalg.cholesky_ex(shrunk)

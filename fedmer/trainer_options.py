@@ -78,7 +78,7 @@ OPTIONS: Mapping[str, Option] = {
     "limit_val_batches": Option(_ALL_OF_IT, only=(None, 1.0)),
     "limit_test_batches": Option(_ALL_OF_IT, only=(None, 1.0)),
     "limit_predict_batches": Option(
-        "'fedmer predict' names every turn of a part.", only=(None, 1.0)
+        "'fedmer predict' names every utterance of a part.", only=(None, 1.0)
     ),
     "overfit_batches": Option(
         "a batch of the Trainer's is a client; for a few clients take a corpus of few dialogues, "

@@ -54,7 +54,7 @@ def corpus_of(conversations: Sequence[Conversation], classes: int = 4) -> Conver
 def random_corpus(
     seed: int, *, dialogues: int, turns: int, classes: int = 6, modalities: Mapping[str, int]
 ) -> ConversationCorpus:
-    """Equally long training dialogues of two speakers out of twenty, all turns labelled."""
+    """Equally long training dialogues of two speakers out of twenty, all utterances labelled."""
     random = generator(seed, "corpus")
     conversations = []
     for index in range(dialogues):
@@ -84,8 +84,8 @@ def corpora(
 ) -> ConversationCorpus:
     """Small corpora with at least one training dialogue, in any order of train, val and test.
 
-    Turns without a label, speakers without a label, monologues and emotions that training lacks
-    all occur.
+    Utterances without a label, speakers without a label, monologues and emotions that training
+    lacks all occur.
     """
     classes = draw(st.integers(2, max_classes))
     turn = st.tuples(st.sampled_from(PEOPLE), st.integers(UNLABELLED, classes - 1))

@@ -321,7 +321,7 @@ def test_a_temperature_makes_labels_likeliest_and_moves_with_the_logits(
         assert surprise(fitted) <= surprise(other) + 1e-6
     scaled = fit_temperature([Prediction(labelled, ("a", "b", "c"), factor * logits)])
     assert scaled == pytest.approx(np.clip(factor * fitted, 0.05, 20), rel=1e-2)
-    with pytest.raises(InputError, match="none of these turns has a label"):
+    with pytest.raises(InputError, match="none of these utterances has a label"):
         fit_temperature([Prediction(spoken, ("a", "b", "c"), logits)])
 
 

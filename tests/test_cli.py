@@ -100,7 +100,7 @@ def spoilt(path: Path, corpus_file: Path, key: str) -> Path:
     [
         ("nan", "'text' holds NaN or infinity in turn 3"),
         ("label", "label 99 is out of range; expected 0 to 5"),
-        ("unlabelled", "has no labelled turn"),
+        ("unlabelled", "has no labelled utterance"),
         ("no test", "has no test part; mark at least one dialogue as 'test'."),
         ("rows", "audio"),
     ],

@@ -15,12 +15,12 @@ from fedmer.metrics import TOTALS, EmotionMetrics, Scores, confusion_of
 
 quick = settings(max_examples=20, deadline=None)
 Pairs = list[tuple[int, int]]
-"""Guess and truth, a turn each."""
+"""Guess and truth, an utterance each."""
 
 
 @st.composite
 def judged(draw: st.DrawFn) -> tuple[int, Pairs]:
-    """The number of classes, and at least one turn; some classes may never occur."""
+    """The number of classes, and at least one utterance; some classes may never occur."""
     classes = draw(st.integers(2, 5))
     one = st.integers(0, classes - 1)
     return classes, draw(st.lists(st.tuples(one, one), min_size=1, max_size=20))
@@ -57,7 +57,8 @@ def assert_same(scores: Scores, expected: Scores) -> None:
 
 
 def batch_of(classes: int, pairs: Pairs, rows: int, seed: int) -> tuple[Tensor, Batch]:
-    """The turns spread over a batch among padding and unlabelled turns, with any logits there."""
+    """The utterances spread over a batch among padding and unlabelled utterances, with any logits
+    there."""
     random = torch.Generator().manual_seed(seed)
     longest = 2 * len(pairs) // rows + 2
     chosen = torch.randperm(rows * longest, generator=random)[: len(pairs)]
@@ -83,7 +84,7 @@ def test_scores_are_those_of_the_confusion_matrix(
     metrics = EmotionMetrics(classes)
     before = metrics.empty
     half = len(pairs) // 2
-    for part in (pairs[:half], pairs[half:]):  # one batch may have no labelled turn at all
+    for part in (pairs[:half], pairs[half:]):  # one batch may have no labelled utterance at all
         metrics.update(*batch_of(classes, part, rows, seed))
     assert (before, metrics.empty) == (True, False)
     expected = by_hand(classes, pairs)

@@ -48,8 +48,8 @@ def test_every_kind_of_file_has_every_turn(
     model, source = str(place / "model"), str(place / "corpus.npz")
     assert main(["predict", model, source, "--out", str(tmp_path / "a.csv")]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"\d+\.\d % right of \d+ labelled turns", said)
-    assert "more turns; --out FILE has them all" in said
+    assert re.search(r"\d+\.\d % right of \d+ labelled utterances", said)
+    assert "more utterances; --out FILE has them all" in said
     rows = rows_of(tmp_path / "a.csv")
     corpus = small_corpus()
     assert len(rows) == sum(map(len, corpus.conversations))
@@ -84,7 +84,7 @@ def test_a_table_may_lack_labels_split_and_a_modality(
     rows = rows_of(tmp_path / "a.csv")
     assert {row["truth"] for row in rows} == {""}
     silent = [row for row in rows if row["prediction"] == ""]
-    assert f"{len(silent)} of {len(rows)} turns have no prediction" in said
+    assert f"{len(silent)} of {len(rows)} utterances have no prediction" in said
     top = {row["prediction"] == "": [] for row in rows}
     for row in rows:
         top[row["prediction"] == ""].append(

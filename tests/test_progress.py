@@ -49,16 +49,16 @@ def line(turns: Sequence[int]) -> str:
 
 def test_a_worst_holdout_says_its_turns_and_small_ones_are_left_out() -> None:
     few, many = FEWEST - 1, FEWEST
-    assert "worst 0.0 (c0, 300 turns), spread 5.0 (sd)" in line([300, many])
+    assert "worst 0.0 (c0, 300 utterances), spread 5.0 (sd)" in line([300, many])
     assert "leave" not in line([300, many])
     mixed = line([few, 23, many, few])
-    assert "4 clients, wF1: mean 15.0, worst 10.0 (c1, 23 turns), spread 5.0 (sd)" in mixed
-    assert mixed.endswith(f"leave out 2 holdouts of fewer than {FEWEST} turns")
+    assert "4 clients, wF1: mean 15.0, worst 10.0 (c1, 23 utterances), spread 5.0 (sd)" in mixed
+    assert mixed.endswith(f"leave out 2 holdouts of fewer than {FEWEST} utterances")
     assert line([few]).endswith("too few for a worst and a spread")
 
 
 def relabelled(corpus: ConversationCorpus, keep: Sequence[int]) -> ConversationCorpus:
-    """Training turns have the kept labels only; the others have the first of them."""
+    """Training utterances have the kept labels only; the others have the first of them."""
     conversations = list(corpus.conversations)
     for i in corpus.part("train"):
         labels = conversations[i].labels
@@ -71,8 +71,8 @@ def relabelled(corpus: ConversationCorpus, keep: Sequence[int]) -> ConversationC
 @pytest.mark.parametrize(
     ("keep", "sentence"),
     [
-        ([2], "every labelled turn to learn from is '{2}'"),
-        ([0, 1, 3, 4, 5], "no client has a turn of {2} to learn from"),
+        ([2], "every labelled utterance to learn from is '{2}'"),
+        ([0, 1, 3, 4, 5], "no client has an utterance of {2} to learn from"),
         ([0, 1, 2, 3, 4, 5], None),
     ],
 )

@@ -36,7 +36,9 @@ def fit_temperature(predictions: Sequence[Prediction]) -> float:
     labels = np.concatenate([own.conversation.labels for own in predictions])
     known = (labels != UNLABELLED) & (labels < logits.shape[1])
     if not known.any():
-        raise InputError("A temperature needs labelled dialogues; none of these turns has a label.")
+        raise InputError(
+            "A temperature needs labelled dialogues; none of these utterances has a label."
+        )
     rows, truth = logits[known], labels[known]
 
     def surprise(inverse: float) -> float:

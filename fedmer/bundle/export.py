@@ -65,7 +65,7 @@ def export(source: Path, target: Path, trusted: bool = False) -> Model:
 
 
 def _without_training(model: Model) -> Contents:
-    """What it predicts by. What a rule keeps for rounds to come, sums over clients' turns among
-    that, is nothing to give away."""
+    """What it predicts by. What a rule keeps for rounds to come, sums over clients' utterances
+    among that, is nothing to give away."""
     known, kept = model.knowledge.tensors, model.contents.tensors
     return replace(model.contents, tensors={n: v for n, v in kept.items() if n in known})

@@ -17,7 +17,7 @@ from fedmer.seeds import derive
 
 Format = Literal["torchscript", "onnx"]
 _LENGTHS = (7, 3, 12, 1)
-"""Turns of the dialogues that a graph is made of (the first) and checked with."""
+"""Utterances of the dialogues that a graph is made of (the first) and checked with."""
 _CLOSE = 1e-4
 """How far probabilities of the graph may be from the network's."""
 
@@ -103,7 +103,7 @@ def save_graph(model: Model, path: Path, kind: Format) -> None:
         if one.shape != other.shape or not torch.allclose(one, other, atol=_CLOSE, rtol=0):
             raise InputError(
                 f"{name} cannot be written as {kind}: the graph says something else than the "
-                f"network of a dialogue of {length} turns; write the bundle instead."
+                f"network of a dialogue of {length} utterances; write the bundle instead."
             )
     write_atomically(path, content, SHARED)
 

@@ -81,7 +81,7 @@ class Model:
 
     @torch.no_grad()
     def predict_all(self, conversations: Sequence[Conversation]) -> list[Prediction]:
-        """What it says of every turn of some conversations, each by itself.
+        """What it says of every utterance of some conversations, each by itself.
 
         A modality that a conversation lacks is masked, and one that the model does not know is not
         looked at. Labels, if there are any, are not looked at.
@@ -151,7 +151,7 @@ class Model:
         return {name: value.float().cpu() for name, value in said.items()}
 
     def _fit(self, conversation: Conversation) -> Conversation:
-        """The same with the modalities of the model, every turn to be predicted."""
+        """The same with the modalities of the model, every utterance to be predicted."""
         where = f"{self.source}: dialogue '{conversation.id}'"
         turns = len(conversation)
         known = [name for name in self.features if name in conversation.features]
@@ -185,7 +185,7 @@ class Model:
                 name: conversation.present[name] if name in known else np.zeros(turns, dtype=bool)
                 for name in self.features
             },
-            # A split shows the turns that have a label, so that here every turn has one.
+            # A split shows the utterances that have a label, so that here every utterance has one.
             labels=np.zeros(turns, dtype=np.int64),
             split="test",
         )
@@ -199,7 +199,7 @@ class _Rows:
         self.named: dict[tuple[str, str], NDArray[np.float32]] = {}
 
     def fill(self, seen: Excerpt, said: Mapping[tuple[str, str], Tensor], row: int) -> None:
-        """Take the rows of the turns that this view is asked about."""
+        """Take the rows of the utterances that this view is asked about."""
         here = seen.labelled.nonzero()[:, 0]
         turns = seen.turns[here].numpy()
         for name, value in said.items():

@@ -11,7 +11,7 @@ from fedmer.data.corpus import Conversation
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a model says of one conversation of ``N`` turns.
+    """What a model says of one conversation of ``N`` utterances.
 
     Args:
         conversation: As it was given.
@@ -21,7 +21,7 @@ class Prediction:
         students: Modality -> ``(N, C)`` probabilities from that modality alone, for networks that
             have students. What a missing modality's student says means nothing.
         weights: Modality -> ``(N,)`` weights in [0, 1], how much it counted in what was fused; they
-            sum to 1 over the modalities of a turn. Empty for networks that weigh none.
+            sum to 1 over the modalities of an utterance. Empty for networks that weigh none.
     """
 
     conversation: Conversation
@@ -38,7 +38,7 @@ class Prediction:
 
     @property
     def emotions(self) -> list[str]:
-        """The likeliest emotion of every turn."""
+        """The likeliest emotion of every utterance."""
         return [self.labels[place] for place in self.probabilities.argmax(axis=1)]
 
 

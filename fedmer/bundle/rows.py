@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 ABSTAINED = ""
-"""The prediction of a turn whose likeliest emotion is not likely enough."""
+"""The prediction of an utterance whose likeliest emotion is not likely enough."""
 
 
 def rows_of(
     predictions: Sequence[Prediction], names: Sequence[str], least: float = 0.0
 ) -> list[dict[str, Any]]:
-    """One row a turn.
+    """One row an utterance.
 
     Args:
         predictions: Of a source's dialogues.
         names: Of the source's labels.
-        least: A turn whose likeliest emotion is less probable than this has no prediction.
+        least: An utterance whose likeliest emotion is less probable than this has no prediction.
     """
     found = []
     for said in predictions:
@@ -123,7 +123,7 @@ def agreement(rows: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> str:
     if not decided:
         return ""
     right = sum(row["truth"] == row["prediction"] for row in decided)
-    of = f"{len(decided)} labelled turns"
+    of = f"{len(decided)} labelled utterances"
     if len(decided) < len(known):
         of += f" with a prediction, of {len(known)}"
     return f"{100 * right / len(decided):.1f} % right of {of}"

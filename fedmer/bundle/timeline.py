@@ -15,7 +15,7 @@ _TURN = 137.508
 
 @dataclass(frozen=True)
 class Turn:
-    """What the page shows of one turn.
+    """What the page shows of one utterance.
 
     Args:
         place: In the dialogue, from 0.

@@ -286,7 +286,7 @@ def _free(path: Path, overwrite: bool) -> Path:
 
 def _wrote(corpus: ConversationCorpus, target: Path) -> None:
     turns = sum(len(dialogue) for dialogue in corpus.conversations)
-    said = f"Wrote {target}: {len(corpus)} dialogues, {turns} turns ({corpus.fingerprint})."
+    said = f"Wrote {target}: {len(corpus)} dialogues, {turns} utterances ({corpus.fingerprint})."
     print(printable(said))
 
 

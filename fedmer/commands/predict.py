@@ -1,4 +1,5 @@
-"""``fedmer predict MODEL [SOURCE]``: the emotion of every turn, as a table, a file and a page."""
+"""``fedmer predict MODEL [SOURCE]``: the emotion of every utterance, as a table, a file and a
+page."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 SHOWN = 40
-"""Turns that the terminal shows."""
+"""Utterances that the terminal shows."""
 
 
 def parser() -> Parser:
@@ -23,7 +24,7 @@ def parser() -> Parser:
 
     made = Parser(
         prog="fedmer predict",
-        description="Name the emotion of every turn of a corpus or a table.",
+        description="Name the emotion of every utterance of a corpus or a table.",
     )
     add = made.add_argument
     add(
@@ -142,15 +143,15 @@ def _predict(options: "Namespace") -> int:
         print(printable(note))
     Console().print(table_of(rows, SHOWN))
     if len(rows) > SHOWN:
-        print(f"and {len(rows) - SHOWN} more turns; --out FILE has them all")
+        print(f"and {len(rows) - SHOWN} more utterances; --out FILE has them all")
     if agreement(rows, model.labels):
         print(agreement(rows, model.labels))
     silent = sum(row["prediction"] == "" for row in rows)
     if options.abstain:
-        print(f"{silent} of {len(rows)} turns have no prediction: below {options.abstain:g}")
+        print(f"{silent} of {len(rows)} utterances have no prediction: below {options.abstain:g}")
     if options.out is not None:
         write_rows(rows, options.out)
-        print(printable(f"Wrote {options.out}: {len(rows)} turns"))
+        print(printable(f"Wrote {options.out}: {len(rows)} utterances"))
     if options.html is not None:
         name = options.source.name if options.source else str(options.model)
         name = "Standard input" if name == "-" else name

@@ -20,7 +20,7 @@ Clear = Literal[
 ]
 """What a server half may have to see of each client by itself: how many labelled turns it learnt
 from, in how many steps; how many it has in all rounds; how many of each class; its mean embedding
-of each class, and how many turns are behind it; a random projection of its update."""
+of each class, and how many utterances are behind it; a random projection of its update."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class ServerState:
         network: The global network; its parameters and buffers are the global weights.
         round: The round in progress, from 0.
         rounds: How many there will be, or None if that is open.
-        sizes: Labelled turns of every client of the federation, by id.
+        sizes: Labelled utterances of every client of the federation, by id.
         tensors: What a rule keeps besides, such as prototypes. Saved with every checkpoint.
     """
 

@@ -72,7 +72,7 @@ class ClientSide(Protocol):
         """Put the weights that a client would use now into the resident network."""
 
     def evaluate(self, excerpts: Sequence[Excerpt], received: Broadcast) -> Scores | None:
-        """Score the resident network on excerpts; None if no turn of them is labelled."""
+        """Score the resident network on excerpts; None if no utterance of them is labelled."""
 
     def state_dict(self) -> dict[str, Any]:
         """What clients keep, for a checkpoint."""

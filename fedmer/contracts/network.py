@@ -14,15 +14,15 @@ from fedmer.data.corpus import CorpusShape
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutput:
-    """What a network says of a batch of ``B`` dialogues of up to ``L`` turns.
+    """What a network says of a batch of ``B`` dialogues of up to ``L`` utterances.
 
     Args:
         logits: ``(B, L, C)``, the prediction.
         students: Modality name -> ``(B, L, C)`` logits from that modality alone; may be empty.
         embeddings: Site name -> ``(B, L, D)``; ``fused`` is what the prediction is made from.
         modality_weights: Modality name -> ``(B, L)`` in [0, 1], how much it counts in what is
-            fused; they sum to 1 over a turn's modalities. For people to look at, so that a network
-            may leave them out, above all while it trains.
+            fused; they sum to 1 over an utterance's modalities. For people to look at, so that a
+            network may leave them out, above all while it trains.
     """
 
     logits: Tensor
@@ -32,11 +32,11 @@ class NetworkOutput:
 
 
 class Network(nn.Module, metaclass=NetworkType):
-    """Reads dialogues, predicts an emotion a turn.
+    """Reads dialogues, predicts an emotion an utterance.
 
     A network may look at everything in the batch but ``labels`` and ``labelled``. What it says of
-    a turn must depend neither on padding, nor on which dialogues share the batch, nor on a missing
-    modality's rows.
+    an utterance must depend neither on padding, nor on which dialogues share the batch, nor on a
+    missing modality's rows.
 
     Args:
         shape: The sizes of the corpus. The constructor's other arguments are its hyperparameters.
@@ -45,7 +45,7 @@ class Network(nn.Module, metaclass=NetworkType):
     """
 
     reads_context: ClassVar[bool] = True
-    """Does the prediction of a turn depend on other turns of its dialogue?"""
+    """Does the prediction of an utterance depend on other utterances of its dialogue?"""
 
     stackable: ClassVar[bool] = True
     """Can ``torch.func.vmap`` run it for many clients at once?"""
@@ -75,4 +75,4 @@ class Network(nn.Module, metaclass=NetworkType):
 
     @abstractmethod
     def forward(self, batch: Batch) -> NetworkOutput:
-        """Predict every turn of a batch."""
+        """Predict every utterance of a batch."""

@@ -12,15 +12,15 @@ class Partitioner(metaclass=PartType):
     """Splits the training dialogues of a corpus over clients.
 
     A split is a pure function of the corpus and the seed. Whatever the split, no client ever
-    holds a turn of a validation or test dialogue, label masks of different clients never overlap,
-    and every client has at least one labelled turn.
+    holds an utterance of a validation or test dialogue, label masks of different clients never
+    overlap, and every client has at least one labelled utterance.
     """
 
     @abstractmethod
     def split(
         self, corpus: ConversationCorpus, dialogues: Sequence[int], seed: int
     ) -> list[ClientPartition]:
-        """Hand the labelled turns of ``dialogues`` to clients.
+        """Hand the labelled utterances of ``dialogues`` to clients.
 
         Args:
             corpus: The whole corpus.
@@ -37,8 +37,8 @@ class Partitioner(metaclass=PartType):
     def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Sample]:
         """How a dialogue that belongs to no client is seen when the global model is judged on it.
 
-        The label masks of the views partition the dialogue's labelled turns, so every turn is
-        scored once. By default there is one view, of the whole dialogue; a split by speaker gives
-        one view a person, since that is what its clients were trained on.
+        The label masks of the views partition the dialogue's labelled utterances, so every
+        utterance is scored once. By default there is one view, of the whole dialogue; a split by
+        speaker gives one view a person, since that is what its clients were trained on.
         """
         return [whole(corpus.conversations[dialogue], dialogue)]

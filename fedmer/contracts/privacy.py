@@ -133,8 +133,8 @@ class Privacy(metaclass=PartType):
     protect nothing."""
 
     withholds_numbers: bool = False
-    """Do clients not say how many turns they learnt from, in how many steps and with what loss?
-    Then a round has no training loss."""
+    """Do clients not say how many utterances they learnt from, in how many steps and with what
+    loss? Then a round has no training loss."""
 
     bounds_updates: bool = False
     """Does it count on updates being no longer than it leaves them? Then one that compresses has to

@@ -19,14 +19,14 @@ EVALUATION_BATCH = 32
 
 @dataclass(frozen=True, eq=False)
 class Excerpt:
-    """What one client has of one dialogue: ``n`` turns, those of its context mask K.
+    """What one client has of one dialogue: ``n`` utterances, those of its context mask K.
 
-    Turns outside K are not here at all and labels outside M are overwritten, so nothing
+    Utterances outside K are not here at all and labels outside M are overwritten, so nothing
     downstream can look at what the client may not know.
 
     Args:
         dialogue: The dialogue's id.
-        turns: ``(n,)`` int64, the turns' indices in the whole dialogue.
+        turns: ``(n,)`` int64, the utterances' indices in the whole dialogue.
         features: Modality name -> ``(n, D)`` float32, standardised; zero where not present.
         present: Modality name -> ``(n,)`` bool.
         labels: ``(n,)`` int64; :data:`~fedmer.data.corpus.UNLABELLED` outside M.
@@ -78,12 +78,12 @@ def excerpt(
 
 @dataclass(eq=False)
 class Batch:
-    """``B`` excerpts padded to the longest, ``L`` turns.
+    """``B`` excerpts padded to the longest, ``L`` utterances.
 
     Args:
         features: Modality name -> ``(B, L, D)`` float32, zero in padding and where missing.
         present: Modality name -> ``(B, L)`` bool, False in padding.
-        context: ``(B, L)`` bool, K: True for turns, False for padding.
+        context: ``(B, L)`` bool, K: True for utterances, False for padding.
         labelled: ``(B, L)`` bool, M, a subset of K.
         labels: ``(B, L)`` int64, :data:`~fedmer.data.corpus.UNLABELLED` outside M.
         roles: ``(B, L)`` int64, 0 in padding.
@@ -123,17 +123,18 @@ class Batch:
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Turns of each dialogue, ``B`` numbers."""
+        """Utterances of each dialogue, ``B`` numbers."""
         counts: list[int] = self.context.sum(dim=1).tolist()
         return counts
 
     @cached_property
     def places(self) -> Tensor:
-        """Where the ``N`` turns stand among the ``B * L`` places: ``(N,)`` int64, ascending."""
+        """Where the ``N`` utterances stand among the ``B * L`` places: ``(N,)`` int64,
+        ascending."""
         return self.context.flatten().nonzero()[:, 0]
 
     def pack(self, padded: Tensor) -> Tensor:
-        """``(N, ...)`` of ``(B, L, ...)``: the turns one behind the other."""
+        """``(N, ...)`` of ``(B, L, ...)``: the utterances one behind the other."""
         return padded.flatten(0, 1).index_select(0, self.places)
 
 

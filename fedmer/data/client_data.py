@@ -26,10 +26,10 @@ class ClientData:
 
     @cached_property
     def examples(self) -> int:
-        """Labelled turns to learn from."""
+        """Labelled utterances to learn from."""
         return sum(int(part.labelled.sum()) for part in self.train)
 
     def class_counts(self, classes: int) -> Tensor:
-        """``(C,)`` int64: how often each class occurs among the turns to learn from."""
+        """``(C,)`` int64: how often each class occurs among the utterances to learn from."""
         labels = torch.cat([part.labels[part.labelled] for part in self.train])
         return labels.bincount(minlength=classes)

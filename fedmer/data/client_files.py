@@ -85,8 +85,8 @@ def write_clients(
 def client_corpus(corpus: ConversationCorpus, client: ClientPartition) -> ConversationCorpus:
     """A corpus of exactly what a client holds, and of nothing else.
 
-    Turns outside K are gone, labels outside M are overwritten, and the turns that are left close
-    up. From whose side a dialogue is seen is not kept.
+    Utterances outside K are gone, labels outside M are overwritten, and the utterances that are
+    left close up. From whose side a dialogue is seen is not kept.
 
     Args:
         corpus: What was split.
@@ -125,7 +125,7 @@ def _check_seen(corpus: ConversationCorpus, clients: Sequence[ClientPartition], 
             if heard is not None and (sample.roles(seen) != nobody.roles(seen)).any():
                 why = f"hears it from the side of '{heard}', who is not the first to speak"
             elif sample.keep_gaps and (sample.positions() != nobody.positions()).any():
-                why = "keeps gaps where turns of others were"
+                why = "keeps gaps where utterances of others were"
             else:
                 continue
             raise InputError(

@@ -17,23 +17,23 @@ from fedmer.errors import InputError
 
 SPLITS = ("train", "val", "test")
 UNLABELLED = -1
-"""The label of a turn that has none: context only, never learnt from, never scored."""
+"""The label of an utterance that has none: context only, never learnt from, never scored."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """One dialogue of ``N`` turns (utterances), in the order they were spoken.
+    """One dialogue of ``N`` utterances (utterances), in the order they were spoken.
 
     Args:
         id: The dialogue's name, unique in its corpus.
         features: Modality name -> ``(N, D)`` float32. Rows of an absent modality are zero.
-        present: Modality name -> ``(N,)`` bool: was this modality recorded for this turn?
+        present: Modality name -> ``(N,)`` bool: was this modality recorded for this utterance?
         speakers: ``(N,)`` names. A name means the same person in every dialogue of the corpus.
         labels: ``(N,)`` int64 in ``[0, classes)``, or :data:`UNLABELLED`.
         split: ``train``, ``val`` or ``test``: a dialogue belongs to one part as a whole.
         session: The recording session, where a corpus has sessions (IEMOCAP), else ``""``.
         utterances: The words, where a corpus has them; never needed for training.
-        numbers: Of the turns in their file, where there is one; never needed for training.
+        numbers: Of the utterances in their file, where there is one; never needed for training.
     """
 
     id: str
@@ -60,9 +60,10 @@ class Conversation:
         """A conversation without labels, to be predicted.
 
         Args:
-            features: Modality name -> ``(N, D)`` numbers. A turn whose row is all NaN lacks it.
-            speakers: Who speaks, one name a turn.
-            utterances: The words, one text a turn, or nothing.
+            features: Modality name -> ``(N, D)`` numbers. An utterance whose row is all NaN lacks
+                it.
+            speakers: Who speaks, one name an utterance.
+            utterances: The words, one text an utterance, or nothing.
             id: What to call it.
 
         Raises:
@@ -79,7 +80,7 @@ class Conversation:
             except (TypeError, ValueError):
                 matrix = np.zeros(0, dtype=np.float32)
             if matrix.ndim != 2:
-                raise InputError(f"'{name}' is no matrix of numbers; expected a row a turn.")
+                raise InputError(f"'{name}' is no matrix of numbers; expected a row an utterance.")
             missing = np.isnan(matrix).all(axis=1).reshape(len(matrix))
             present[name] = ~missing
             rows[name] = np.where(present[name][:, None], matrix, np.float32(0))
@@ -181,8 +182,8 @@ def check(corpus: ConversationCorpus) -> None:
 
     Raises:
         InputError: No dialogues, duplicate ids, an empty dialogue, a dialogue without a labelled
-            turn, rows that do not match, dimensions that differ or are 0, NaN or infinity, a label
-            out of range, an unknown split, an emotion named twice, a text that is no Unicode.
+            utterance, rows that do not match, dimensions that differ or are 0, NaN or infinity, a
+            label out of range, an unknown split, an emotion named twice, a text that is no Unicode.
     """
     if not corpus.conversations:
         raise InputError(f"{corpus.name} holds no dialogues; a corpus needs at least one.")
@@ -232,23 +233,25 @@ def _check_conversation(
     texts = (dialogue.id, dialogue.session, *dialogue.speakers.tolist(), *dialogue.utterances)
     _check_text(texts, where)
     if turns == 0:
-        raise InputError(f"{where} is empty; remove it or give it at least one turn.")
+        raise InputError(f"{where} is empty; remove it or give it at least one utterance.")
     if dialogue.split not in SPLITS:
         raise InputError(
             f"{where} is in split '{dialogue.split}'; expected one of {', '.join(SPLITS)}."
         )
     if dialogue.labels.shape != (turns,) or dialogue.labels.dtype != np.int64:
-        raise InputError(f"{where}: labels must be {turns} int64 numbers, one a turn.")
+        raise InputError(f"{where}: labels must be {turns} int64 numbers, one an utterance.")
     if len(dialogue.speakers) != turns:
-        raise InputError(f"{where} has {turns} turns but {len(dialogue.speakers)} speakers.")
+        raise InputError(f"{where} has {turns} utterances but {len(dialogue.speakers)} speakers.")
     wrong = dialogue.labels[(dialogue.labels < UNLABELLED) | (dialogue.labels >= classes)]
     if len(wrong):
         raise InputError(
             f"{where}: label {wrong[0]} is out of range; expected 0 to {classes - 1}, "
-            f"or {UNLABELLED} for a turn without one."
+            f"or {UNLABELLED} for an utterance without one."
         )
     if not (dialogue.labels != UNLABELLED).any():
-        raise InputError(f"{where} has no labelled turn; remove it or label at least one turn.")
+        raise InputError(
+            f"{where} has no labelled utterance; remove it or label at least one utterance."
+        )
     if list(dialogue.features) != list(shape) or list(dialogue.present) != list(shape):
         raise InputError(
             f"{where} has modalities {', '.join(dialogue.features) or 'none'}; the first dialogue "
@@ -271,5 +274,5 @@ def _check_conversation(
         if bad.any():
             raise InputError(
                 f"{where}: '{name}' holds NaN or infinity in turn {int(np.argmax(bad))}; "
-                "repair the features, or mark the turn as missing that modality."
+                "repair the features, or mark the utterance as missing that modality."
             )

@@ -124,7 +124,7 @@ def _sizes(corpus: ConversationCorpus) -> "Table":
 def _emotions(corpus: ConversationCorpus) -> "Table":
     from rich.table import Table
 
-    table = Table(title="labelled turns per emotion", title_justify="left")
+    table = Table(title="labelled utterances per emotion", title_justify="left")
     table.add_column("emotion")
     parts = _parts(corpus)
     counts = {}
@@ -145,7 +145,7 @@ def _emotions(corpus: ConversationCorpus) -> "Table":
 def _features(corpus: ConversationCorpus) -> "Table":
     from rich.table import Table
 
-    table = Table(title="features, of the turns that have them", title_justify="left")
+    table = Table(title="features, of the utterances that have them", title_justify="left")
     table.add_column("modality")
     for name in ("dimension", "mean", "std", "min", "max", "NaN", "missing"):
         table.add_column(name, justify="right")

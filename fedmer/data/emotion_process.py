@@ -50,10 +50,10 @@ CONTAGION = np.array(
         [0.003, 0.051, 0.268, 0.187, 0.016, 0.475],
     ]
 )
-"""P(label | the previous turn's label), where the speaker has changed."""
+"""P(label | the previous utterance's label), where the speaker has changed."""
 
 SWITCH = 0.68
-"""How often the next turn is somebody else's."""
+"""How often the next utterance is somebody else's."""
 
 LENGTH_SHARES = np.array([0.0, 0.10, 0.25, 0.50, 0.75, 0.90, 1.0])
 LENGTHS = np.array([8.0, 28.0, 37.5, 47.0, 59.0, 69.0, 110.0])
@@ -70,11 +70,11 @@ MOOD = 0.8
 
 @dataclass(frozen=True)
 class Script:
-    """Dialogues without features, padded to the longest, ``T`` turns.
+    """Dialogues without features, padded to the longest, ``T`` utterances.
 
     Args:
         sessions: ``(dialogues,)`` index into :data:`SESSIONS`.
-        lengths: ``(dialogues,)`` turns.
+        lengths: ``(dialogues,)`` utterances.
         speakers: ``(dialogues, T)`` row of :data:`COUNTS`.
         labels: ``(dialogues, T)`` index into :data:`CLASSES`.
     """
@@ -86,15 +86,16 @@ class Script:
 
 
 def script(seed: int, dialogues: int) -> Script:
-    """Draw the turns and labels of a corpus.
+    """Draw the utterances and labels of a corpus.
 
-    The label of a turn follows ``mood * I[own last]^a K[previous]^b`` over the marginal, tilted
-    for every speaker until the speaker's class counts come close to the published ones. The mood
+    The label of an utterance follows ``mood * I[own last]^a K[previous]^b`` over the marginal,
+    tilted for every speaker until the speaker's class counts come close to the published ones. The
+    mood
     belongs to the dialogue: in real conversations, too, part of the inertia is what they are about.
 
     Args:
         seed: The draw is a pure function of it and of ``dialogues``.
-        dialogues: At least 5, one a session. 151 gives exactly 5810 and 1623 turns.
+        dialogues: At least 5, one a session. 151 gives exactly 5810 and 1623 utterances.
 
     >>> drawn = script(0, 151)
     >>> int(drawn.lengths[drawn.sessions < 4].sum()), int(drawn.lengths[drawn.sessions == 4].sum())
@@ -128,7 +129,7 @@ def apportion(total: int, sizes: NDArray[np.int64], least: int) -> NDArray[np.in
 
 
 def _lengths(per_session: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """Lengths from the published quantiles, with the published number of turns a session."""
+    """Lengths from the published quantiles, with the published number of utterances a session."""
     turns = COUNTS.sum(axis=1).reshape(-1, 2).sum(axis=1)
     everything = []
     for dialogues, whole, turns_whole in zip(per_session, DIALOGUES, turns, strict=True):
@@ -150,7 +151,7 @@ def _lengths(per_session: NDArray[np.int64], random: np.random.Generator) -> NDA
 def _sides(
     sessions: NDArray[np.int64], turns: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """``(dialogues, turns)``: which of the session's two people speaks."""
+    """``(dialogues, utterances)``: which of the session's two people speaks."""
     fraction = (
         COUNTS.sum(axis=1).reshape(-1, 2) / COUNTS.sum(axis=1).reshape(-1, 2).sum(1)[:, None]
     )[sessions]
@@ -196,7 +197,7 @@ def _walk(
     mood: NDArray[np.float64],
     tilt: NDArray[np.float64],
 ) -> NDArray[np.int64]:
-    """One pass over all dialogues at once, a turn at a time."""
+    """One pass over all dialogues at once, an utterance at a time."""
     marginal = np.log(COUNTS.sum(axis=0) / COUNTS.sum())
     nothing = np.zeros((1, len(CLASSES)))
     # The last row, reached by index -1, stands for "has not spoken yet".

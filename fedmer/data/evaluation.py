@@ -32,6 +32,6 @@ class EvaluationBatches(Sequence[Batch]):
         return self._batches[index]
 
     def restore(self, rows: Tensor) -> Tensor:
-        """``(N, ...)`` of the labelled turns, in the data's order instead of the batches'."""
+        """``(N, ...)`` of the labelled utterances, in the data's order instead of the batches'."""
         pieces = dict(zip(self.order, torch.split(rows, self._labelled), strict=True))
         return torch.cat([pieces[place] for place in range(len(pieces))])

@@ -12,12 +12,13 @@ from fedmer.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One dialogue of ``N`` turns as a client sees it.
+    """One dialogue of ``N`` utterances as a client sees it.
 
     Args:
         dialogue: Index into ``corpus.conversations``.
-        context: ``(N,)`` bool, K: the turns whose features the client holds and may attend to.
-        labelled: ``(N,)`` bool, M: the turns whose labels it holds and learns from; a subset of K.
+        context: ``(N,)`` bool, K: the utterances whose features the client holds and may attend to.
+        labelled: ``(N,)`` bool, M: the utterances whose labels it holds and learns from; a subset
+            of K.
         listener: The person from whose side the dialogue is seen. Role 0 is that person; with no
             listener it is whoever speaks first.
         keep_gaps: Where K leaves turns out, do the others keep their place in the dialogue
@@ -37,17 +38,17 @@ class Sample:
         # Splits over thousands of clients make a million samples; any() costs ten times as much.
         same = self.context.shape == self.labelled.shape
         if not same or np.count_nonzero(self.labelled > self.context):
-            raise InputError("A sample's labelled turns must lie within its context.")
+            raise InputError("A sample's labelled utterances must lie within its context.")
         if not np.count_nonzero(self.labelled):
-            raise InputError("A sample needs at least one labelled turn.")
+            raise InputError("A sample needs at least one labelled utterance.")
 
     def positions(self) -> NDArray[np.int64]:
-        """The place of every turn of K, for the position encoding."""
+        """The place of every utterance of K, for the position encoding."""
         places = np.flatnonzero(self.context)
         return places if self.keep_gaps else np.arange(len(places))
 
     def roles(self, dialogue: Conversation) -> NDArray[np.int64]:
-        """Role-relative speaker ids of the turns of K: 0 is the listener, then partners.
+        """Role-relative speaker ids of the utterances of K: 0 is the listener, then partners.
 
         Partners are numbered in the order in which they speak, so an id says what somebody is to
         the listener and never who they are.
@@ -73,7 +74,7 @@ class ClientPartition:
 
     @property
     def examples(self) -> int:
-        """Labelled turns."""
+        """Labelled utterances."""
         return sum(int(sample.labelled.sum()) for sample in self.samples)
 
 

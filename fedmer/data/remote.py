@@ -31,14 +31,14 @@ class Request:
 
 @dataclass(frozen=True, eq=False)
 class Description:
-    """What a client says of its data; nothing in it belongs to one turn.
+    """What a client says of its data; nothing in it belongs to one utterance.
 
     Args:
         name: Of the client, as the server knows it.
         labels: The emotions' names.
         features: Modality -> dimension.
         speakers: The most people in one of its dialogues.
-        counts: ``(C,)`` int64, labelled turns of each class to learn from.
+        counts: ``(C,)`` int64, labelled utterances of each class to learn from.
         held: Dialogues that it keeps back for validation.
         moments: Modality -> count, sum and sum of squares, if they were asked for.
         extractors: Modality -> what made its features, where the client knows it.
@@ -59,7 +59,7 @@ class RemoteClient(ClientData):
     """A client that is known by its numbers only.
 
     Args:
-        counts: ``(C,)`` int64, labelled turns of each class; zeros if it has not been met.
+        counts: ``(C,)`` int64, labelled utterances of each class; zeros if it has not been met.
     """
 
     counts: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))

@@ -26,7 +26,7 @@ class Moments:
     """What a client sends of one modality.
 
     Args:
-        count: Turns in which the modality is present.
+        count: Utterances in which the modality is present.
         total: ``(D,)`` float64, their sum.
         squares: ``(D,)`` float64, the sum of their squares.
     """

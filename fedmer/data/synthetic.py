@@ -34,12 +34,13 @@ OTHER = "visual"
 """A modality of another name carries as much as this one."""
 
 MUMBLED = 0.35
-"""Sample of turns whose words say little; their tone of voice then says more."""
+"""Sample of utterances whose words say little; their tone of voice then says more."""
 
 TEXT_CLARITY = (1.3, 0.3)
 VOICE_CLARITY = (0.65, 1.6)
 CUE = 2.0
-"""How far apart clear and mumbled turns are, in a direction that says nothing of the emotion."""
+"""How far apart clear and mumbled utterances are, in a direction that says nothing of the
+emotion."""
 
 ACCENT = 0.2
 """Standard deviation of a speaker's offset, in units of the noise."""
@@ -59,18 +60,19 @@ def synthetic_corpus(
 
     Ten speakers in five sessions; sessions 1 to 4 are ``train``, session 5 is ``test``. Lengths,
     turn taking, class counts, emotion inertia and contagion follow IEMOCAP's aggregate statistics
-    (:mod:`fedmer.data.emotion_process`). The features of a turn are::
+    (:mod:`fedmer.data.emotion_process`). The features of an utterance are::
 
-        x = clarity(turn) * signal(emotion) + offset(speaker) + cue(turn) + noise
+        x = clarity(utterance) * signal(emotion) + offset(speaker) + cue(utterance) + noise
 
     in a space of :data:`LATENT` dimensions that is rotated into the feature space, so the
-    difficulty hardly depends on the feature dimensions. What one turn alone does not show: which
-    modality to trust (a cue tells, not linearly), the speaker's offset (the dialogue tells) and
-    the emotions around it, to which each dialogue's mood and the ties between turns bind it.
+    difficulty hardly depends on the feature dimensions. What one utterance alone does not show:
+    which modality to trust (a cue tells, not linearly), the speaker's offset (the dialogue tells)
+    and the emotions around it, to which each dialogue's mood and the ties between utterances bind
+    it.
 
     Args:
         seed: The corpus is a pure function of the arguments.
-        dialogues: At least 5. With 151 there are 120 + 31 dialogues of 5810 + 1623 turns.
+        dialogues: At least 5. With 151 there are 120 + 31 dialogues of 5810 + 1623 utterances.
         features: Modality name -> dimension; ``PRESETS["small"]`` by default. Dropping a modality
             or changing one's dimension leaves labels and the other modalities as they were.
 
@@ -131,7 +133,7 @@ def _modality(
     speakers: NDArray[np.int64],
     mumbled: NDArray[np.bool_],
 ) -> NDArray[np.float32]:
-    """``(turns, dimension)`` features of one modality."""
+    """``(utterances, dimension)`` features of one modality."""
     random = generator(seed, "synthetic", "modality", name)
     valence, arousal, classes = VIEW.get(name, VIEW[OTHER])
     signal = np.zeros((len(CLASSES), LATENT))

@@ -26,7 +26,7 @@ SPEAKERS = {
 
 DIALOGUES = {"train": 360, "val": 60, "test": 90}
 LONGEST = 9
-"""Turns of a dialogue; the shortest has one."""
+"""Utterances of a dialogue; the shortest has one."""
 
 KEEPS, CATCHES = 0.45, 0.2
 """Chance that speakers feel what they felt before, and what whoever spoke before them does."""
@@ -91,7 +91,7 @@ def _part(place: int) -> str:
 
 
 def _course(part: str, random: Generator) -> list[tuple[str, str]]:
-    """Who speaks in each turn, and what they feel."""
+    """Who speaks in each utterance, and what they feel."""
     known = SPEAKERS[part]
     there = [known[i] for i in random.choice(len(known), int(random.integers(2, 4)), replace=False)]
     felt: dict[str, str] = {}

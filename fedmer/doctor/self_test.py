@@ -43,6 +43,6 @@ def self_test() -> str:
             raise RuntimeError(f"the run ended with {code}: {said.getvalue()[-300:]}")
         found = load(folder.path / "test").predict(corpus.conversations[0])
     if not np.allclose(found.probabilities.sum(axis=1), 1, atol=1e-4):
-        raise RuntimeError("probabilities of a turn do not sum to 1")
+        raise RuntimeError("probabilities of an utterance do not sum to 1")
     took = time.perf_counter() - began
     return f"{ROUNDS} rounds of 8 clients, and {len(found.emotions)} predictions, in {took:.1f} s"

@@ -40,7 +40,7 @@ class Failure:
 
     def __str__(self) -> str:
         said = self.utterance
-        where = f"row {said.row}, dialogue '{said.dialogue}', turn {said.turn}"
+        where = f"row {said.row}, dialogue '{said.dialogue}', utterance {said.turn}"
         return f"{where}: no {self.modality}: {self.why}"
 
 
@@ -124,7 +124,7 @@ def corpus_of(
 
 
 def write_failures(failures: Sequence[Failure], path: Path) -> None:
-    """Write failures as a CSV table: row, dialogue, turn, modality, why.
+    """Write failures as a CSV table: row, dialogue, utterance, modality, why.
 
     Raises:
         InputError: It cannot be written.

@@ -36,14 +36,14 @@ _NAMES = {kind: name for name, kind in _KINDS.items()}
 _FRAMING = 1024
 """Bytes that a vector may have besides its numbers."""
 MOST_EXAMPLES = 10**12
-"""Labelled turns beyond any corpus."""
+"""Labelled utterances beyond any corpus."""
 _MOST_NUMBERS = 2**40
 """Numbers in a tensor beyond any network."""
 _MOST_TEXT = 2**20
 """Characters of a layout beyond any network's; one of two hundred tensors has ten thousand."""
 _MOST_AXES = 16
 _COUNTS = "counts."
-"""How names of tensors begin that count the turns behind prototypes; see fedmer.prototypes."""
+"""How names of tensors begin that count the utterances behind prototypes; see fedmer.prototypes."""
 _LARGEST_LOSS = 1e38
 """Above what a loss in single precision can be, and far from where sums of many overflow."""
 
@@ -208,7 +208,7 @@ def take_answer(
         summary_layout: What its tensors have to be.
         update_layout: What its update has to be.
         device: The receiver's.
-        most: Labelled turns that it can have learnt from, by its own description.
+        most: Labelled utterances that it can have learnt from, by its own description.
         most_steps: Optimizer steps that it can have made with them; 0 if it has to make none.
 
     Raises:
@@ -220,7 +220,7 @@ def take_answer(
     except (KeyError, TypeError) as error:
         raise RefusedError("its summary is missing or cannot be read") from error
     if type(examples) is not int or not 0 < examples <= most:
-        raise RefusedError(f"it claims {_short(examples)} labelled turns, of at most {most}")
+        raise RefusedError(f"it claims {_short(examples)} labelled utterances, of at most {most}")
     if type(loss) is not float or not abs(loss) <= _LARGEST_LOSS:
         raise RefusedError(f"it claims a mean loss of {_short(loss)}")
     if type(steps) is not int or not min(1, most_steps) <= steps <= most_steps:
@@ -234,13 +234,13 @@ def take_answer(
 
 
 def _check_counts(tensors: Mapping[str, Tensor], most: int) -> None:
-    """A turn is behind one prototype of a site at most."""
+    """An utterance is behind one prototype of a site at most."""
     for name, counts in tensors.items():
         if not name.startswith(_COUNTS) or counts.is_floating_point() or not counts.numel():
             continue
         least, largest = int(counts.min()), int(counts.max())
         if least < 0 or largest > most or sum(map(int, counts.flatten().tolist())) > most:
-            raise RefusedError(f"its {name} are {least} to {largest} turns, of {most} in all")
+            raise RefusedError(f"its {name} are {least} to {largest} utterances, of {most} in all")
 
 
 def _short(value: object) -> str:

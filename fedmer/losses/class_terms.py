@@ -57,7 +57,7 @@ def logit_offsets(
 ) -> Tensor | None:
     r"""Offsets ``(C,)`` of a client's logits, or None for none.
 
-    With :math:`\pi_k` the share of class :math:`k` in the client's labelled turns and
+    With :math:`\pi_k` the share of class :math:`k` in the client's labelled utterances and
     :math:`\bar\pi_k` in everybody's, and the strength :math:`\tau`,
 
     * 'restricted' adds :math:`\log(1 - \tau)` to classes that the client lacks: at 1 its softmax is
@@ -71,7 +71,7 @@ def logit_offsets(
 
     A class that the client lacks has :data:`ABSENT` for the logarithm of 0, so that the client
     neither learns nor unlearns it. A class that nobody holds has 0, so that all unlearn it, as they
-    would without calibration; so has every class of a client without a labelled turn.
+    would without calibration; so has every class of a client without a labelled utterance.
 
     Args:
         calibration: Which of them.

@@ -20,8 +20,8 @@ ClassWeights = Literal["none", "local", "global"]
 class SelfDistillation(nn.Module, metaclass=PartType):
     r"""Self-distillation within one network: the fused branch teaches each modality's branch.
 
-    Over the labelled turns :math:`M`, with fused logits :math:`z` and student logits :math:`z_m`
-    (Ma et al., IEEE TMM 2024):
+    Over the labelled utterances :math:`M`, with fused logits :math:`z` and student logits
+    :math:`z_m` (Ma et al., IEEE TMM 2024):
 
     .. math::
 
@@ -34,7 +34,7 @@ class SelfDistillation(nn.Module, metaclass=PartType):
     With ``teacher='global'``, :math:`p` comes from the network that the server sent, frozen for the
     round and without dropout, as in FedDistill; then clients learn from each other and not only
     from themselves. There is no factor :math:`T^2` and, as in the authors' code, the teacher is not
-    detached unless asked for. A student's terms leave out the turns that lack its modality. A
+    detached unless asked for. A student's terms leave out the utterances that lack its modality. A
     network without students is trained by the first term alone.
 
     With a calibration, the cross-entropies are of the logits plus a client's offsets
@@ -124,7 +124,7 @@ class SelfDistillation(nn.Module, metaclass=PartType):
         terms: ClassTerms = NEUTRAL,
         guidance: Tensor | None = None,
     ) -> Tensor:
-        """The loss, a scalar; zero for a batch without a labelled turn.
+        """The loss, a scalar; zero for a batch without a labelled utterance.
 
         Args:
             output: What the network said of the batch.
@@ -155,7 +155,7 @@ class SelfDistillation(nn.Module, metaclass=PartType):
         return loss
 
     def divergence(self, teacher: Tensor, student: Tensor, counted: Tensor) -> Tensor:
-        """Mean KL(teacher || student) over the turns counted.
+        """Mean KL(teacher || student) over the utterances counted.
 
         The mask is applied after the pointwise term: masking its factors instead makes 0/0 in the
         backward pass through the teacher.
@@ -173,7 +173,7 @@ def _moved(logits: Tensor, offsets: Tensor | None) -> Tensor:
 def cross_entropy(
     logits: Tensor, labels: Tensor, counted: Tensor, class_weights: Tensor | None = None
 ) -> Tensor:
-    """Weighted mean of ``-log p_y`` over the turns counted; zero if none is.
+    """Weighted mean of ``-log p_y`` over the utterances counted; zero if none is.
 
     Args:
         logits: ``(B, L, C)``.

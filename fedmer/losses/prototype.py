@@ -101,7 +101,7 @@ def contrastive(
         floor: The least margin.
 
     Returns:
-        ``(N,)``; 0 where the turn's prototype is unknown.
+        ``(N,)``; 0 where the utterance's prototype is unknown.
     """
     apart = distances(embeddings, prototypes, kind)
     same_class = torch.nn.functional.one_hot(labels, len(known)).bool()
@@ -122,6 +122,6 @@ def nearest(embeddings: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
     Returns:
         ``(B, L, C)``.
     """
-    # Not by a matrix product, whose rounding depends on how many turns the batch is padded to.
+    # Not by a matrix product, whose rounding depends on how many utterances the batch is padded to.
     apart = torch.cdist(embeddings, prototypes[None], compute_mode="donot_use_mm_for_euclid_dist")
     return (-apart).masked_fill(~known, -torch.inf)

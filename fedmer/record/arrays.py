@@ -13,7 +13,7 @@ from fedmer.errors import InputError
 from fedmer.files import replacing
 
 MAX_GB = 0.5
-"""What a file of a run may unpack to; the votes of ten thousand turns have a megabyte."""
+"""What a file of a run may unpack to; the votes of ten thousand utterances have a megabyte."""
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], compress: bool = True) -> None:

@@ -6,8 +6,8 @@ from statistics import fmean, pstdev
 from typing import Any
 
 FEWEST = 10
-"""Labelled turns from which a holdout counts for the worst, the best and the spread: the score of
-fewer is mostly chance."""
+"""Labelled utterances from which a holdout counts for the worst, the best and the spread: the score
+of fewer is mostly chance."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Spread:
 
     Args:
         worst: Name of the client with the lowest score.
-        turns: Labelled turns of that client's holdout.
+        turns: Labelled utterances of that client's holdout.
         low: The lowest score.
         high: The highest score.
         deviation: Of the scores, with ``n``.
@@ -35,7 +35,7 @@ class Holdouts:
 
     Args:
         clients: How many have one.
-        small: How many of them have fewer than :data:`FEWEST` labelled turns.
+        small: How many of them have fewer than :data:`FEWEST` labelled utterances.
         mean: Mean weighted F1 of all.
         spread: Of those that are not small; None if all are.
     """

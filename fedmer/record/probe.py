@@ -23,7 +23,7 @@ class Baselines:
 
     Args:
         majority: Always the commonest training emotion.
-        probe: A multinomial logistic regression on the features of the turn alone.
+        probe: A multinomial logistic regression on the features of the utterance alone.
     """
 
     majority: Scores
@@ -35,7 +35,7 @@ def baselines(
 ) -> Baselines:
     """Train both on what the clients learn from, pooled, as only a simulation can.
 
-    The probe's C is chosen by weighted F1 on the validation turns, where there are any.
+    The probe's C is chosen by weighted F1 on the validation utterances, where there are any.
     """
     pooled = [sample for client in clients for sample in client.samples]
     train = _rows(corpus, [(s.dialogue, s.labelled) for s in pooled])

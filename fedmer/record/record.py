@@ -194,7 +194,7 @@ class RunRecord(pl.Callback):
             _announce(trainer, "scoring every client's holdout")
         pl_module.client_scores = pl_module.client_scores or pl_module.score_clients()
         if not data.remote:
-            _announce(trainer, "training a linear probe on all turns, to compare with")
+            _announce(trainer, "training a linear probe on all utterances, to compare with")
         result = self._result(pl_module, data, rows)
         _announce(trainer, "writing votes and plots")
         path = self.folder.path

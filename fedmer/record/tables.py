@@ -84,13 +84,16 @@ def _clients_line(result: Mapping[str, Any]) -> str:
     found = Holdouts.of(result["holdouts"])
     line = f"Holdouts of {found.clients} clients, wF1: mean {100 * found.mean:.1f}"
     if found.spread is None:
-        return f"{line}; each has fewer than {FEWEST} turns, too few for a worst and a spread"
+        return f"{line}; each has fewer than {FEWEST} utterances, too few for a worst and a spread"
     line += (
-        f", worst {100 * found.spread.low:.1f} ({found.spread.worst}, {found.spread.turns} turns), "
+        f", worst {100 * found.spread.low:.1f} ({found.spread.worst}, {found.spread.turns} "
+        "utterances), "
         f"spread {100 * found.spread.deviation:.1f} (sd)"
     )
     if found.small:
-        line += f"; worst and spread leave out {found.small} holdouts of fewer than {FEWEST} turns"
+        line += (
+            f"; worst and spread leave out {found.small} holdouts of fewer than {FEWEST} utterances"
+        )
     return line
 
 

@@ -1,4 +1,4 @@
-"""What the networks of a run said of every turn of the test part: ``test_votes.npz``."""
+"""What the networks of a run said of every utterance of the test part: ``test_votes.npz``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ _MOST = 2**31
 
 @dataclass(frozen=True, eq=False)
 class Votes:
-    """The votes of one round, one row a labelled turn, ordered by dialogue and turn.
+    """The votes of one round, one row a labelled utterance, ordered by dialogue and utterance.
 
-    A global network has one vote a turn. Under a rule with personal networks every client's network
-    has one.
+    A global network has one vote an utterance. Under a rule with personal networks every client's
+    network has one.
 
     Args:
         dialogue: ``(N,)`` ids.
-        turn: ``(N,)`` int64, the turn's index in the whole dialogue.
+        turn: ``(N,)`` int64, the utterance's index in the whole dialogue.
         truth: ``(N,)`` int64.
         counts: ``(N, C)`` int64, how many networks named each class.
         speaker: ``(N,)`` names; None for a run that kept none.
@@ -52,10 +52,10 @@ class Votes:
         return names, self.confusion(place, len(names))
 
     def confusion(self, place: NDArray[np.int64], places: int) -> NDArray[np.int64]:
-        """``(places, C, C)`` confusion matrices of turns that stand at one of so many places.
+        """``(places, C, C)`` confusion matrices of utterances that stand at one of so many places.
 
         Args:
-            place: ``(N,)``, of every turn; one that has none is -1 and is not counted.
+            place: ``(N,)``, of every utterance; one that has none is -1 and is not counted.
             places: How many there are.
         """
         classes = self.counts.shape[1]
@@ -77,9 +77,9 @@ def write_votes(
         path: Replaced.
         corpus: Whose test part was scored.
         views: The samples that it was scored on, in order. A dialogue that is seen from several
-            sides is here several times, each time with other labelled turns.
-        counts: Round -> ``(N, C)``, in the order of the views' labelled turns. Where a Trainer was
-            asked to score a part only, the first ones.
+            sides is here several times, each time with other labelled utterances.
+        counts: Round -> ``(N, C)``, in the order of the views' labelled utterances. Where a Trainer
+            was asked to score a part only, the first ones.
     """
     dialogue, turn = [], []
     for sample in views:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def conditions_table(
     conditions: ClientConditions, before: Sequence[ClientData], after: Sequence[ClientData]
 ) -> "Table":
-    """One row a client that a condition holds for: which, and what became of its turns.
+    """One row a client that a condition holds for: which, and what became of its utterances.
 
     Args:
         conditions: Of the run.
@@ -29,7 +29,8 @@ def conditions_table(
     from rich.table import Table
 
     bad = [number for number in range(len(before)) if conditions.of(number)]
-    title = f"conditions hold for {len(bad)} of {len(before)} clients; of their turns to learn from"
+    clients = f"{len(bad)} of {len(before)} clients"
+    title = f"conditions hold for {clients}; of their utterances to learn from"
     table = Table(title=title, title_justify="left")
     table.add_column("", justify="right")
     for name in ("client", "conditions"):
@@ -44,8 +45,8 @@ def conditions_table(
 
 
 def _changes(before: ClientData, after: ClientData) -> tuple[int, int, int, int]:
-    """Labelled turns, how many of them are labelled otherwise and not at all, and how many turns
-    that are left have other features."""
+    """Labelled utterances, how many of them are labelled otherwise and not at all, and how many
+    utterances that are left have other features."""
     left = {part.dialogue: part for part in after.train}
     labels = features = 0
     for part in before.train:

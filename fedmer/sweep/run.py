@@ -128,7 +128,7 @@ class Sweep:
             display: Shows every start and end.
 
         Returns:
-            The signal that stopped it, or None if every trial has had its turn.
+            The signal that stopped it, or None if every trial has had its utterance.
         """
         waiting = deque(self.left)
         running: dict[str, tuple[Trial, Running, bool]] = {}

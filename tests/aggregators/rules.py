@@ -39,7 +39,7 @@ def client(seed: int) -> EmotionClient:
 
 
 def batch_of(seed: int, labelled: float = 0.7, size: tuple[int, int] = (2, 5)) -> Batch:
-    """All turns there, some labelled; any label outside M."""
+    """All utterances there, some labelled; any label outside M."""
     random = generator(seed)
     context = torch.ones(size, dtype=torch.bool)
     return Batch(

@@ -1,4 +1,4 @@
-"""Analytic against ridge regression on all turns, whatever the split and the executor."""
+"""Analytic against ridge regression on all utterances, whatever the split and the executor."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -52,7 +52,8 @@ def solution(loop: FederatedLoop) -> Tensor:
 
 
 def pooled(clients: Sequence[ClientData]) -> tuple[Tensor, Tensor]:
-    """``(N, d)`` features of the labelled turns and a constant, and their ``(N,)`` emotions."""
+    """``(N, d)`` features of the labelled utterances and a constant, and their ``(N,)``
+    emotions."""
     batch = collate([one for client in clients for one in client.train])
     z = network_of(CORPUS, 0)(batch).embeddings["fused"][batch.labelled].double()
     return torch.cat([z, torch.ones(len(z), 1).double()], dim=1), batch.labels[batch.labelled]
@@ -263,7 +264,7 @@ def test_a_silent_feature_keeps_the_head_that_it_has() -> None:
 
 
 def test_summaries_count_the_turns() -> None:
-    """The mean that arrives is one over turns, whatever the weights of the cohort."""
+    """The mean that arrives is one over utterances, whatever the weights of the cohort."""
     rule, state = (
         Analytic("ridge", ridge=1.0),
         start(clients_of(CORPUS, Dialogue(4)), Analytic()).state,

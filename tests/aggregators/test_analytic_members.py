@@ -1,4 +1,5 @@
-"""Whose turns are in Analytic's sums: clients that come later, and clients that are removed."""
+"""Whose utterances are in Analytic's sums: clients that come later, and clients that are
+removed."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -25,7 +25,7 @@ AXES = {"head": 0, "students": 1}
 
 
 class ClassShares(FedAvg):
-    """Each client counts in a class's rows by a made-up number of turns of that class."""
+    """Each client counts in a class's rows by a made-up number of utterances of that class."""
 
     def weigh_classes(
         self, summaries: Sequence[Summary], state: ServerState

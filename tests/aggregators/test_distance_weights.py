@@ -161,7 +161,7 @@ def test_who_is_nearer_counts_no_less(cohort: Cohort, form: tuple[Weighting, Rad
 def test_at_equal_distances_the_counts_alone_decide(
     cohort: Cohort, form: tuple[Weighting, Radius], radius: float, gamma: float
 ) -> None:
-    """With gamma 0 that is FedProto's plain mean, with gamma 1 a mean over turns."""
+    """With gamma 0 that is FedProto's plain mean, with gamma 1 a mean over utterances."""
     held = cohort.counts > 0
     assert cohort.previous is not None
     drawn = torch.randn(cohort.local.shape, generator=generator(0), dtype=torch.float64)

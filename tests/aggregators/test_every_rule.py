@@ -165,7 +165,7 @@ def test_identical_clients_weigh_the_same_and_are_as_one(path: str) -> None:
         report = many.run_round(number)
         assert list(report.weights.values()) == pytest.approx([1 / 3] * 3)
         if not one.aggregator.trains(one.knowledge()):
-            continue  # a sum over three copies of a turn is that of three turns
+            continue  # a sum over three copies of an utterance is that of three utterances
         pairs = [(weights_of(many), weights_of(one)), (many.state.tensors, one.state.tensors)]
         for ours, theirs in pairs:
             assert ours.keys() == theirs.keys()

@@ -101,7 +101,7 @@ def test_a_class_that_nobody_in_the_cohort_holds_keeps_its_rows(kind: type[FedAv
 
 
 def cohort(seed: int, clients: int, equal: bool = False) -> list[Summary]:
-    """Clients with prototypes of three classes, and maybe as many turns of each."""
+    """Clients with prototypes of three classes, and maybe as many utterances of each."""
     random, found = generator(seed), []
     for client in range(clients):
         counts = torch.randint(0, 9, (3,), generator=random)

@@ -101,7 +101,7 @@ def spoil(folder: Path) -> dict[str, str]:
         "dimension.pkl": "'text' has 3 dimensions but the first dialogue has 2",
         "nan.pkl": "dialogue 'Ses05_b': 'text' holds NaN",
         "range.pkl": "dialogue 'Ses05_b': label 6 is out of range",
-        "unlabelled.pkl": "dialogue 'Ses05_b' has no labelled turn",
+        "unlabelled.pkl": "dialogue 'Ses05_b' has no labelled utterance",
     }
 
 

@@ -68,7 +68,7 @@ def test_writing_and_reading_gives_the_same_corpus(
 
 
 def columns(**changes: Any) -> dict[str, Any]:
-    """Two dialogues of two turns, out of order."""
+    """Two dialogues of two utterances, out of order."""
     made: dict[str, Any] = {
         "dialogue": np.array(["b", "a", "b", "a"]),
         "turn": np.array([1, 0, 0, 1]),
@@ -106,12 +106,12 @@ def test_what_a_missing_row_held_is_forgotten(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ({"turn": np.array([1, 0, 1, 1])}, "dialogue 'b' has turn 1 twice"),
+    ({"turn": np.array([1, 0, 1, 1])}, "dialogue 'b' has utterance 1 twice"),
     ({"split": np.array(["test", "val", "train", "val"])}, "dialogue 'b' has split 'test' and"),
     ({"speaker": None}, "lacks 'speaker'"),
     ({"text": np.ones((3, 3), np.float32)}, "'text' has 3 rows but 'dialogue' has 4"),
     ({"label": np.array([0, 1, -1, 2])}, "label 2 is out of range"),
-    ({"label": np.array([-1, 1, -1, 0])}, "dialogue 'b' has no labelled turn"),
+    ({"label": np.array([-1, 1, -1, 0])}, "dialogue 'b' has no labelled utterance"),
     ({"text": np.full((4, 3), np.nan, np.float32)}, "'text' holds NaN or infinity in turn 0"),
     ({"text": None, "audio": None}, "holds no modality"),
     ({"label": np.array([0.0, 1.0, 0.0, 1.0])}, "'label' holds float64 of shape (4,)"),

@@ -67,7 +67,7 @@ def test_roles_say_who_is_the_same_and_nothing_else(
     [
         ([True, False], [True, True], "within its context"),
         ([True, False], [True], "within its context"),
-        ([True, True], [False, False], "at least one labelled turn"),
+        ([True, True], [False, False], "at least one labelled utterance"),
     ],
 )
 def test_a_share_refuses_masks_that_cannot_be(

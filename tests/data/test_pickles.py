@@ -34,7 +34,7 @@ def dumped(folder: Path, content: Any, protocol: int = 2) -> Path:
 
 
 def published(length: int, letters: bool, visual: bool = True) -> list[Any]:
-    """A tuple of a published order with three dialogues of two turns."""
+    """A tuple of a published order with three dialogues of two utterances."""
     dialogues = ["Ses01F_impro01", "Ses01M_impro02", "Ses05F_script01"] if letters else [0, 1, 2]
     one_hot = [np.eye(9)[0].tolist(), np.eye(9)[3].tolist()]
     rows = {dialogue: [np.full(3, 0.5), np.full(3, 2.0)] for dialogue in dialogues}
@@ -245,7 +245,7 @@ def change(place: int, dialogue: str, value: Any) -> tuple[Any, ...]:
         (change(3, "Ses01M_impro02", np.full((2, 3), np.nan)), "'text' holds NaN"),
         (change(3, "Ses01M_impro02", np.full((2, 3), 1e300)), "'text' holds 1e+300, which is"),
         (change(2, "Ses01M_impro02", [0, 6]), "label 6 is out of range"),
-        (change(2, "Ses01M_impro02", [-1, -1]), "has no labelled turn"),
+        (change(2, "Ses01M_impro02", [-1, -1]), "has no labelled utterance"),
         (change(2, "Ses01M_impro02", ["a", "b"]), "labels must be whole numbers"),
         (change(1, "Ses01M_impro02", ["M", "X"]), "has speakers M, X"),
         ((*published(12, True)[:-1], ["Ses02F_x"]), "'Ses02F_x' is listed under test but has no"),

@@ -16,7 +16,7 @@ LINES = (
     ("M000", 0.8, 1.7, "neu", "Do you have your forms?"),
     ("F001", 1.8, 2.6, "xxx", "Yeah."),
 )
-"""Turn, start, end, emotion and words of every dialogue."""
+"""Utterance, start, end, emotion and words of every dialogue."""
 
 
 def iemocap(folder: Path, sound: bool = False) -> Path:
@@ -106,7 +106,7 @@ def test_what_is_wrong_with_a_release_is_said(tmp_path: Path) -> None:
         read_source(tmp_path)
     broken = iemocap(tmp_path / "a")
     (broken / "Session1/dialog/transcriptions/Ses01F_impro01.txt").write_text("")
-    with pytest.raises(InputError, match="turn Ses01F_impro01_F000 has no words"):
+    with pytest.raises(InputError, match="utterance Ses01F_impro01_F000 has no words"):
         read_source(broken)
     with pytest.raises(InputError, match="no table, so --columns means nothing"):
         read_source(broken, {"speaker": "Who"})

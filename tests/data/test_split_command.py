@@ -35,7 +35,8 @@ OWN = ("labels", "labelled", "roles", "positions")
 
 
 def same(a: Excerpt, b: Excerpt) -> bool:
-    """Everything but which turns of the whole dialogue they are, which a file keeps to itself."""
+    """Everything but which utterances of the whole dialogue they are, which a file keeps to
+    itself."""
     return (
         (a.dialogue, list(a.features)) == (b.dialogue, list(b.features))
         and all(getattr(a, name).tolist() == getattr(b, name).tolist() for name in OWN)
@@ -107,7 +108,7 @@ def test_the_split_is_that_of_fit() -> None:
 
 
 def told(corpus: ConversationCorpus, sample: Sample) -> bool:
-    """Is a sample what somebody without a listener makes of the turns that are left?"""
+    """Is a sample what somebody without a listener makes of the utterances that are left?"""
     plain = replace(sample, listener=None, keep_gaps=False)
     return same(excerpt(corpus, sample), excerpt(corpus, plain))
 
@@ -177,7 +178,7 @@ def test_training_dialogues_of_nobody_are_not_public(tmp_path: Path) -> None:
         ("split corpus.npz out --seed x", "seed"),
         (
             "split corpus.npz out --partitioner SpeakerGroup --partitioner.clients 9",
-            "only 8 training speakers with labelled turns",
+            "only 8 training speakers with labelled utterances",
         ),
         (
             "split corpus.npz out --partitioner Speaker",
@@ -189,7 +190,7 @@ def test_training_dialogues_of_nobody_are_not_public(tmp_path: Path) -> None:
         ),
         (
             "split corpus.npz out --partitioner SpeakerPrivate --partitioner.keep_gaps true",
-            "keeps gaps where turns of others were, which no file says. Use Central",
+            "keeps gaps where utterances of others were, which no file says. Use Central",
         ),
     ],
 )

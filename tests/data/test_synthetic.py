@@ -77,7 +77,7 @@ def test_speakers_differ_in_features_and_emotions() -> None:
     rows = {person: np.concatenate(parts) for person, parts in people.items()}
     deviation = np.concatenate(list(rows.values())).std(axis=0)
     means = np.stack([part.mean(axis=0) / deviation for part in rows.values()])
-    # Sampling alone would move the mean of some 700 turns by 1/27 of a standard deviation.
+    # Sampling alone would move the mean of some 700 utterances by 1/27 of a standard deviation.
     assert means.std(axis=0).mean() > 3 / 27
 
 

@@ -163,11 +163,11 @@ def test_failing_clips_are_listed_and_nothing_else_is_lost(
     target = tmp_path / "clips.npz"
     assert main(["extract", str(table), str(target), *TEXT, *AUDIO]) == 0
     said = capsys.readouterr().out
-    assert "row 2, dialogue 'd0', turn 0: no audio: there is no file" in said
-    assert "row 3, dialogue 'd0', turn 1: no audio: silent.wav is silent there" in said
-    assert "row 4, dialogue 'd0', turn 2: no audio: damaged.mp4 cannot be read" in said
-    assert "row 6, dialogue 'd1', turn 1: no audio: the end, 0.01 s, is not after" in said
-    assert "row 7, dialogue 'd1', turn 2: no text: the text is empty" in said
+    assert "row 2, dialogue 'd0', utterance 0: no audio: there is no file" in said
+    assert "row 3, dialogue 'd0', utterance 1: no audio: silent.wav is silent there" in said
+    assert "row 4, dialogue 'd0', utterance 2: no audio: damaged.mp4 cannot be read" in said
+    assert "row 6, dialogue 'd1', utterance 1: no audio: the end, 0.01 s, is not after" in said
+    assert "row 7, dialogue 'd1', utterance 2: no text: the text is empty" in said
     assert "6 failure(s), which count as missing" in said
     listed = list(csv.DictReader((tmp_path / "clips.failures.csv").open()))
     assert [(row["row"], row["modality"]) for row in listed] == [
@@ -201,7 +201,10 @@ def test_failing_clips_are_listed_and_nothing_else_is_lost(
         (["text.csv", "x.npz", "--columns", "{speaker: Who}"], "has no column 'Who'"),
         (["text.csv", "x.npz", "--jobs", "0", *TEXT], "--jobs is 0; expected at least 1"),
         (["text.csv", "x.npz", *AUDIO[:2], "--audio.features", "IS11"], "unknown feature set of"),
-        (["empty.csv", "x.npz", *TEXT], "no utterance has 'text': row 2, dialogue 'a', turn 0"),
+        (
+            ["empty.csv", "x.npz", *TEXT],
+            "no utterance has 'text': row 2, dialogue 'a', utterance 0",
+        ),
         (["nothing.csv", "x.npz", *TEXT], "nothing.csv has no rows"),
         (["words.txt", "x.npz", *TEXT], "words.txt is no table; expected a row an utterance"),
         pytest.param(

@@ -70,7 +70,9 @@ def test_a_clip_that_fails_is_masked_and_named(
     rows[1]["audio"] = "gone.wav"
     table = write_table(place / "broken.csv", rows)
     assert main(["predict", str(place / "both"), str(table)]) == 0
-    assert "row 3, dialogue 'd0', turn 1: no audio: there is no file" in capsys.readouterr().out
+    assert (
+        "row 3, dialogue 'd0', utterance 1: no audio: there is no file" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,4 +133,4 @@ def test_turns_keep_their_numbers(place: Path, tmp_path: Path) -> None:
             ("7", "B"),
             ("30", "A"),
         ]
-    assert 'aria-label="Turn 30, A' in page.read_text()
+    assert 'aria-label="Utterance 30, A' in page.read_text()

@@ -110,7 +110,7 @@ def test_round_goes_on_without_whoever_fails(federation: Deployed) -> None:
     shapes = "'teacher.weight' of shape (8, 6), expected (6, 8)"
     assert why[1, 1] == f"node-1 was refused: its update have {shapes}"
     assert "node-2 was refused: its update are 4000" in why[1, 2]
-    assert f"node-0 was refused: it claims {10**15} labelled turns, of at most " in why[2, 0]
+    assert f"node-0 was refused: it claims {10**15} labelled utterances, of at most " in why[2, 0]
     # A node that is not like the server says so itself, and names both.
     assert f"says: it has fedmer 0.0.1, and the server {fedmer.__version__}" in why[2, 1]
     assert "says: its network SDT has " in why[2, 2]

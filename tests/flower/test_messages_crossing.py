@@ -1,4 +1,5 @@
-"""What a node sends, byte for byte: nothing of one turn, no names, no words, no order of labels."""
+"""What a node sends, byte for byte: nothing of one utterance, no names, no words, no order of
+labels."""
 
 import json
 from collections.abc import Iterator
@@ -217,7 +218,7 @@ def test_what_goes_up_is_what_the_manual_lists(rule: str, own: dict[str, str]) -
         if update is not None:
             assert list(update.weights) == list(sent.trainer.weights)
         for tensor in summary.tensors.values():
-            # A row a class at most, and never one a turn.
+            # A row a class at most, and never one an utterance.
             assert tensor.ndim == 0 or tensor.shape[0] == sent.corpus.shape.classes
     (name,) = sent.answers["evaluate"]
     assert name == "confusion"

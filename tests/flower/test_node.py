@@ -90,7 +90,7 @@ def test_nothing_to_learn_from_is_a_sentence(tmp_path: Path) -> None:
 def test_sums_of_few_turns_are_not_told(tmp_path: Path) -> None:
     few = corpus_of(conversations(2, turns=4))
     data = NodeData.read(file_of(few, tmp_path), replace(ASKED, holdout=0.0))
-    said = rf"present in \d turns only, and the sums of fewer than {FEWEST_TURNS} say too much"
+    said = rf"present in \d utterances only, and the sums of fewer than {FEWEST_TURNS} say too much"
     with pytest.raises(InputError, match=said):
         data.describe(ASKED)
     for kind in ("local", "none"):

@@ -248,11 +248,11 @@ def test_a_broadcast_comes_back(round: int, weights: dict[str, Tensor] | None) -
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"examples": 0}, "claims 0 labelled turns"),
-        ({"examples": wire.MOST_EXAMPLES + 1}, "claims 1000000000001 labelled turns"),
-        ({"examples": True}, "claims True labelled turns"),
-        ({"examples": 3.0}, r"claims 3\.0 labelled turns"),
-        ({"examples": "3"}, "claims 3 labelled turns"),
+        ({"examples": 0}, "claims 0 labelled utterances"),
+        ({"examples": wire.MOST_EXAMPLES + 1}, "claims 1000000000001 labelled utterances"),
+        ({"examples": True}, "claims True labelled utterances"),
+        ({"examples": 3.0}, r"claims 3\.0 labelled utterances"),
+        ({"examples": "3"}, "claims 3 labelled utterances"),
         ({"train_loss": math.nan}, "claims a mean loss of nan"),
         ({"train_loss": -math.inf}, "claims a mean loss of -inf"),
         ({"train_loss": 1e39}, "claims a mean loss of"),

@@ -54,7 +54,7 @@ def test_limits(counts: Tensor, strength: float) -> None:
         nobody = counts == 0
         assert (offsets(kind, counts, twice, strength)[nobody] == 0).all(), "held by nobody"
         alone = torch.zeros_like(counts)
-        assert (offsets(kind, alone, twice, strength) == 0).all(), "a client without a turn"
+        assert (offsets(kind, alone, twice, strength) == 0).all(), "a client without an utterance"
         assert logit_offsets(kind, 0.0, counts, twice) is None  # type: ignore[arg-type]
         finite = offsets(kind, counts, twice + 1, strength)
         assert finite.isfinite().all()

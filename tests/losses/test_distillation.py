@@ -141,7 +141,7 @@ def test_labels_outside_m_never_matter(case: Case, seed: int) -> None:
 
 
 def certain(students: int = 1) -> Case:
-    """A case with one labelled turn of two, and one student."""
+    """A case with one labelled utterance of two, and one student."""
     random = torch.Generator().manual_seed(0)
     labelled = torch.tensor([[True, False]])
     batch = Batch(

@@ -47,7 +47,7 @@ def scores_of(settings: AttentionScore, modalities: int = 3, seed: int = 0) -> M
 
 
 def batch_of(seed: int, lengths: tuple[int, ...] = (5, 3)) -> Batch:
-    """Three modalities, every turn there."""
+    """Three modalities, every utterance there."""
     random, longest = generator(seed), max(lengths)
     context = torch.arange(longest) < torch.tensor(lengths)[:, None]
     features = {

@@ -1,4 +1,4 @@
-"""Causal networks: whatever is said later, a turn's prediction is the same to the bit."""
+"""Causal networks: whatever is said later, an utterance's prediction is the same to the bit."""
 
 import dataclasses
 import inspect
@@ -41,7 +41,7 @@ def test_every_network_that_reads_context_can_be_causal() -> None:
 
 
 def poisoned(batch: Batch, turn: int, seed: int, people: int) -> Batch:
-    """Other words after a turn, and for several people other gaps and speakers too."""
+    """Other words after an utterance, and for several people other gaps and speakers too."""
     random = torch.Generator().manual_seed(seed)
     later = (torch.arange(batch.context.shape[1]) > turn) & batch.context
     features, present = {}, dict(batch.present)
@@ -70,7 +70,8 @@ def test_what_is_said_later_changes_nothing(
     after = read(network, poisoned(batch, turn, seed, people=0))
     for name, value in before.items():
         assert torch.equal(after[name][until], value[until]), name
-    # Recurrences over one speaker's turns then have others beside them, which rounds otherwise.
+    # Recurrences over one speaker's utterances then have others beside them, which rounds
+    # otherwise.
     after = read(network, poisoned(batch, turn, seed, corpus.shape.speakers))
     for name, value in before.items():
         torch.testing.assert_close(after[name][until], value[until], atol=1e-5, rtol=0, msg=name)

@@ -68,7 +68,7 @@ def loss_of(network: Network, batch: Batch) -> Tensor:
 
 
 def ragged(modalities: Mapping[str, int], lengths: Sequence[int], classes: int = 3) -> Batch:
-    """Dialogues of unequal lengths, every turn labelled and every modality there."""
+    """Dialogues of unequal lengths, every utterance labelled and every modality there."""
     conversations = [
         make_conversation(
             f"d{i}",
@@ -152,7 +152,7 @@ def test_rows_of_a_missing_modality_are_not_looked_at(
 @few
 @given(seed=st.integers(0, 1000))
 def test_rows_that_are_there_are_looked_at(path: str, seed: int) -> None:
-    """Every modality matters to its turn, and to others just if the network says so."""
+    """Every modality matters to its utterance, and to others just if the network says so."""
     torch.manual_seed(seed)
     # Of a narrower layer, every rectified neuron is sometimes silent.
     network = build(path, shape_of({"text": 3, "audio": 2}), seed, hidden=16)
@@ -166,7 +166,7 @@ def test_rows_that_are_there_are_looked_at(path: str, seed: int) -> None:
         moved = (after - before).abs().amax(dim=-1)[0]
         assert moved[0] > 1e-6, name
         elsewhere.append(moved[1:])
-    # Some networks let one modality alone tell of other turns, and some look back only.
+    # Some networks let one modality alone tell of other utterances, and some look back only.
     reach = torch.stack(elsewhere).amax(dim=0)
     assert (reach > 1e-6).all() if network.reads_context else (reach == 0).all()
 
@@ -178,7 +178,7 @@ def test_the_logits_are_an_affine_function_of_the_fused_embedding(path: str) -> 
     said = read(build(path, shape_of(modalities), window=1), ragged(modalities, [40, 40]))
     fused, logits = (said[name].flatten(0, 1).double() for name in ("embedding fused", "logits"))
     inputs = torch.cat([fused, torch.ones_like(fused[:, :1])], dim=-1)
-    assert inputs.shape[1] < len(inputs) // 2, "too few turns to tell"
+    assert inputs.shape[1] < len(inputs) // 2, "too few utterances to tell"
     # 'gelsd' knows how to treat neurons that never fire, which make the problem rank-deficient.
     fit = torch.linalg.lstsq(inputs, logits, driver="gelsd").solution
     torch.testing.assert_close(inputs @ fit, logits, atol=1e-4, rtol=1e-4)
@@ -368,7 +368,8 @@ def test_the_mean_of_two_networks_is_a_network(path: str) -> None:
 
 
 def with_gaps(batch: Batch, data: st.DataObject) -> Batch:
-    """Take modalities away from whole dialogues and from single turns, sometimes all of them."""
+    """Take modalities away from whole dialogues and from single utterances, sometimes all of
+    them."""
     kinds = st.sampled_from(["as it is", "never", "some"])
     present = {}
     for name, there in batch.present.items():

@@ -51,7 +51,7 @@ def test_what_a_network_reads_is_told_right(name: str) -> None:
 
 
 def tells(network: Network, batch: Batch, source: int, target: int) -> bool:
-    """Whether one turn's features move another's prediction."""
+    """Whether one utterance's features move another's prediction."""
     features = {name: rows.clone() for name, rows in batch.features.items()}
     for changed in features.values():
         changed[0, source] += 3

@@ -134,7 +134,7 @@ def test_late_fusion_averages_the_students_of_the_modalities_there(seed: int) ->
     batch = ragged(MODALITIES, [5, 3])
     batch.present = {name: torch.rand(2, 5).gt(0.4) & batch.context for name in MODALITIES}
     for there in batch.present.values():
-        there[0, 0] = False  # a turn without any
+        there[0, 0] = False  # an utterance without any
     with torch.no_grad():
         output = network(batch)
     for b, t in batch.context.nonzero().tolist():

@@ -1,4 +1,4 @@
-"""MMGCN and MMDFN: their graph, layers and recurrences against loops over nodes and turns."""
+"""MMGCN and MMDFN: their graph, layers and recurrences against loops over nodes and utterances."""
 
 import itertools
 import math
@@ -25,7 +25,7 @@ seeds = st.integers(0, 1000)
 graph_networks = pytest.mark.parametrize("kind", [MMGCN, MMDFN])
 
 Node = tuple[str, int]
-"""A modality and a turn."""
+"""A modality and an utterance."""
 
 
 def angle(one: Tensor, other: Tensor) -> float:
@@ -76,7 +76,8 @@ def test_the_graph_is_what_a_loop_over_pairs_of_nodes_gives(
 
 
 def test_an_edge_by_hand() -> None:
-    """Two turns at a right angle, and one modality more in the first of them, parallel to it."""
+    """Two utterances at a right angle, and one modality more in the first of them, parallel to
+    it."""
     rows = torch.tensor([[[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [5.0, 5.0]]]])
     graph = multimodal_graph(rows, torch.tensor([[[True, True], [True, False]]]))
     same = 1 - math.acos(0.99999) / math.pi
@@ -109,7 +110,7 @@ def test_vectors_of_zeros_and_parallel_ones_have_bounded_gradients(
 
 @pytest.mark.parametrize("depth", [1, 2, 7])
 def test_a_layer_of_gcnii_by_hand_for_two_nodes(depth: int) -> None:
-    """One modality, two turns, one number a node."""
+    """One modality, two utterances, one number a node."""
     layer = GraphConvolution(hidden=1, depth=depth, alpha=0.2, decay=0.5)
     with torch.no_grad():
         layer.weight.weight.copy_(torch.tensor([[3.0, -2.0]]))
@@ -231,7 +232,7 @@ def test_mmdfn_is_what_a_loop_over_nodes_gives(
 def compare(
     network: MMGCN | MMDFN, batch: Batch, expected: list[tuple[dict[Node, Tensor], ...]]
 ) -> None:
-    """Every node's z, and the logits made of all z of a turn, absent ones being zero."""
+    """Every node's z, and the logits made of all z of an utterance, absent ones being zero."""
     output = network(batch)
     for b, t in batch.context.nonzero().tolist():
         nodes, hidden = expected[b]

@@ -61,7 +61,8 @@ def read_by_hand(query: Tensor, memory: list[Tensor]) -> Tensor:
 
 
 def turns_before(batch: Batch, b: int, i: int) -> tuple[list[int], list[int]]:
-    """The earlier turns with a modality: those of the speaker of i, and those of the others."""
+    """The earlier utterances with a modality: those of the speaker of i, and those of the
+    others."""
     roles = batch.roles[b].tolist()
     known = [j for j in range(i) if any(bool(p[b, j]) for p in batch.present.values())]
     return [j for j in known if roles[j] == roles[i]], [j for j in known if roles[j] != roles[i]]

@@ -1,4 +1,4 @@
-"""SDT works on turns alone: equal to the padded network, gradients and all."""
+"""SDT works on utterances alone: equal to the padded network, gradients and all."""
 
 import dataclasses
 

@@ -123,7 +123,7 @@ def test_identity_gates_are_learned_gates_at_the_identity(seed: int) -> None:
 @quick
 @given(seed=st.integers(0, 1000))
 def test_reduction_fusion_and_heads_follow_the_equations(seed: int) -> None:
-    """From the encoders' outputs on, computed a second time a turn at a time."""
+    """From the encoders' outputs on, computed a second time an utterance at a time."""
     torch.manual_seed(seed)
     network = SDT(TWO, hidden=8, heads=2, attention_score=None).eval()
     said: list[Tensor] = []
@@ -213,7 +213,7 @@ def test_encoders_equal_attention_written_out(
 
 
 def written_out(encoders: _Encoders, p: int, query: Tensor, keys: Tensor) -> Tensor:
-    """One turn through encoder ``p``, head by head, over the keys that are there."""
+    """One utterance through encoder ``p``, head by head, over the keys that are there."""
     hidden, heads = len(query), encoders.heads
     width = hidden // heads
     q = affine(encoders.query, p, query)

@@ -1,4 +1,4 @@
-"""Window against a loop over turns, and the linear head of every network."""
+"""Window against a loop over utterances, and the linear head of every network."""
 
 import numpy as np
 import pytest

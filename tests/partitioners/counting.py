@@ -8,7 +8,7 @@ from fedmer.data.corpus import UNLABELLED, ConversationCorpus
 
 
 def training_labels(corpus: ConversationCorpus) -> Counter[int]:
-    """Emotion -> labelled training turns."""
+    """Emotion -> labelled training utterances."""
     labels = np.concatenate([corpus.conversations[d].labels for d in corpus.part("train")])
     return Counter(labels[labels != UNLABELLED].tolist())
 

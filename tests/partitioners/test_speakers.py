@@ -120,7 +120,7 @@ def test_virtual_speakers_refuse_what_cannot_be(clients: int) -> None:
 
 
 def turns_by_person(corpus: ConversationCorpus, client: ClientPartition) -> Counter[str]:
-    """Speaker -> turns of theirs whose labels the client holds."""
+    """Speaker -> utterances of theirs whose labels the client holds."""
     held = [(corpus.conversations[sample.dialogue], sample) for sample in client.samples]
     return Counter(
         p for conversation, sample in held for p in conversation.speakers[sample.labelled].tolist()
@@ -188,6 +188,8 @@ def test_a_group_sees_a_dialogue_of_nobody_whole() -> None:
 
 def test_more_groups_than_speakers_with_labels_are_refused() -> None:
     assert len(SpeakerGroup(3).split(TWO_CONVERSATIONS, [0, 1], 0)) == 3
-    why = r"^clients is 4, but there are only 3 training speakers with labelled turns and every "
+    why = (
+        r"^clients is 4, but there are only 3 training speakers with labelled utterances and every "
+    )
     with pytest.raises(InputError, match=why + r"client needs one; ask for at most 3 clients\.$"):
         SpeakerGroup(4).split(TWO_CONVERSATIONS, [0, 1], 0)

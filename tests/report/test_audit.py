@@ -89,7 +89,7 @@ def test_rounded_means_pass_and_a_shift_beyond_rounding_does_not(
     digits: int,
     wrong: int,
 ) -> None:
-    """Over runs of the same test turns, means and rounding to any digit keep the sums."""
+    """Over runs of the same test utterances, means and rounding to any digit keep the sums."""
     truth = np.array(counts[0])
     support = truth.sum(axis=1)
     draw = np.random.default_rng(seeds)

@@ -19,7 +19,7 @@ from tests.report.made import make_run, predictions
 
 
 def dialogues(draw: np.random.Generator, count: int, right: float) -> NDArray[np.int64]:
-    """Confusion matrices of dialogues of ten turns and three classes."""
+    """Confusion matrices of dialogues of ten utterances and three classes."""
     confusion = np.zeros((count, 3, 3), dtype=np.int64)
     for one in confusion:
         for _ in range(10):
@@ -74,7 +74,7 @@ def test_more_networks_that_vote_alike_change_nothing(pairs: list[Paired], facto
 
 
 def test_the_fast_way_is_the_slow_way() -> None:
-    """Resampled turn by turn and scored from scratch, the interval is nearly the same."""
+    """Resampled utterance by utterance and scored from scratch, the interval is nearly the same."""
     draw = np.random.default_rng(0)
     one, other = dialogues(draw, 25, 0.6), dialogues(draw, 25, 0.5)
     slow = []

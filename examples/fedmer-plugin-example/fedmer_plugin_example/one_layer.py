@@ -1,4 +1,4 @@
-"""The smallest network: one layer, a turn at a time."""
+"""The smallest network: one layer, an utterance at a time."""
 
 import torch
 from torch import nn
@@ -9,9 +9,10 @@ from fedmer.data.corpus import CorpusShape
 
 
 class OneLayer(Network):
-    r"""One linear layer over a turn's modalities, without its dialogue.
+    r"""One linear layer over an utterance's modalities, without its dialogue.
 
-    .. math:: z = V [f_1; \dots; f_M] + c, \qquad f_m = 0 \text{ where a turn lacks modality } m
+    .. math:: z = V [f_1; \dots; f_M] + c, \qquad
+        f_m = 0 \text{ where an utterance lacks modality } m
 
     Args:
         shape: The sizes of the corpus.

@@ -45,14 +45,14 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
     ``label_names``, which may be left out where labels are names. It may hold ``session`` and
     ``utterance`` (str), ``present_<modality>`` (bool, all true when absent), and ``extractors``
     (str, a row a modality: its name and a record of what made its features). Dialogues keep the
-    order in which the file first names them; turns are sorted.
+    order in which the file first names them; utterances are sorted.
 
     Args:
         path: The file.
         max_gb: What it may unpack to, in 10^9 bytes.
 
     Raises:
-        InputError: A missing or unknown key, columns of different lengths, a turn that occurs
+        InputError: A missing or unknown key, columns of different lengths, an utterance that occurs
             twice, a dialogue in two splits or sessions, a damaged file, or anything that
             :func:`fedmer.data.corpus.check` refuses.
     """
@@ -83,7 +83,8 @@ def read(path: str | Path, max_gb: float = MAX_GB) -> ConversationCorpus:
         twice = spoken[1:][spoken[1:] == spoken[:-1]]
         if len(twice):
             raise InputError(
-                f"{path}: dialogue '{dialogue}' has turn {twice[0]} twice; number its turns from 0."
+                f"{path}: dialogue '{dialogue}' has utterance {twice[0]} twice; number its "
+                "utterances from 0."
             )
         conversations.append(
             Conversation(

@@ -71,7 +71,7 @@ _ID_LISTS = (list, tuple, set, frozenset, np.ndarray)
 def from_parts(parts: Any, path: Path, budget: MemoryBudget) -> ConversationCorpus:
     """The corpus of a feature pickle of SDT, MMGCN or conv-emotion.
 
-    IEMOCAP: a speaker is the session and the gender of the turn, ``Ses01F``; the gender in a
+    IEMOCAP: a speaker is the session and the gender of the utterance, ``Ses01F``; the gender in a
     dialogue's id is the actor who wore the markers, which is something else.
 
     MELD: the vector in the file numbers the people of one dialogue and says nothing of who they
@@ -229,11 +229,13 @@ def _listed(items: Any) -> list[Any]:
 def _labels(labels: Any, where: str) -> NDArray[np.int64]:
     listed = _listed(labels)
     if not listed or not all(isinstance(label, int | np.integer) for label in listed):
-        raise InputError(f"{where}: labels must be whole numbers, one a turn.")
+        raise InputError(f"{where}: labels must be whole numbers, one an utterance.")
     try:
         return np.array(listed, dtype=np.int64)
     except OverflowError:
-        raise InputError(f"{where}: labels must be small whole numbers, one a turn.") from None
+        raise InputError(
+            f"{where}: labels must be small whole numbers, one an utterance."
+        ) from None
 
 
 def _speakers(
@@ -244,7 +246,8 @@ def _speakers(
     if not layout.iemocap:
         if genders:
             raise InputError(
-                f"{where} has speakers {_some(listed)}; expected MELD's, a vector for each turn "
+                f"{where} has speakers {_some(listed)}; expected MELD's, a vector for each "
+                "utterance "
                 "with a one in it."
             )
         vectors = _matrix(names, f"{where}: speakers", budget)
@@ -280,7 +283,7 @@ def _matrix(rows: Any, where: str, budget: MemoryBudget) -> NDArray[np.float32]:
     listed = _listed(rows)
     if not listed:
         what = f"shape {rows.shape}" if isinstance(rows, np.ndarray) else "no rows"
-        raise InputError(f"{where} has {what}; expected one row of numbers a turn.")
+        raise InputError(f"{where} has {what}; expected one row of numbers an utterance.")
     width = len(_listed(listed[0]))
     budget.take(4 * width * len(listed))
     values = np.empty((len(listed), width))
@@ -300,4 +303,4 @@ def _row(row: Any, width: int, where: str) -> NDArray[np.float64]:
             return np.asarray(numbers, dtype=np.float64)
         except OverflowError:
             raise InputError(f"{where} holds a number of hundreds of digits.") from None
-    raise InputError(f"{where} cannot be read as numbers, the same count for every turn.")
+    raise InputError(f"{where} cannot be read as numbers, the same count for every utterance.")

@@ -34,10 +34,10 @@ def is_sentiment(content: Any) -> bool:
 def from_parts(content: Mapping[Any, Any], path: Path, budget: MemoryBudget) -> ConversationCorpus:
     """The corpus of a dictionary by part.
 
-    A video is a dialogue of one speaker, its clips are the turns. A clip's features are the mean
-    over its steps, without those that are all zero (padding) or hold NaN or infinity; a clip that
-    has no other step lacks the modality. A sentiment below 0 is ``negative``, one of 0 ``neutral``,
-    one above 0 ``positive``.
+    A video is a dialogue of one speaker, its clips are the utterances. A clip's features are the
+    mean over its steps, without those that are all zero (padding) or hold NaN or infinity; a clip
+    that has no other step lacks the modality. A sentiment below 0 is ``negative``, one of 0
+    ``neutral``, one above 0 ``positive``.
 
     Args:
         content: What the pickle holds.

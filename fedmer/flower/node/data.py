@@ -21,7 +21,7 @@ from fedmer.files import remove_leftovers, replacing, write_atomically
 from fedmer.flower.node.first_answer import FirstAnswer
 
 FEWEST_TURNS = 10
-"""The sums of fewer turns' features would say too much about each of them."""
+"""The sums of fewer utterances' features would say too much about each of them."""
 _PRIVATE = 0o600
 """What a node remembers tells of its data, a personal network above all: its owner's to read."""
 
@@ -70,7 +70,7 @@ class NodeData:
         """What the server may know.
 
         Raises:
-            InputError: There are too few turns for their sums to be told.
+            InputError: There are too few utterances for their sums to be told.
         """
         client = self.client(None)
         sums = {}
@@ -79,7 +79,8 @@ class NodeData:
             fewest = min(part.count for part in sums.values())
             if fewest < FEWEST_TURNS:
                 raise InputError(
-                    f"a modality is present in {fewest} turns only, and the sums of fewer than "
+                    f"a modality is present in {fewest} utterances only, and the sums of fewer "
+                    "than "
                     f"{FEWEST_TURNS} say too much; start the run with --data.standardise local."
                 )
         shape = self.corpus.shape
@@ -103,7 +104,7 @@ class NodeData:
         )
 
     def own_statistics(self) -> dict[str, Statistics]:
-        """By this node's turns alone."""
+        """By this node's utterances alone."""
         return combine([moments(self.corpus, self.training)])
 
 

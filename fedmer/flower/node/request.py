@@ -111,7 +111,7 @@ def settings_in(head: Mapping[str, Any]) -> dict[str, Any]:
 def statistics_in(
     content: RecordDict, kind: str, shape: CorpusShape
 ) -> tuple[torch.Tensor, dict[str, Statistics]]:
-    """Labelled turns of each emotion at all nodes, ``(C,)``, and what to standardise by.
+    """Labelled utterances of each emotion at all nodes, ``(C,)``, and what to standardise by.
 
     Raises:
         RefusedError: They are missing, or not of this corpus's shape.

@@ -300,7 +300,7 @@ class FlowerRound:
             executor.take(summary, update)
 
     def _most(self, client: int) -> tuple[int, int]:
-        """How many turns a client can have learnt from, and in how many steps.
+        """How many utterances a client can have learnt from, and in how many steps.
 
         One that came too late to describe its data gets no more weight than all others together.
         """
@@ -311,7 +311,7 @@ class FlowerRound:
         turns = data.examples or max(1, sum(other.examples for other in trainer.data.values()))
         if not trainer.aggregator.trains(self.executor.received):
             return turns, 0
-        # Every dialogue has a labelled turn, unless a split gave it to another client.
+        # Every dialogue has a labelled utterance, unless a split gave it to another client.
         return turns, trainer.training.epochs * max(turns, len(data.train))
 
     def _fail(self, client: int, why: str) -> None:

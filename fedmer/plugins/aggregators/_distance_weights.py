@@ -31,7 +31,7 @@ class DistanceWeights:
         radius: 'envelope' as above; 'clip' with :math:`s_{ik} = \max(r_k - d_{ik}, 0)\,
             n_{ik}^\gamma`, which gives nothing to a client beyond the margin.
         epsilon: What the farthest client keeps, as a share of the radius.
-        gamma: The power of the number of turns.
+        gamma: The power of the number of utterances.
         tau: The softmax's temperature, in units of distance.
         distance: Of the distance.
     """
@@ -52,7 +52,7 @@ class DistanceWeights:
 
         Args:
             local: ``(I, C, D)`` prototypes of ``I`` clients.
-            counts: ``(I, C)`` turns behind them; 0 is a class that a client does not hold.
+            counts: ``(I, C)`` utterances behind them; 0 is a class that a client does not hold.
             previous: The global prototypes, or None if there are none yet.
         """
         held = counts > 0

@@ -12,7 +12,7 @@ from fedmer.plugins.aggregators.fed_avg import FedAvg
 class EveryUpdate(FedAvg):
     """FedAvg whose server joins the updates by looking at each.
 
-    All clients weigh the same, since how many turns a client claims cannot be checked.
+    All clients weigh the same, since how many utterances a client claims cannot be checked.
     """
 
     sees_updates = True

@@ -26,7 +26,7 @@ def count_classes(batches: Iterable[Batch], classes: int) -> Mapping[str, Tensor
 
 
 def weights_by_counts(summaries: Sequence[Summary]) -> dict[int, Tensor]:
-    """Client id -> ``(C,)`` weights: its turns of each class.
+    """Client id -> ``(C,)`` weights: its utterances of each class.
 
     Raises:
         InputError: A client sent counts below 0.

@@ -17,7 +17,7 @@ _COUNT = "count."
 
 
 def embedding_at(output: NetworkOutput, site: str) -> Tensor:
-    """``(B, L, D)``, what a network makes of every turn at a site.
+    """``(B, L, D)``, what a network makes of every utterance at a site.
 
     Raises:
         InputError: The network has no such site.
@@ -29,7 +29,8 @@ def embedding_at(output: NetworkOutput, site: str) -> Tensor:
 
 
 def counted_at(batch: Batch, site: str) -> Tensor:
-    """``(B, L)`` bool: the labelled turns; at a modality's site those that have the modality."""
+    """``(B, L)`` bool: the labelled utterances; at a modality's site those that have the
+    modality."""
     return batch.labelled & batch.present[site] if site in batch.present else batch.labelled
 
 

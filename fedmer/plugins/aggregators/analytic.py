@@ -28,18 +28,18 @@ _MATRICES = 5
 class Analytic(Aggregator):
     r"""The head of a frozen network in closed form: one round, and the same whatever the split.
 
-    With :math:`z` the ``fused`` embedding of a labelled turn and a constant 1, and :math:`y` its
-    emotion as a unit vector, a client sends two means over its :math:`n_i` labelled turns, the
-    upper triangle of the first only. Weighed by :math:`n_i` as any update, they make the sums
+    With :math:`z` the ``fused`` embedding of a labelled utterance and a constant 1, and :math:`y`
+    its emotion as a unit vector, a client sends two means over its :math:`n_i` labelled utterances,
+    the upper triangle of the first only. Weighed by :math:`n_i` as any update, they make the sums
 
     .. math::
 
         A = \sum_i n_i \Big(\frac{1}{n_i} \sum z z^\top\Big), \qquad
         B = \sum_i n_i \Big(\frac{1}{n_i} \sum z y^\top\Big)
 
-    They tell the turns' number, their classes' means and shares, and the covariance within classes,
-    and so two heads, each the one that all turns pooled would give, to the rounding of double
-    precision:
+    They tell the utterances' number, their classes' means and shares, and the covariance within
+    classes, and so two heads, each the one that all utterances pooled would give, to the rounding
+    of double precision:
 
     * 'discriminant' is regularised linear discriminant analysis, see
       :meth:`RidgeSums.discriminant`: its logits are log-probabilities, on which training can go on;
@@ -52,15 +52,17 @@ class Analytic(Aggregator):
     4 points of weighted F1.
 
     The network is the one that the run begins with, and no client trains it: give one that knows
-    something without training, such as :class:`~fedmer.plugins.networks.window.Window`. Turns are
-    weighed by the class weights of the loss (``--loss.class_weights global``), scaled to a mean of
-    1. The server keeps the sums, as :class:`~fedmer.ridge_sums.RidgeSums`, and whose turns are in
-    them. The run ends when all clients' are: after one round in which all take part, and else later
-    rounds add those who were not in the cohort before. A run that goes on from a checkpoint with
+    something without training, such as :class:`~fedmer.plugins.networks.window.Window`. Utterances
+    are weighed by the class weights of the loss (``--loss.class_weights global``), scaled to a mean
+    of
+    1. The server keeps the sums, as :class:`~fedmer.ridge_sums.RidgeSums`, and whose utterances are
+    in them. The run ends when all clients' are: after one round in which all take part, and else
+    later rounds add those who were not in the cohort before. A run that goes on from a checkpoint
+    with
     other clients in ``without`` adds and removes in one more round, exactly: a client that is
     removed sends its sums again, to be subtracted.
 
-    A Gram matrix of fewer turns than features tells what the features were. Only
+    A Gram matrix of fewer utterances than features tells what the features were. Only
     :class:`~fedmer.plugins.privacy.secure_sum.SecureSum` hides it from the server; but sums before
     and after one client came or left differ by that client's.
 
@@ -75,7 +77,7 @@ class Analytic(Aggregator):
         prior: What power of the classes' shares 'discriminant' predicts under: 1 is as they are, 0
             equal ones. Weighted F1 is best between them.
         most_features: Width beyond which embeddings are sketched.
-        without: Ids of the clients whose turns the sums shall not have.
+        without: Ids of the clients whose utterances the sums shall not have.
 
     Raises:
         InputError: A value is out of range.
@@ -176,7 +178,7 @@ class Analytic(Aggregator):
         sketch = Sketch.of(head.in_features, self.most_features, head.weight.device)
         if sketch is not None:
             rows, used = sketch.back(rows), sketch.back(used.double()[:, None])[:, 0] != 0
-        # What was zero on every turn may be an output that has yet to learn something.
+        # What was zero on every utterance may be an output that has yet to learn something.
         head.weight.copy_(torch.where(used, rows.T, head.weight))
         head.bias.copy_(solution[-1])
 
@@ -268,7 +270,7 @@ def linear_head(network: nn.Module) -> nn.Linear:
 def _blocks(
     context: ClientRound, batches: Iterable[Batch], most: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Embeddings and labels of the labelled turns, about ``most`` at a time."""
+    """Embeddings and labels of the labelled utterances, about ``most`` at a time."""
     waiting: list[tuple[Tensor, Tensor]] = []
 
     def joined() -> tuple[Tensor, Tensor]:
@@ -286,13 +288,13 @@ def _blocks(
 
 
 def _members(state: ServerState) -> list[int]:
-    """Ids of the clients whose turns are in the sums."""
+    """Ids of the clients whose utterances are in the sums."""
     found: list[int] = state.tensors.get(_MEMBERS, torch.zeros(0)).tolist()
     return found
 
 
 def _turn_weights(classes: Tensor | None, labels: Tensor) -> Tensor | None:
-    """``(N,)`` weights of turns; their mean over everybody's is 1 if the classes' are inverse
+    """``(N,)`` weights of utterances; their mean over everybody's is 1 if the classes' are inverse
     frequencies."""
     if classes is None:
         return None

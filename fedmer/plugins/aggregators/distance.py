@@ -38,8 +38,8 @@ class Distance(Aggregator):
     leaves gaps; where it does, the reading is ours, and no claim is made to reproduce FedMPD.
 
     *Distance correction.* With :math:`z` an embedding, :math:`c^k` the global prototype of class
-    :math:`k`, :math:`B` the labelled turns of a batch and :math:`n_k` of them in class :math:`k`,
-    client :math:`i` minimises
+    :math:`k`, :math:`B` the labelled utterances of a batch and :math:`n_k` of them in class
+    :math:`k`, client :math:`i` minimises
 
     .. math::
 
@@ -47,9 +47,9 @@ class Distance(Aggregator):
         R_k(z) &= d(z, c^k) + \sum_{l \neq k} \max(0, r_k - d(z, c^l)), \qquad
         r_k = \max\bigl(r_{\min}, \min_{l \neq k} d(c^k, c^l)\bigr)
 
-    with :math:`\bar z_k` the batch's mean embedding of the class, or for every turn by itself. It
-    then sends its mean embedding :math:`C_i^k` of every class, taken in evaluation mode after
-    training, and the number of turns :math:`n_{ik}` behind it.
+    with :math:`\bar z_k` the batch's mean embedding of the class, or for every utterance by itself.
+    It then sends its mean embedding :math:`C_i^k` of every class, taken in evaluation mode after
+    training, and the number of utterances :math:`n_{ik}` behind it.
 
     *Distance weighting.* The server scores clients class by class,
 
@@ -83,20 +83,21 @@ class Distance(Aggregator):
     Args:
         strength: The factor lambda of the correction, 0 or more; 0 turns it off. The paper has 0.1,
             at which prototypes drive each other apart: the margin is their own distance.
-        gate: Which turns are corrected, by :math:`\alpha` and the distance of their embedding to
+        gate: Which utterances are corrected, by :math:`\alpha` and the distance of their embedding
+            to
             their own prototype: all ('off'); those that are not yet :math:`\alpha` nearer to it
             than its nearest rival is, :math:`d(z, c^k) + \alpha \geq \min_{l \neq k} d(c^k, c^l)`
             ('violation'); or the others, as the paper's Table 1 prints it ('literal'). The
             supervised loss is never gated.
         alpha: The margin of the gate.
-        correction: Correct a batch's mean embedding of a class ('batch_proto') or every turn
+        correction: Correct a batch's mean embedding of a class ('batch_proto') or every utterance
             ('sample').
         sites: Where in the network: 'fused', and names of modalities. The correction is averaged
             over sites, and so are the weights.
         distance: 'euclidean', 'squared' (Euclidean) or 'cosine' (1 minus the cosine).
         r_min: The least margin, 0 or more, in units of distance.
-        min_count: A class of which a client has fewer turns than this is neither sent nor counted:
-            the mean of one embedding would be that embedding.
+        min_count: A class of which a client has fewer utterances than this is neither sent nor
+            counted: the mean of one embedding would be that embedding.
         weighting: 'distance' as above; 'softmax' with
             :math:`s_{ik} = e^{-d_{ik} / \tau}\, n_{ik}^\gamma`; or 'counts' with
             :math:`n_{ik}^\gamma`, which turns distance weighting off.
@@ -104,14 +105,14 @@ class Distance(Aggregator):
             n_{ik}^\gamma`.
         epsilon: What the farthest client keeps, as a share of the radius, above 0. Near 0 it is
             left out altogether, which costs the emotions that only it knows.
-        gamma: The power of the number of turns, 0 or more; the paper has 0.
+        gamma: The power of the number of utterances, 0 or more; the paper has 0.
         tau: The softmax's temperature, above 0, in units of distance.
         exchange: What travels. 'both': networks and prototypes. 'parameters': prototypes go up,
             since weights need them, but none come down, so nothing is corrected. 'prototypes':
             networks stay personal.
         inference: Predict by the network's 'head', or by the nearest fused 'prototype'.
         prototypes: Whose embeddings a client averages: those that its trained network makes of all
-            its turns, in one more pass ('after'); or those of its last pass of training, with
+            its utterances, in one more pass ('after'); or those of its last pass of training, with
             dropout and while weights still move ('during'), which costs a quarter less time.
         heads: How rows of classes are averaged: 'classwise' by :math:`w_{ik}`, the mean over sites;
             or 'joint' by :math:`W_i` as everything else, which is the paper as printed.

@@ -20,11 +20,11 @@ class FedAvg(Aggregator):
     .. math:: w^{t+1} = \sum_i \frac{n_i}{\sum_j n_j} w_i^{t+1}
 
     B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
-    AISTATS 2017. :math:`n_i` counts labelled turns.
+    AISTATS 2017. :math:`n_i` counts labelled utterances.
 
     With ``heads='classwise'`` this holds for all but the head. There the row of class :math:`k` is
-    averaged by the turns of that class alone, and a class of which the cohort has none keeps its
-    row, so that nobody who does not know an emotion has a say in how it is named:
+    averaged by the utterances of that class alone, and a class of which the cohort has none keeps
+    its row, so that nobody who does not know an emotion has a say in how it is named:
 
     .. math:: w_{(k)}^{t+1} = \sum_i \frac{n_{ik}}{\sum_j n_{jk}} w_{i(k)}^{t+1}
 

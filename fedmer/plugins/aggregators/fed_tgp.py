@@ -169,7 +169,7 @@ def separation(
         labels: ``(M,)`` int64, their classes.
         prototypes: ``(C, D)``, what the generator makes.
         known: ``(C,)`` bool; the others take no part.
-        margin: Added to the distance to the class of the turn.
+        margin: Added to the distance to the class of the utterance.
     """
     apart = torch.cdist(rows, prototypes, compute_mode="donot_use_mm_for_euclid_dist")
     apart = apart + margin * F.one_hot(labels, len(prototypes))

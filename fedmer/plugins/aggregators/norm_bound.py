@@ -23,7 +23,7 @@ class NormBound(FedAvg):
     how far a client can carry the mean, and not in which direction: against few clients who shout
     it is enough, against many who whisper it is nothing. Unlike clipping on clients, nobody can
     leave it out: the server measures, and so sees every update. :math:`n_i` is what a client says
-    of its labelled turns.
+    of its labelled utterances.
 
     Args:
         bound: The longest change :math:`b`, above 0; by default the median of the cohort's, which

@@ -16,7 +16,7 @@ def random_of(seed: int) -> torch.Generator:
 
 
 def relabelled(data: ClientData, change: Callable[[Tensor], Tensor]) -> ClientData:
-    """A client whose labels are others; turns without a label have none.
+    """A client whose labels are others; utterances without a label have none.
 
     Args:
         data: The client.

@@ -19,7 +19,7 @@ class BrokenModality(Condition):
 
     Args:
         fraction: Share of the clients, in [0, 1].
-        severity: The chance that a turn shows that row, in [0, 1].
+        severity: The chance that an utterance shows that row, in [0, 1].
         seed: Chooses the clients, together with the run's.
         modality: Which one; by default each client's is drawn.
 

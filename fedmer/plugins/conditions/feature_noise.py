@@ -19,7 +19,7 @@ class FeatureNoise(Condition):
     .. math:: x \leftarrow g\, x + \sigma\, \varepsilon, \qquad \varepsilon \sim N(0, 1)
 
     after standardisation, so that :math:`\sigma` counts standard deviations of the federation.
-    Modalities that a turn lacks stay missing.
+    Modalities that an utterance lacks stay missing.
 
     Args:
         fraction: Share of the clients, in [0, 1].

@@ -1,4 +1,4 @@
-"""LabelAbsence, turns that nobody has labelled."""
+"""LabelAbsence, utterances that nobody has labelled."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from fedmer.plugins.conditions._training import random_of
 
 
 class LabelAbsence(Condition):
-    """Some turns have no label: they are context, and nothing is learnt from them.
+    """Some utterances have no label: they are context, and nothing is learnt from them.
 
     Every client keeps at least one label. A dialogue in which none is left is not trained on.
 

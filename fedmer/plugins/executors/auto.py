@@ -20,8 +20,8 @@ class Auto(Executor):
     """Whichever of the others is fastest, found out in the first round.
 
     Every candidate trains its share of the first cohort, so that nothing is done twice; the one
-    that needs the least time for a labelled turn trains all later rounds. A line says which, and
-    a checkpoint keeps it, so that a resumed run goes on with it where it is a candidate.
+    that needs the least time for a labelled utterance trains all later rounds. A line says which,
+    and a checkpoint keeps it, so that a resumed run goes on with it where it is a candidate.
     ``Inline`` and ``Workers`` give the same bits; where ``Stacked`` is a candidate, results
     differ within its bounds between runs that choose otherwise. Name an executor to repeat a run.
 
@@ -103,4 +103,6 @@ class Auto(Executor):
             else:
                 executor.close()
         costs = ", ".join(f"{name} {1e3 * each:.2f} ms" for name, each in seconds.items())
-        Console(stderr=True).print(f"executor: {name} from now on; a labelled turn took {costs}")
+        Console(stderr=True).print(
+            f"executor: {name} from now on; a labelled utterance took {costs}"
+        )

@@ -215,7 +215,7 @@ def _batch_of_batches(excerpts: Sequence[list[Any]]) -> dict[str, Any]:
         start += size
 
     def spread(rows: Tensor, value: float = 0) -> Tensor:
-        # One more dialogue without turns, for clients that have fewer than others.
+        # One more dialogue without utterances, for clients that have fewer than others.
         nobody = rows.new_full((1, *rows.shape[1:]), value)
         return torch.cat([rows, nobody])[places]
 

@@ -1,1 +1,1 @@
-"""Networks that read a batch of dialogues and name the emotion of every turn."""
+"""Networks that read a batch of dialogues and name the emotion of every utterance."""

@@ -1,4 +1,4 @@
-"""Attention among the turns of each dialogue, where dialogues lie one behind the other."""
+"""Attention among the utterances of each dialogue, where dialogues lie one behind the other."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def attend_in_dialogues(
             comes out is finite and means nothing.
         packing: Which rows are one dialogue.
         dropout: Of the attention weights.
-        causal: No query attends to a later turn.
+        causal: No query attends to a later utterance.
 
     Returns:
         ``(P, N, d)``.
@@ -64,7 +64,7 @@ def attend_in_dialogues(
 
 
 def _barred(present: Tensor, packing: Packing, causal: bool) -> list[Tensor] | None:
-    """For each dialogue of ``n`` turns, what is added to scores; None where nothing is.
+    """For each dialogue of ``n`` utterances, what is added to scores; None where nothing is.
 
     Returns:
         ``(P, 1, n)``, or causal ones ``(P, n, n)``: minus infinity for a key that is missing or

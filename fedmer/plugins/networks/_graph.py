@@ -1,4 +1,5 @@
-"""The multimodal graph of a dialogue: a node for each modality of each turn, and how it mixes."""
+"""The multimodal graph of a dialogue: a node for each modality of each utterance, and how it
+mixes."""
 
 import math
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ class Graph:
     """The normalised adjacency of ``M * L`` nodes, as the blocks that are not zero.
 
     Args:
-        within: ``(B, M, L, L)``, edges between the turns of one modality, self-loops included.
-        across: ``(B, L, M, M)``, edges between the modalities of one turn, zero on the diagonal.
+        within: ``(B, M, L, L)``, edges between the utterances of one modality, self-loops included.
+        across: ``(B, L, M, M)``, edges between the modalities of one utterance, zero on the
+            diagonal.
     """
 
     within: Tensor
@@ -31,7 +33,7 @@ class Graph:
 
 
 def multimodal_graph(nodes: Tensor, present: Tensor, causal: bool = False) -> Graph:
-    r"""Join all turns within a modality, and all modalities within a turn.
+    r"""Join all utterances within a modality, and all modalities within an utterance.
 
     J. Hu et al., ACL 2021. For nodes :math:`a, b` that are joined, and each node with itself:
 
@@ -43,7 +45,7 @@ def multimodal_graph(nodes: Tensor, present: Tensor, causal: bool = False) -> Gr
     Args:
         nodes: ``(B, M, L, d)``, :math:`x`.
         present: ``(B, M, L)`` bool. A node that is not present has no edge, to itself either.
-        causal: A node hears no later turn, and its degree D counts none.
+        causal: A node hears no later utterance, and its degree D counts none.
 
     Returns:
         :math:`\hat A`. The cosine with a vector of zeros counts as 0.

@@ -1,4 +1,5 @@
-"""What was said before: recurrences over one speaker's turns, and memories read by attention."""
+"""What was said before: recurrences over one speaker's utterances, and memories read by
+attention."""
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,8 @@ def concatenated(batch: Batch, shape: CorpusShape) -> Tensor:
 
 
 def heard(batch: Batch) -> Tensor:
-    """``(B, L)`` bool: the turns that have a modality. Of the others nothing can be remembered."""
+    """``(B, L)`` bool: the utterances that have a modality. Of the others nothing can be
+    remembered."""
     return torch.stack(list(there(batch).values())).any(dim=0)
 
 
@@ -38,11 +40,11 @@ def by_role(batch: Batch, speakers: int) -> Tensor:
 
 
 def own_and_others(speaking: Tensor, remembered: Tensor) -> tuple[Tensor, Tensor]:
-    """For each role, the turns of whoever has it and the turns of everybody else.
+    """For each role, the utterances of whoever has it and the utterances of everybody else.
 
     Args:
         speaking: ``(B, R, L)`` bool of :func:`by_role`.
-        remembered: ``(B, L)`` bool, the turns that count.
+        remembered: ``(B, L)`` bool, the utterances that count.
 
     Returns:
         Two ``(B, R, L)`` bool. A role that never speaks in a dialogue hears nobody in it.
@@ -58,11 +60,11 @@ def own_and_others(speaking: Tensor, remembered: Tensor) -> tuple[Tensor, Tensor
 
 
 def along(recurrence: nn.Module, rows: Tensor, members: Tensor) -> Tensor:
-    """Run a recurrence over the members of each group as if there were no other turns.
+    """Run a recurrence over the members of each group as if there were no other utterances.
 
     Args:
         recurrence: A batch-first GRU or LSTM, from ``D`` to ``H`` over all its directions.
-        rows: ``(B, G, L, D)``, the turns as each of ``G`` groups sees them, finite everywhere.
+        rows: ``(B, G, L, D)``, the utterances as each of ``G`` groups sees them, finite everywhere.
         members: ``(B, G, L)`` bool.
 
     Returns:
@@ -70,7 +72,7 @@ def along(recurrence: nn.Module, rows: Tensor, members: Tensor) -> Tensor:
     """
     order = members.byte().argsort(dim=-1, descending=True, stable=True)
     compact = rows.take_along_dim(order[..., None], dim=2).flatten(0, 1)
-    # Nothing can be packed that has no turns; what an empty group says is dropped below.
+    # Nothing can be packed that has no utterances; what an empty group says is dropped below.
     sizes = members.sum(dim=-1).flatten().clamp(min=1).cpu()
     packed = pack_padded_sequence(compact, sizes, batch_first=True, enforce_sorted=False)
     states, _ = pad_packed_sequence(
@@ -105,18 +107,18 @@ def both_ways(
 
 
 def slots(speaking: Tensor, members: Tensor, window: int) -> Tensor:
-    """Which states of :func:`along` are the memory of which turn.
+    """Which states of :func:`along` are the memory of which utterance.
 
-    The memory of turn i are the members of the group of its role among the ``window`` turns before
-    i, whoever speaks in between.
+    The memory of utterance i are the members of the group of its role among the ``window``
+    utterances before i, whoever speaks in between.
 
     Args:
         speaking: ``(B, R, L)`` bool of :func:`by_role`.
         members: ``(B, R, L)`` bool.
-        window: Turns that a memory reaches back.
+        window: Utterances that a memory reaches back.
 
     Returns:
-        ``(B, L, R * L)`` bool: for each turn, the states of all roles, role by role.
+        ``(B, L, R * L)`` bool: for each utterance, the states of all roles, role by role.
     """
     turns = torch.arange(speaking.shape[-1], device=speaking.device)
     back = turns[:, None] - turns
@@ -126,7 +128,7 @@ def slots(speaking: Tensor, members: Tensor, window: int) -> Tensor:
 
 
 class Reading(nn.Module):
-    r"""Attention of turns to a memory, with bounded scores.
+    r"""Attention of utterances to a memory, with bounded scores.
 
     .. math::
 
@@ -142,7 +144,7 @@ class Reading(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, queries: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
-        """What each turn finds.
+        """What each utterance finds.
 
         Args:
             queries: ``(B, L, d)``.

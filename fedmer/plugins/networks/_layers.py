@@ -92,7 +92,7 @@ def attend(
 
 
 def up_to_now(present: Tensor) -> Tensor:
-    """``(..., L, L)`` bool of ``(..., L)``: for each turn, what is there of it and before it.
+    """``(..., L, L)`` bool of ``(..., L)``: for each utterance, what is there of it and before it.
 
     >>> up_to_now(torch.tensor([True, False, True])).int().tolist()
     [[1, 0, 0], [1, 0, 0], [1, 0, 1]]
@@ -108,7 +108,8 @@ class Attention(nn.Module):
         hidden: Width of queries, keys and outputs, a multiple of ``heads``.
         heads: Attention heads.
         dropout: Probability that an attention weight is dropped.
-        causal: Queries and keys are the turns of one dialogue, and no query attends to a later one.
+        causal: Queries and keys are the utterances of one dialogue, and no query attends to a later
+            one.
     """
 
     def __init__(self, hidden: int, heads: int, dropout: float, causal: bool = False) -> None:

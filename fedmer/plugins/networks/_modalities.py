@@ -48,12 +48,12 @@ def main_modality(shape: CorpusShape) -> str:
 
 
 def there(batch: Batch) -> dict[str, Tensor]:
-    """Modality name -> ``(B, L)`` bool: the turns that may be read and have this modality."""
+    """Modality name -> ``(B, L)`` bool: the utterances that may be read and have this modality."""
     return {name: present & batch.context for name, present in batch.present.items()}
 
 
 class Projections(nn.Module):
-    """A linear layer for each modality, zero where a turn lacks it.
+    """A linear layer for each modality, zero where an utterance lacks it.
 
     The features of a missing modality are overwritten before the layer and its output after it, so
     whatever a file holds there, NaN included, reaches neither an output nor a gradient.
@@ -61,7 +61,7 @@ class Projections(nn.Module):
     Args:
         shape: The sizes of the corpus.
         hidden: Width of every output.
-        bias: Whether the layers have a bias. It too is zero where a turn lacks the modality.
+        bias: Whether the layers have a bias. It too is zero where an utterance lacks the modality.
     """
 
     def __init__(self, shape: CorpusShape, hidden: int, bias: bool = True) -> None:
@@ -82,7 +82,7 @@ class Projections(nn.Module):
 
 
 class Place(nn.Module):
-    """Where in the dialogue a turn stands, and who speaks: sinusoid plus speaker embedding.
+    """Where in the dialogue an utterance stands, and who speaks: sinusoid plus speaker embedding.
 
     Args:
         shape: The sizes of the corpus. Roles beyond its ``speakers`` share the last embedding.
@@ -102,7 +102,7 @@ class Place(nn.Module):
 
 
 def mean_over(rows: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
-    """The mean of the modalities that a turn has, or of all of them if it has none.
+    """The mean of the modalities that an utterance has, or of all of them if it has none.
 
     Args:
         rows: Modality name -> ``(B, L, D)``.
@@ -118,7 +118,8 @@ def mean_over(rows: dict[str, Tensor], present: dict[str, Tensor]) -> Tensor:
 
 
 class Subnetworks(nn.Module):
-    r"""A small network for each modality that reads one turn, zero where a turn lacks it.
+    r"""A small network for each modality that reads one utterance, zero where an utterance lacks
+    it.
 
     .. math:: h_m = \mathrm{drop}(\mathrm{relu}(B_m\,\mathrm{drop}(\mathrm{relu}(A_m f_m))))
 

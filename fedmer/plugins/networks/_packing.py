@@ -1,4 +1,4 @@
-"""The turns of a batch one behind the other, without the padding between them."""
+"""The utterances of a batch one behind the other, without the padding between them."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,14 +11,14 @@ from fedmer.data.batch import Batch
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """Where the ``N`` turns of a padded batch of ``B`` dialogues stand.
+    """Where the ``N`` utterances of a padded batch of ``B`` dialogues stand.
 
-    About two fifths of a padded batch of conversations is padding. What works a turn at a time
-    works on ``N`` rows instead of ``B * L``; attention goes dialogue by dialogue.
+    About two fifths of a padded batch of conversations is padding. What works an utterance at a
+    time works on ``N`` rows instead of ``B * L``; attention goes dialogue by dialogue.
 
     Args:
         places: ``(N,)`` int64, indices into the ``B * L`` flattened places, ascending.
-        lengths: Turns of each dialogue, ``B`` numbers whose sum is ``N``.
+        lengths: Utterances of each dialogue, ``B`` numbers whose sum is ``N``.
         longest: The padded length ``L``.
 
     >>> packing = Packing(torch.tensor([0, 1, 3]), [2, 1], longest=3)
@@ -40,7 +40,7 @@ class Packing:
 
     @cached_property
     def spans(self) -> list[tuple[int, int]]:
-        """First row and the row behind the last, of every dialogue that has turns."""
+        """First row and the row behind the last, of every dialogue that has utterances."""
         ends = torch.tensor(self.lengths).cumsum(0).tolist()
         return [(e - n, e) for n, e in zip(self.lengths, ends, strict=True) if n]
 
@@ -57,10 +57,10 @@ class Packing:
         return padded.view(*packed.shape[:dim], *sizes, *packed.shape[dim + 1 :])
 
     def any_so_far(self, held: Tensor) -> Tensor:
-        """``(P, N)`` bool of ``(P, N)``: does a turn hold it, or one before it?"""
+        """``(P, N)`` bool of ``(P, N)``: does an utterance hold it, or one before it?"""
         return self.pack(self.unpack(held, dim=1).cummax(dim=-1).values, dim=1)
 
     def any(self, held: Tensor) -> Tensor:
-        """``(P, N)`` bool of ``(P, N)``: does any turn of the same dialogue hold it?"""
+        """``(P, N)`` bool of ``(P, N)``: does any utterance of the same dialogue hold it?"""
         found = self.unpack(held, dim=1).any(dim=-1, keepdim=True)
         return self.pack(found.expand(-1, -1, self.longest), dim=1)

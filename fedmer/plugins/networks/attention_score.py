@@ -1,4 +1,4 @@
-"""Attention scores over modalities: how much each modality of a turn counts."""
+"""Attention scores over modalities: how much each modality of an utterance counts."""
 
 import math
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ from fedmer.errors import InputError
 class AttentionScore:
     r"""Weights of modalities by attention and by their likeness, equations 3 to 7 of the paper.
 
-    With :math:`X_m` the output of modality :math:`m` for ``n`` turns, ``prev`` the modality before
-    it in cyclic order, and :math:`U` columns in :math:`W_m`:
+    With :math:`X_m` the output of modality :math:`m` for ``n`` utterances, ``prev`` the modality
+    before it in cyclic order, and :math:`U` columns in :math:`W_m`:
 
     .. math::
 
@@ -29,22 +29,23 @@ class AttentionScore:
         a'_m &= \rho_m (1 + \beta_m a_m), \qquad X'_m = a'_m X_m
 
     The paper leaves open where the softmax runs, how the Pearson coefficient becomes a number in
-    [0, 1], what beta is and where the result goes. Here a turn's modalities compete by default,
-    the coefficient is taken over a turn's features and carries no gradient, beta is learnt, and
+    [0, 1], what beta is and where the result goes. Here an utterance's modalities compete by
+    default, the coefficient is taken over an utterance's features and carries no gradient, beta is
+    learnt, and
     :math:`X'` enters the gate that fuses modalities. For unaligned features the coefficient is
     near 0, so that rho is near a half everywhere and would only shrink what is fused; ``renorm``,
     which the paper does not have, takes that constant out.
 
     Args:
         width: U, columns of W.
-        axis: Where the softmax runs: over a turn's 'modality' values, or over a dialogue's
+        axis: Where the softmax runs: over an utterance's 'modality' values, or over a dialogue's
             'utterance' values, which fade in long dialogues since they share one unit.
         rho: What the coefficient r becomes: 'pearson' is (1 + r) / 2, 'abs' is its absolute value,
             'one' is 1 throughout.
         rho_min: The least rho, in [0, 1].
         beta: Where beta starts, above -1. At 0 the scores have no effect and no gradient.
         learn_beta: Learn beta, or keep it.
-        renorm: Scale a turn's weights so that their mean over its modalities is 1; off is the
+        renorm: Scale an utterance's weights so that their mean over its modalities is 1; off is the
             paper's.
         students: What the students read: 'raw' outputs, or 'scaled' ones.
 
@@ -73,7 +74,7 @@ class AttentionScore:
 
 
 class ModalityScores(nn.Module):
-    """The weights :math:`a'` of every modality of every turn.
+    """The weights :math:`a'` of every modality of every utterance.
 
     Args:
         modalities: Names, in the cyclic order of ``prev``; two or more.
@@ -130,7 +131,7 @@ class ModalityScores(nn.Module):
         return self.settings.beta + (F.softplus(start + self.moved) - F.softplus(start))
 
     def attention(self, outputs: Mapping[str, Tensor], there: Tensor) -> Tensor:
-        """The attention ``a``, ``(M, B, L)``; it sums to 1 over modalities, or over turns."""
+        """The attention ``a``, ``(M, B, L)``; it sums to 1 over modalities, or over utterances."""
         scores = torch.stack(
             [self.score[name](torch.tanh(self.look[name](outputs[name])))[..., 0]
              for name in self.modalities]

@@ -22,11 +22,12 @@ from fedmer.plugins.networks._modalities import check
 
 
 class CMN(Network):
-    r"""Conversational Memory Network: hops over the speaker's and the others' past turns.
+    r"""Conversational Memory Network: hops over the speaker's and the others' past utterances.
 
     D. Hazarika et al., "Conversational Memory Network for Emotion Recognition in Dyadic Dialogue
-    Videos", NAACL 2018. With :math:`x_i` the concatenated modalities of turn i, and :math:`s`
-    either the turns of its own speaker or those of everybody else, each with GRUs of their own:
+    Videos", NAACL 2018. With :math:`x_i` the concatenated modalities of utterance i, and :math:`s`
+    either the utterances of its own speaker or those of everybody else, each with GRUs of their
+    own:
 
     .. math::
 
@@ -36,21 +37,22 @@ class CMN(Network):
         q_i &\leftarrow \tanh\Big(q_i + \sum_s \sum_j \mathrm{drop}(p^s_{ij}) M^s_j\Big)
             \quad \text{hops times}
 
-    The prediction is linear in the last :math:`q_i`, so no later turn can change it. As in the
+    The prediction is linear in the last :math:`q_i`, so no later utterance can change it. As in the
     authors' code, a memory stays what it is over the hops.
 
-    Deviations: the authors start the GRUs anew for each turn, at the first turn of its window; here
-    they pass once over the dialogue, and :math:`M^s_j` is made of all turns of :math:`s` up to j.
-    They pass over the places of the other kind too and let them share in :math:`p^s_i`; here these
-    are left out. They drop with probability 0.7, penalise the weights, and know two speakers only.
+    Deviations: the authors start the GRUs anew for each utterance, at the first utterance of its
+    window; here they pass once over the dialogue, and :math:`M^s_j` is made of all utterances of
+    :math:`s` up to j. They pass over the places of the other kind too and let them share in
+    :math:`p^s_i`; here these are left out. They drop with probability 0.7, penalise the weights,
+    and know two speakers only.
 
     Args:
         shape: The sizes of the corpus.
         hidden: Width d of queries and memories. The authors have 100.
         dropout: Probability in [0, 1), of states and of attention weights.
         hops: How often the memories are read.
-        window: How many turns a memory reaches back, whoever spoke them.
-        causal: Changes nothing: a memory holds earlier turns only.
+        window: How many utterances a memory reaches back, whoever spoke them.
+        causal: Changes nothing: a memory holds earlier utterances only.
 
     Raises:
         InputError: A hyperparameter is out of range.

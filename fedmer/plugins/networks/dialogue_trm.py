@@ -21,7 +21,7 @@ class DialogueTRM(Network):
 
     A reconstruction from the text of Y. Mao et al., "DialogueTRM: Exploring Multi-Modal Emotional
     Dynamics in a Conversation", Findings of EMNLP 2021 (arXiv 2010.07637); sizes and details are
-    ours. Text reads the whole dialogue, the other modalities read each turn alone. The main
+    ours. Text reads the whole dialogue, the other modalities read each utterance alone. The main
     modality :math:`t` is ``text``, or the first if there is no text. With position encoding
     :math:`p` and speaker embedding :math:`s`, for the other modalities :math:`m` and for every
     ordered pair :math:`(m, n)` of all of them:
@@ -36,13 +36,13 @@ class DialogueTRM(Network):
         h = \mathrm{relu}(W u), \qquad z = V h + c
 
     The gates work neuron by neuron. The second Transformer works on whole vectors: it lets the
-    pairs of one turn attend to each other. The paper's utterance encoder, BERT, is a linear
+    pairs of one utterance attend to each other. The paper's utterance encoder, BERT, is a linear
     layer here, because the features are extracted before.
 
-    Where a turn lacks one modality of a pair, the gate belongs to the other. A pair that lacks
-    both is left out. The main modality counts as there in all turns of a dialogue that has it
-    anywhere, because its Transformer speaks of turns that lack it too. A single modality is
-    paired with itself.
+    Where an utterance lacks one modality of a pair, the gate belongs to the other. A pair that
+    lacks both is left out. The main modality counts as there in all utterances of a dialogue that
+    has it anywhere, because its Transformer speaks of utterances that lack it too. A single
+    modality is paired with itself.
 
     Args:
         shape: The sizes of the corpus.
@@ -50,7 +50,7 @@ class DialogueTRM(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Layers of the Transformer over the dialogue. The one over pairs has one.
-        causal: Read no later turn.
+        causal: Read no later utterance.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -139,7 +139,7 @@ class _Gate(nn.Module):
         self.right = nn.Linear(hidden, hidden)
 
     def forward(self, left: Tensor, right: Tensor, has_left: Tensor, has_right: Tensor) -> Tensor:
-        """``(B, L, d)`` of two such, and of the ``(B, L)`` turns that have them."""
+        """``(B, L, d)`` of two such, and of the ``(B, L)`` utterances that have them."""
         share = torch.sigmoid(self.gate(torch.cat([left, right], dim=-1)))
         share = share.masked_fill(~has_right[..., None], 1).masked_fill(~has_left[..., None], 0)
         mixed: Tensor = share * self.left(left).tanh() + (1 - share) * self.right(right).tanh()

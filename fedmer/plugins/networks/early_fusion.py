@@ -20,9 +20,9 @@ class EarlyFusion(Network):
         x &= \mathrm{drop}(W [f_1; \dots; f_M] + p + s) \\
         h &= \mathrm{Transformer}(x), \qquad z = V h + c
 
-    ``W`` is stored as one block for each modality. Where a turn lacks a modality, its block and
-    its bias are left out. The attention is that of A. Vaswani et al., "Attention Is All You Need",
-    NeurIPS 2017, over the turns of one dialogue.
+    ``W`` is stored as one block for each modality. Where an utterance lacks a modality, its block
+    and its bias are left out. The attention is that of A. Vaswani et al., "Attention Is All You
+    Need", NeurIPS 2017, over the utterances of one dialogue.
 
     Args:
         shape: The sizes of the corpus.
@@ -30,7 +30,7 @@ class EarlyFusion(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Transformer layers.
-        causal: Read no later turn.
+        causal: Read no later utterance.
 
     Raises:
         InputError: A hyperparameter is out of range.

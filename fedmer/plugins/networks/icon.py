@@ -22,11 +22,12 @@ from fedmer.plugins.networks._modalities import check
 
 
 class ICON(Network):
-    r"""Interactive Conversational Memory Network: both sides' past turns as one rewritten memory.
+    r"""Interactive Conversational Memory Network: both sides' past utterances as one rewritten
+    memory.
 
     D. Hazarika et al., "ICON: Interactive Conversational Memory Network for Multimodal Emotion
-    Detection", EMNLP 2018. With :math:`x_i` the concatenated modalities of turn i, o the turns of
-    its own speaker and e those of everybody else:
+    Detection", EMNLP 2018. With :math:`x_i` the concatenated modalities of utterance i, o the
+    utterances of its own speaker and e those of everybody else:
 
     .. math::
 
@@ -40,20 +41,20 @@ class ICON(Network):
         q_i &\leftarrow \tanh\Big(q_i + \sum_j \mathrm{drop}(p_{ij}) M^h_j\Big)
             \quad \text{at hop } h
 
-    The prediction is linear in the last :math:`q_i`, so no later turn can change it. What is an own
-    turn depends on who asks, hence there is one memory for each role.
+    The prediction is linear in the last :math:`q_i`, so no later utterance can change it. What is
+    an own utterance depends on who asks, hence there is one memory for each role.
 
-    Deviations: the authors start the GRUs anew for each turn, at the first turn of its window; here
-    they pass once over the dialogue, and :math:`M^h_j` is made of all turns up to j. They drop with
-    probability 0.7, penalise the weights, and know two speakers only.
+    Deviations: the authors start the GRUs anew for each utterance, at the first utterance of its
+    window; here they pass once over the dialogue, and :math:`M^h_j` is made of all utterances up to
+    j. They drop with probability 0.7, penalise the weights, and know two speakers only.
 
     Args:
         shape: The sizes of the corpus.
         hidden: Width d of queries and memories. The authors have 100.
         dropout: Probability in [0, 1), of states and of attention weights.
         hops: How often the memory is read; it is rewritten between two readings.
-        window: How many turns the memory reaches back.
-        causal: Changes nothing: a memory holds earlier turns only.
+        window: How many utterances the memory reaches back.
+        causal: Changes nothing: a memory holds earlier utterances only.
 
     Raises:
         InputError: A hyperparameter is out of range.

@@ -13,7 +13,7 @@ class LateFusion(Network):
     r"""A Transformer over the dialogue for each modality; their logits are averaged.
 
     With position encoding :math:`p` and speaker embedding :math:`s`, over the modalities
-    :math:`A` that a turn has:
+    :math:`A` that an utterance has:
 
     .. math::
 
@@ -22,8 +22,8 @@ class LateFusion(Network):
         h = \frac{1}{|A|} \sum_{m \in A} h_m
 
     The modalities share the last layer, so the mean of their logits is the logits of their mean
-    :math:`h`, which is the embedding ``fused``. The students are :math:`z_m`. A turn without any
-    modality averages what all of them make of the rest of the dialogue.
+    :math:`h`, which is the embedding ``fused``. The students are :math:`z_m`. An utterance without
+    any modality averages what all of them make of the rest of the dialogue.
 
     Args:
         shape: The sizes of the corpus.
@@ -31,7 +31,7 @@ class LateFusion(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Transformer layers of each modality.
-        causal: Read no later turn.
+        causal: Read no later utterance.
 
     Raises:
         InputError: A hyperparameter is out of range.

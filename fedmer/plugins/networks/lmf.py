@@ -13,7 +13,7 @@ from fedmer.plugins.networks._modalities import Subnetworks, check
 
 
 class LMF(Network):
-    r"""Low-rank Multimodal Fusion: a tensor fusion in factors; reads each turn alone.
+    r"""Low-rank Multimodal Fusion: a tensor fusion in factors; reads each utterance alone.
 
     Z. Liu et al., "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", ACL 2018.
     With the vectors :math:`h_m` of TFN's subnetworks and ``rank`` matrices :math:`F_m^{(r)}` of
@@ -26,7 +26,7 @@ class LMF(Network):
 
     This is a linear layer on TFN's tensor T, which is never made: the weight of T for output d is
     :math:`\sum_r F_1^{(r)}[d] \otimes \dots \otimes F_M^{(r)}[d]`. The sizes grow with the sum of
-    the widths and not with their product. Where a turn lacks a modality, :math:`h_m = 0`. The
+    the widths and not with their product. Where an utterance lacks a modality, :math:`h_m = 0`. The
     authors weigh the R terms once more, which adds nothing to what the factors can express, and
     is left out.
 

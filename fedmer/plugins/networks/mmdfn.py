@@ -19,7 +19,8 @@ from fedmer.plugins.networks._modalities import Projections, check, main_modalit
 
 
 class MMDFN(Network):
-    r"""Multimodal dynamic fusion: MMGCN's graph, gated layer by layer, and speakers' own turns.
+    r"""Multimodal dynamic fusion: MMGCN's graph, gated layer by layer, and speakers' own
+    utterances.
 
     D. Hu et al., "MM-DFN: Multimodal Dynamic Fusion Network for Emotion Recognition in
     Conversations", ICASSP 2022 (arXiv 2203.02385). With features :math:`f_m`, the graph
@@ -39,10 +40,10 @@ class MMDFN(Network):
     The main modality, ``text`` if there is one, else the first, has
     :math:`c(u) = \mathrm{BiGRU}(u)`; for the others c does nothing. :math:`\mathrm{BiGRU}^p` is
     one for all speakers and modalities. The LSTM runs along the layers, node by node, with the same
-    weights at each. Where a modality of a turn is missing, its node has no edge, :math:`z_m` is
-    zero, and both recurrences pass over the turn. The authors minimise a focal loss with class
-    weights and have wider nodes (200) than layers (100); here both are d wide, and the loss is
-    chosen elsewhere.
+    weights at each. Where a modality of an utterance is missing, its node has no edge, :math:`z_m`
+    is zero, and both recurrences pass over the utterance. The authors minimise a focal loss with
+    class weights and have wider nodes (200) than layers (100); here both are d wide, and the loss
+    is chosen elsewhere.
 
     Args:
         shape: The sizes of the corpus.
@@ -51,9 +52,10 @@ class MMDFN(Network):
         layers: Graph convolutions K. The authors run 16 or 32.
         alpha: Sample of the nodes' first state h^0 in each layer, in [0, 1].
         decay: lambda above 0 of GCNII: the larger, the further down a layer's weights count.
-        party: Modality name -> weight w of the BiGRU over a speaker's own turns, 0 or more and not
-            all 0; 1 where nothing is said. The authors have 3 for audio, 0 for visual, 1 for text.
-        causal: Read no later turn; recurrences then run onward only, at the full width.
+        party: Modality name -> weight w of the BiGRU over a speaker's own utterances, 0 or more and
+            not all 0; 1 where nothing is said. The authors have 3 for audio, 0 for visual, 1 for
+            text.
+        causal: Read no later utterance; recurrences then run onward only, at the full width.
 
     Raises:
         InputError: A hyperparameter is out of range, or ``party`` names an unknown modality.
@@ -115,7 +117,8 @@ class MMDFN(Network):
         if self.weights[name] == 0:
             return said
         seen = rows[:, None].expand(-1, speaking.shape[1], -1, -1)
-        # A turn has one speaker, so that the sum over roles picks the one state that is not zero.
+        # An utterance has one speaker, so that the sum over roles picks the one state that is not
+        # zero.
         party = along(self.party, seen, speaking & present[:, None]).sum(dim=1)
         return said + self.weights[name] * party
 
@@ -132,7 +135,7 @@ class MMDFN(Network):
 
 
 def _weights(shape: CorpusShape, party: Mapping[str, float]) -> dict[str, float]:
-    """Each modality's weight of the recurrence over its speakers' turns."""
+    """Each modality's weight of the recurrence over its speakers' utterances."""
     for name, weight in party.items():
         if name not in shape.features:
             raise InputError(

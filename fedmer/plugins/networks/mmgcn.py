@@ -16,7 +16,7 @@ from fedmer.plugins.networks._modalities import Projections, check, main_modalit
 
 
 class MMGCN(Network):
-    r"""Multimodal graph convolution: one node a modality and turn, joined by similarity.
+    r"""Multimodal graph convolution: one node a modality and utterance, joined by similarity.
 
     J. Hu et al., "MMGCN: Multimodal Fusion via Deep Graph Convolution Network for Emotion
     Recognition in Conversation", ACL 2021 (arXiv 2107.06779). With features :math:`f_m`, speaker
@@ -32,10 +32,10 @@ class MMGCN(Network):
         z_m &= \mathrm{ReLU}([x_m; h^K_m]), \qquad
         \mathrm{logits} = V \,\mathrm{drop}([z_1; \dots; z_M])
 
-    The main modality is ``text`` if there is one, else the first. Where a modality of a turn is
-    missing, its node has no edge, :math:`z_m` is zero, and the BiLSTM passes over the turn. The
-    authors weigh classes in the loss and have wider nodes (200) than layers (100); here both are
-    d wide, and the loss is chosen elsewhere.
+    The main modality is ``text`` if there is one, else the first. Where a modality of an utterance
+    is missing, its node has no edge, :math:`z_m` is zero, and the BiLSTM passes over the utterance.
+    The authors weigh classes in the loss and have wider nodes (200) than layers (100); here both
+    are d wide, and the loss is chosen elsewhere.
 
     Args:
         shape: The sizes of the corpus.
@@ -44,7 +44,7 @@ class MMGCN(Network):
         layers: Graph convolutions K. The authors run 64.
         alpha: Sample of the nodes' first state h^0 in each layer, in [0, 1].
         decay: lambda above 0 of GCNII: the larger, the further down a layer's weights count.
-        causal: Read no later turn; recurrences then run onward only, at the full width.
+        causal: Read no later utterance; recurrences then run onward only, at the full width.
 
     Raises:
         InputError: A hyperparameter is out of range.

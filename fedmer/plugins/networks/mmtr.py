@@ -27,9 +27,9 @@ class MMTr(Network):
         \tilde k_w &= \mathrm{Transformer}_w(\text{queries } k_w, \text{ keys } k_t) \\
         h &= \mathrm{relu}(W\,\mathrm{drop}([k_t; \tilde k_w; \dots])), \qquad z = V h + c
 
-    The main modality stays as it is, and the weak ones are enhanced by it. A turn that lacks a
-    modality gives that modality's LSTMs a zero, and nobody attends to a turn that lacks the main
-    one.
+    The main modality stays as it is, and the weak ones are enhanced by it. An utterance that lacks
+    a modality gives that modality's LSTMs a zero, and nobody attends to an utterance that lacks the
+    main one.
 
     Args:
         shape: The sizes of the corpus. Roles beyond its ``speakers`` count as the last.
@@ -37,7 +37,7 @@ class MMTr(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Layers of each Transformer.
-        causal: Read no later turn; the LSTMs that run backward then run onward too.
+        causal: Read no later utterance; the LSTMs that run backward then run onward too.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -94,7 +94,7 @@ class MMTr(Network):
 
 
 class _Cues(nn.Module):
-    """What one modality says over the dialogue, and over the turns of one speaker."""
+    """What one modality says over the dialogue, and over the utterances of one speaker."""
 
     def __init__(self, hidden: int, speakers: int, causal: bool = False) -> None:
         super().__init__()
@@ -113,10 +113,10 @@ class _Cues(nn.Module):
         return joined
 
     def by_speaker(self, rows: Tensor, roles: Tensor, context: Tensor) -> Tensor:
-        """The second LSTM, over each speaker's turns as if there were no others.
+        """The second LSTM, over each speaker's utterances as if there were no others.
 
-        All speakers are read at once: their turns are moved to the front of ``S`` copies of the
-        dialogue, and what the LSTM says of them is moved back.
+        All speakers are read at once: their utterances are moved to the front of ``S`` copies of
+        the dialogue, and what the LSTM says of them is moved back.
         """
         people = torch.arange(self.speakers, device=roles.device)[:, None]
         mine = (roles.clamp(max=self.speakers - 1)[:, None] == people) & context[:, None]

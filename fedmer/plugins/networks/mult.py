@@ -31,9 +31,9 @@ class MulT(Network):
 
     The authors' sequences are the words, frames and samples of one utterance, each modality at its
     own rate, and the last step predicts. Here a sequence is the dialogue: each modality has one
-    row a turn, so the modalities are aligned, and every turn predicts. Who speaks is added to the
-    position, and there are no convolutions before the layers. Nobody attends to a turn that lacks
-    the modality asked.
+    row an utterance, so the modalities are aligned, and every utterance predicts. Who speaks is
+    added to the position, and there are no convolutions before the layers. Nobody attends to an
+    utterance that lacks the modality asked.
 
     Args:
         shape: The sizes of the corpus.
@@ -41,7 +41,7 @@ class MulT(Network):
         heads: Attention heads.
         dropout: Probability in [0, 1).
         layers: Layers of every Transformer. The authors have 4 or 5.
-        causal: Read no later turn.
+        causal: Read no later utterance.
 
     Raises:
         InputError: A hyperparameter is out of range.
@@ -101,7 +101,7 @@ class MulT(Network):
                 )
                 for source in sources
             ]
-            # What flowed in has reached turns that lack the target, so they are keys as well.
+            # What flowed in has reached utterances that lack the target, so they are keys as well.
             rows = torch.cat(flows or [streams[target]], dim=-1)
             hidden[target] = self.transformers[target](rows, batch.context)
         together = torch.cat(list(hidden.values()), dim=-1)

@@ -36,17 +36,17 @@ class SDT(Network):
         H' &= \sum_m \mathrm{softmax}_m(W_f H'_m) \odot H'_m
 
     Each modality's student reads :math:`\mathrm{ReLU}(H'_m)`, the teacher reads :math:`H'`.
-    ``M`` modalities make ``M * M`` encoders. Where a modality of a turn is missing, nobody attends
-    to it, it has no weight in :math:`H'`, and what flows from a modality that a dialogue lacks
-    altogether is zero.
+    ``M`` modalities make ``M * M`` encoders. Where a modality of an utterance is missing, nobody
+    attends to it, it has no weight in :math:`H'`, and what flows from a modality that a dialogue
+    lacks altogether is zero.
 
     At ``hidden=1024`` and IEMOCAP's dimensions there are 79,669,272 parameters: the published
     79,687,704 less 18,432 of the nine LayerNorms before attention, which the authors' network
     creates and never uses.
 
     With ``attention_score`` each :math:`H'_m` is first scaled by how much the modality counts in
-    its turn, the paper's addition to SDT; without, this is SDT. Where there is one modality there
-    is nothing to weigh; a warning says so, and SDT goes without.
+    its utterance, the paper's addition to SDT; without, this is SDT. Where there is one modality
+    there is nothing to weigh; a warning says so, and SDT goes without.
 
     Args:
         shape: The sizes of the corpus.
@@ -56,11 +56,11 @@ class SDT(Network):
         gates: Of each encoder's output h, 'learned' is sigmoid(W h) * h, and 'identity' is
             sigmoid(h) * h, which the authors use on MELD.
         attention_score: How modalities are weighed, or None for SDT as published.
-        causal: Read no later turn.
+        causal: Read no later utterance.
 
     Raises:
         InputError: ``hidden`` is not a positive multiple of ``heads``, ``dropout`` is out of range,
-            or a causal network would weigh a turn by all turns of its dialogue.
+            or a causal network would weigh an utterance by all utterances of its dialogue.
 
     >>> from fedmer.data.batch import batch_of
     >>> from fedmer.data.synthetic import synthetic_corpus
@@ -87,7 +87,8 @@ class SDT(Network):
         check(hidden, dropout, heads)
         if causal and attention_score is not None and attention_score.axis == "utterance":
             raise InputError(
-                "attention_score.axis is utterance, which weighs a turn by all turns of its "
+                "attention_score.axis is utterance, which weighs an utterance by all utterances "
+                "of its "
                 "dialogue, and causal is true; use the axis modality."
             )
         self.causal = causal
@@ -168,7 +169,7 @@ class SDT(Network):
         return torch.stack(rows) + self._place(batch, packing)
 
     def _place(self, batch: Batch, packing: Packing) -> Tensor:
-        """Where in the dialogue a turn stands, and who speaks: ``(N, d)``."""
+        """Where in the dialogue an utterance stands, and who speaks: ``(N, d)``."""
         roles = packing.pack(batch.roles).clamp(max=self.shape.speakers - 1)
         speaker: Tensor = self.speaker(roles)
         positions = packing.pack(batch.positions)
@@ -195,7 +196,7 @@ class SDT(Network):
     def _weigh(
         self, scores: ModalityScores, reduced: Tensor, present: Tensor, packing: Packing
     ) -> Tensor:
-        """H'_m by how much modality m counts in its turn, ``(M, N, d)``."""
+        """H'_m by how much modality m counts in its utterance, ``(M, N, d)``."""
         dialogues = scores.settings.axis == "utterance"
         rows, there = (
             packing.unpack(part, dim=1) if dialogues else part[:, None]
@@ -209,14 +210,15 @@ class SDT(Network):
         return (packing.pack(weights, dim=1) if dialogues else weights[:, 0]) * reduced
 
     def _fuse(self, hidden: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-        """H', ``(N, d)``, by an elementwise softmax over the modalities that a turn has.
+        """H', ``(N, d)``, by an elementwise softmax over the modalities that an utterance has.
 
         Returns:
             H' and the softmax, ``(M, N, d)``.
         """
         missing = ~present[..., None]
         scores: Tensor = self.fuse(hidden)
-        # A turn without any modality has no softmax; its scores stay finite, its sum is zeroed.
+        # An utterance without any modality has no softmax; its scores stay finite, its sum is
+        # zeroed.
         scores = scores.masked_fill(missing, torch.finfo(scores.dtype).min)
         weights = scores.softmax(dim=0).masked_fill(missing, 0.0)
         return (weights * hidden).sum(dim=0), weights
@@ -239,7 +241,7 @@ class _Encoders(nn.Module):
         hidden: Width, a multiple of ``heads``.
         heads: Attention heads of each.
         dropout: Probability in [0, 1).
-        causal: No query attends to a later turn.
+        causal: No query attends to a later utterance.
     """
 
     def __init__(

@@ -13,11 +13,12 @@ from fedmer.plugins.networks._layers import Dropout
 from fedmer.plugins.networks._modalities import Subnetworks, check
 
 LARGEST = 100_000
-"""Products that a turn may have; the first layer after them has ``hidden`` weights for each."""
+"""Products that an utterance may have; the first layer after them has ``hidden`` weights for
+each."""
 
 
 class TFN(Network):
-    r"""Tensor Fusion Network: all products of modalities' features; reads each turn alone.
+    r"""Tensor Fusion Network: all products of modalities' features; reads each utterance alone.
 
     A. Zadeh et al., "Tensor Fusion Network for Multimodal Sentiment Analysis", EMNLP 2017. With a
     small subnetwork for each modality:
@@ -31,7 +32,7 @@ class TFN(Network):
         \qquad z = V h + c
 
     The ones make T hold the features of every subset of the modalities, and their products.
-    Where a turn lacks a modality, :math:`h_m = 0`, and T holds what the others have. T has
+    Where an utterance lacks a modality, :math:`h_m = 0`, and T holds what the others have. T has
     ``(width + 1) ** M`` numbers a turn: 4,913 of three modalities at the default. The authors
     have 140,481, of widths 128, 32 and 32, and an LSTM over the words as the subnetwork of text.
 

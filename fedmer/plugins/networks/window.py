@@ -1,4 +1,4 @@
-"""Window: a linear head on a turn, the turns around it, and means over speakers."""
+"""Window: a linear head on an utterance, the utterances around it, and means over speakers."""
 
 import math
 
@@ -14,10 +14,12 @@ from fedmer.plugins.networks._modalities import there
 
 
 class Window(Network):
-    r"""A linear head on the features of a turn, its neighbours and its dialogue; nothing else.
+    r"""A linear head on the features of an utterance, its neighbours and its dialogue; nothing
+    else.
 
-    With :math:`x_t` the modalities of turn :math:`t` side by side, each zero where it is missing
-    and followed by a bit that says whether it is there, :math:`S_t` the turns of whoever speaks in
+    With :math:`x_t` the modalities of utterance :math:`t` side by side, each zero where it is
+    missing and followed by a bit that says whether it is there, :math:`S_t` the utterances of
+    whoever speaks in
     :math:`t` and :math:`P_t` those of everybody else in the dialogue:
 
     .. math::
@@ -28,7 +30,7 @@ class Window(Network):
         \mathrm{logits} = V z_t + c
 
     Beyond the border of what the client may read, features and bits are zero. A mean is over the
-    turns that have the modality, and its bit says whether there are any.
+    utterances that have the modality, and its bit says whether there are any.
 
     Only the head has parameters, so that :class:`~fedmer.plugins.aggregators.analytic.Analytic`
     finds its optimum in one round. Every other rule can train it too.
@@ -42,9 +44,9 @@ class Window(Network):
 
     Args:
         shape: The sizes of the corpus.
-        window: Turns before and after that are read, 0 or more.
-        means: Whether the means over the speaker's turns and the partners' are read.
-        causal: Read no later turn, neither around a turn nor in a mean.
+        window: Utterances before and after that are read, 0 or more.
+        means: Whether the means over the speaker's utterances and the partners' are read.
+        causal: Read no later utterance, neither around an utterance nor in a mean.
         random_features: How many cosines to add, 0 or more.
         kernel_width: :math:`\sigma`, above 0.
         random_seed: Where the cosines come from; all clients need the same ones.
@@ -111,7 +113,7 @@ class Window(Network):
         return NetworkOutput(logits=self.head(fused), embeddings={"fused": fused})
 
     def _means(self, batch: Batch, rows: list[Tensor], bits: list[Tensor]) -> list[Tensor]:
-        """Means and bits of the speaker's turns, and then of the partners'."""
+        """Means and bits of the speaker's utterances, and then of the partners'."""
         readable = batch.context[:, None, :] & batch.context[:, :, None]
         if self.causal:
             readable = readable.tril()
@@ -130,7 +132,8 @@ class Window(Network):
 
 
 def _shifted(rows: Tensor, offset: int) -> Tensor:
-    """``(B, L, D)``: for each turn what stands ``offset`` turns later, zero beyond the border."""
+    """``(B, L, D)``: for each utterance what stands ``offset`` utterances later, zero beyond the
+    border."""
     length = rows.shape[1]
     kept = max(length - abs(offset), 0)
     if offset < 0:

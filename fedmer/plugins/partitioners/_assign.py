@@ -18,7 +18,7 @@ ALPHA_RANGE = (1e-6, 1e6)
 
 @dataclass(frozen=True, eq=False)
 class LabelledTurns:
-    """Every labelled turn of some dialogues, ``T`` in all, in corpus order.
+    """Every labelled utterance of some dialogues, ``T`` in all, in corpus order.
 
     Args:
         dialogue: ``(T,)`` int64, index into ``corpus.conversations``.
@@ -49,7 +49,7 @@ def training(dialogues: Sequence[int]) -> list[int]:
 
 
 def labelled_turns(corpus: ConversationCorpus, dialogues: Sequence[int]) -> LabelledTurns:
-    """Look up the labelled turns of ``dialogues``, which must not be empty."""
+    """Look up the labelled utterances of ``dialogues``, which must not be empty."""
     places = [np.flatnonzero(corpus.conversations[d].labels != UNLABELLED) for d in dialogues]
     labels = [corpus.conversations[d].labels[p] for d, p in zip(dialogues, places, strict=True)]
     return LabelledTurns(

@@ -12,15 +12,16 @@ from fedmer.plugins.partitioners._assign import training
 
 
 class Speaker(Partitioner):
-    """Each speaker is a client that hears whole dialogues and knows the labels of its own turns.
+    """Each speaker is a client that hears whole dialogues and knows the labels of its own
+    utterances.
 
     The device of a speaker heard the partners too, so their features are context, but what they
     felt is hidden from it. A dialogue is on as many clients as it has speakers, each of its labels
     on one. Clients are in the order of the speakers' names.
 
     Args:
-        min_utterances: Speakers with fewer labelled training turns get no client, and those turns
-            are then learnt by nobody.
+        min_utterances: Speakers with fewer labelled training utterances get no client, and those
+            utterances are then learnt by nobody.
 
     Raises:
         InputError: ``min_utterances`` is below 1.
@@ -37,7 +38,7 @@ class Speaker(Partitioner):
         """See :meth:`Partitioner.split`; nothing is random.
 
         Raises:
-            InputError: No speaker has ``min_utterances`` labelled training turns.
+            InputError: No speaker has ``min_utterances`` labelled training utterances.
         """
         people = [
             ClientPartition(person, samples)
@@ -53,7 +54,7 @@ class Speaker(Partitioner):
         return clients
 
     def views(self, corpus: ConversationCorpus, dialogue: int) -> list[Sample]:
-        """One sample a speaker with labelled turns, in the order in which they first speak."""
+        """One sample a speaker with labelled utterances, in the order in which they first speak."""
         conversation = corpus.conversations[dialogue]
         labelled = set(conversation.speakers[conversation.labels != UNLABELLED].tolist())
         return [
@@ -63,7 +64,8 @@ class Speaker(Partitioner):
     def by_person(
         self, corpus: ConversationCorpus, dialogues: Sequence[int]
     ) -> dict[str, list[Sample]]:
-        """Speaker -> that speaker's sample of every dialogue with a labelled turn of theirs."""
+        """Speaker -> that speaker's sample of every dialogue with a labelled utterance of
+        theirs."""
         people: dict[str, list[Sample]] = {}
         for index in training(dialogues):
             for sample in Speaker.views(self, corpus, index):

@@ -21,8 +21,9 @@ from fedmer.plugins.partitioners._assign import (
 class SpeakerGroup(Partitioner):
     """Each client is a group of speakers, a clinic or a household, dealt to be alike in size.
 
-    Speakers are dealt by their labelled training turns, most first (ties by name), each to the
-    group with the fewest turns so far (ties to the lower id). A group holds every dialogue in which
+    Speakers are dealt by their labelled training utterances, most first (ties by name), each to the
+    group with the fewest utterances so far (ties to the lower id). A group holds every dialogue in
+    which
     one of its people has a labelled turn: all of it as context, the labels of its own people only.
     As several people listen, it is seen from the side of whoever speaks first.
 
@@ -43,7 +44,7 @@ class SpeakerGroup(Partitioner):
         """See :meth:`Partitioner.split`; nothing is random.
 
         Raises:
-            InputError: There are more clients than speakers with labelled training turns.
+            InputError: There are more clients than speakers with labelled training utterances.
         """
         indices = training(dialogues)
         conversations = [corpus.conversations[index] for index in indices]
@@ -51,7 +52,7 @@ class SpeakerGroup(Partitioner):
             [dialogue.speakers[dialogue.labels != UNLABELLED] for dialogue in conversations]
         )
         people, person, counts = np.unique(speakers, return_inverse=True, return_counts=True)
-        check_enough(self.clients, len(people), "speakers with labelled turns")
+        check_enough(self.clients, len(people), "speakers with labelled utterances")
         owner = _deal(counts, self.clients)[person]
         return samples_by_owner(corpus, labelled_turns(corpus, indices), owner, self.clients)
 

@@ -6,14 +6,15 @@ from fedmer.plugins.partitioners.speaker import Speaker
 
 
 class SpeakerPrivate(Speaker):
-    """Each speaker is a client that holds its own turns only, as if partners were never recorded.
+    """Each speaker is a client that holds its own utterances only, as if partners were never
+    recorded.
 
-    Beside :class:`Speaker` it measures what the partners' turns are worth.
+    Beside :class:`Speaker` it measures what the partners' utterances are worth.
 
     Args:
-        min_utterances: Speakers with fewer labelled training turns get no client.
-        keep_gaps: Do turns keep their places in the dialogue, with gaps where a partner spoke, or
-            close up?
+        min_utterances: Speakers with fewer labelled training utterances get no client.
+        keep_gaps: Do utterances keep their places in the dialogue, with gaps where a partner spoke,
+            or close up?
 
     Raises:
         InputError: ``min_utterances`` is below 1.
@@ -24,7 +25,7 @@ class SpeakerPrivate(Speaker):
         self.keep_gaps = keep_gaps
 
     def sample(self, conversation: Conversation, dialogue: int, person: str) -> Sample:
-        """What ``person`` holds of a dialogue: own turns as context, own labels."""
+        """What ``person`` holds of a dialogue: own utterances as context, own labels."""
         own = conversation.speakers == person
         labelled = own & (conversation.labels != UNLABELLED)
         return Sample(dialogue, own, labelled, listener=person, keep_gaps=self.keep_gaps)

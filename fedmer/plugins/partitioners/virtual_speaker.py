@@ -38,7 +38,7 @@ class VirtualSpeaker(Speaker):
         """See :meth:`Partitioner.split`. Clients are in the order of speakers, then devices.
 
         Raises:
-            InputError: Fewer clients than speakers with labelled training turns, or more than
+            InputError: Fewer clients than speakers with labelled training utterances, or more than
                 there are pairs of a speaker and a dialogue.
         """
         people = self.by_person(corpus, dialogues)

@@ -39,8 +39,8 @@ class GaussianNoise(ClipNorm):
 
     .. math:: w^t + \frac{1}{m} \Big(\sum_i \bar\Delta_i + \mathcal N(0, z^2 C^2 I)\Big)
 
-    Clients count alike: they do not say how many turns they learnt from, in how many steps and with
-    what loss. The sum is divided by the number of clients in the mean, and not by that of this
+    Clients count alike: they do not say how many utterances they learnt from, in how many steps and
+    with what loss. The sum is divided by the number of clients in the mean, and not by that of this
     round, which would tell who was there; a round without any is noise alone.
 
     What else crosses is covered too, or refused. A rule's summary, such as class counts and

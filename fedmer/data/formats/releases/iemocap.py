@@ -15,7 +15,7 @@ EMOTIONS = {
     "exc": "excited",
     "fru": "frustrated",
 }
-"""The six of published results, in their order; a turn of another emotion is context only."""
+"""The six of published results, in their order; an utterance of another emotion is context only."""
 
 _TURN = re.compile(r"\[(\d+(?:\.\d+)?) - (\d+(?:\.\d+)?)\]\t(\S+)\t(\S+)")
 _WORDS = re.compile(r"(\S+) \[[^\]]*\]: ?(.*)")
@@ -28,7 +28,7 @@ def sessions(path: Path) -> list[Path]:
 
 
 def read(path: Path) -> UtteranceTable:
-    """All annotated turns, in the order in which they start.
+    """All annotated utterances, in the order in which they start.
 
     The fifth session is the test part. A speaker is the session and the gender, as ``Ses01F``. The
     sound is the dialogue's, cut at the annotated times; so is the film, where it is there, on which
@@ -38,14 +38,16 @@ def read(path: Path) -> UtteranceTable:
         path: The folder that holds ``Session1`` and the others.
 
     Raises:
-        InputError: A turn has no words, or an annotation cannot be read.
+        InputError: An utterance has no words, or an annotation cannot be read.
     """
     found: list[Utterance] = []
     for folder in sessions(path):
         for file in sorted(folder.glob("Ses*.txt")):
             found += _dialogue(file, folder.parent, len(found) + 1)
     if not found:
-        raise InputError(f"{path} has sessions of IEMOCAP but no annotated turns; unpack it again.")
+        raise InputError(
+            f"{path} has sessions of IEMOCAP but no annotated utterances; unpack it again."
+        )
     films = any(utterance.video for utterance in found)
     fields = {"dialogue", "turn", "speaker", "label", "split", "session", "utterance"}
     fields |= {"audio", "start", "end", *(["video"] if films else [])}
@@ -64,7 +66,8 @@ def _dialogue(file: Path, dialog: Path, row: int) -> list[Utterance]:
     for place, (start, end, turn, emotion) in enumerate(turns):
         if turn not in words:
             raise InputError(
-                f"{file}: turn {turn} has no words in {dialog / 'transcriptions' / file.name}; "
+                f"{file}: utterance {turn} has no words in "
+                f"{dialog / 'transcriptions' / file.name}; "
                 "unpack the release again."
             )
         found.append(
@@ -89,7 +92,9 @@ def _dialogue(file: Path, dialog: Path, row: int) -> list[Utterance]:
 def _gender(turn: str, file: Path) -> str:
     letter = turn.rpartition("_")[2][:1]
     if letter not in ("F", "M"):
-        raise InputError(f"{file}: turn {turn} says neither F nor M; unpack the release again.")
+        raise InputError(
+            f"{file}: utterance {turn} says neither F nor M; unpack the release again."
+        )
     return letter
 
 

@@ -63,7 +63,7 @@ def to_corpus(
 
 
 def conversations_of(table: UtteranceTable, names: Sequence[str]) -> list[Conversation]:
-    """The dialogues of a table, in the order in which it first names them, turns sorted.
+    """The dialogues of a table, in the order in which it first names them, utterances sorted.
 
     Args:
         table: Its rows.
@@ -130,7 +130,7 @@ def _numbers(table: UtteranceTable, names: Sequence[str]) -> NDArray[np.int64]:
             raise InputError(
                 f"{table.path}: row {utterance.row}, column 'label' is '{utterance.label[:40]}'; "
                 f"expected one of {', '.join(names)}, a number from {UNLABELLED} to "
-                f"{len(names) - 1}, or nothing for a turn without an emotion."
+                f"{len(names) - 1}, or nothing for an utterance without an emotion."
             )
         found[place] = number
     return found

@@ -180,8 +180,9 @@ class _Reader:
         before = self._turns.setdefault((said("dialogue"), turn), number)
         if before != number:
             raise InputError(
-                f"{where('turn')}: dialogue '{said('dialogue')}' has turn {turn} in row {before} "
-                "too; number the turns of a dialogue from 0."
+                f"{where('turn')}: dialogue '{said('dialogue')}' has utterance {turn} in row "
+                f"{before} "
+                "too; number the utterances of a dialogue from 0."
             )
         split = said("split")
         if "split" in places and split.strip().lower() not in _PARTS:
