@@ -65,10 +65,9 @@ TABLES = (
         for sweep, corpora in {
             "skew": ("synthetic", "meld_text", "emorynlp"),
             "skew_parts": ("synthetic", "meld_text"),
-            "natural": ("meld_dev", "emorynlp", "meld_text"),
+            "natural": ("meld_dev", "emorynlp"),
             "dirichlet_0.1": ("synthetic", "meld_text", "emorynlp", "mosi"),
             "dirichlet_1": ("synthetic", "meld_text", "emorynlp", "mosi"),
-            "drift": ("synthetic",),
         }.items()
         for corpus in corpora
     ),
