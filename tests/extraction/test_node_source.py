@@ -44,7 +44,7 @@ def test_a_node_extracts_into_its_folder_and_serves_that(
 ) -> None:
     served: list[Path] = []
     monkeypatch.setattr(
-        "fedmer.flower.node.serve.serve", lambda node, data: served.append(data) or 0
+        "fedmer.flower.node.serve.serve", lambda node, data, metrics: served.append(data) or 0
     )
     folder = federation / "node-1"
     assert (folder / "extractors.yaml").read_text() == SETTINGS
