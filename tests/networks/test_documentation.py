@@ -46,7 +46,7 @@ def test_what_a_network_reads_is_told_right(name: str) -> None:
     batch = contract.ragged(modalities, [5])
     later_to_first = tells(network, batch, source=4, target=0)
     first_to_later = tells(network, batch, source=0, target=4)
-    reads = {(False, False): "turn", (False, True): "past", (True, True): "dialogue"}
+    reads = {(False, False): "utterance", (False, True): "past", (True, True): "dialogue"}
     assert rows()[name][0] == reads[later_to_first, first_to_later]
 
 
