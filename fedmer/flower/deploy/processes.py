@@ -36,8 +36,7 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """Utterance SIGINT, SIGTERM and SIGHUP into `Stopped`; later ones cannot disturb the tidying
-    up."""
+    """Turn SIGINT, SIGTERM and SIGHUP into `Stopped`; later ones cannot disturb the tidying up."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         # Under nohup it is ignored, and has to stay so.

@@ -22,8 +22,7 @@ from fedmer.plugins.networks._modalities import check
 
 
 class ICON(Network):
-    r"""Interactive Conversational Memory Network: both sides' past utterances as one rewritten
-    memory.
+    r"""Interactive Conversational Memory Network: what both sides said, as one rewritten memory.
 
     D. Hazarika et al., "ICON: Interactive Conversational Memory Network for Multimodal Emotion
     Detection", EMNLP 2018. With :math:`x_i` the concatenated modalities of utterance i, o the

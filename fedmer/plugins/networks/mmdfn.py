@@ -19,8 +19,7 @@ from fedmer.plugins.networks._modalities import Projections, check, main_modalit
 
 
 class MMDFN(Network):
-    r"""Multimodal dynamic fusion: MMGCN's graph, gated layer by layer, and speakers' own
-    utterances.
+    r"""Multimodal dynamic fusion: MMGCN's graph, gated layer by layer, and speakers apart.
 
     D. Hu et al., "MM-DFN: Multimodal Dynamic Fusion Network for Emotion Recognition in
     Conversations", ICASSP 2022 (arXiv 2203.02385). With features :math:`f_m`, the graph

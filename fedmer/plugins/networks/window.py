@@ -14,8 +14,7 @@ from fedmer.plugins.networks._modalities import there
 
 
 class Window(Network):
-    r"""A linear head on the features of an utterance, its neighbours and its dialogue; nothing
-    else.
+    r"""A linear head on the features of an utterance and what is around it; nothing else.
 
     With :math:`x_t` the modalities of utterance :math:`t` side by side, each zero where it is
     missing and followed by a bit that says whether it is there, :math:`S_t` the utterances of

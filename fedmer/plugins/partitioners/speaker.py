@@ -12,8 +12,7 @@ from fedmer.plugins.partitioners._assign import training
 
 
 class Speaker(Partitioner):
-    """Each speaker is a client that hears whole dialogues and knows the labels of its own
-    utterances.
+    """Each speaker is a client that hears whole dialogues and knows its own labels.
 
     The device of a speaker heard the partners too, so their features are context, but what they
     felt is hidden from it. A dialogue is on as many clients as it has speakers, each of its labels

@@ -6,8 +6,7 @@ from fedmer.plugins.partitioners.speaker import Speaker
 
 
 class SpeakerPrivate(Speaker):
-    """Each speaker is a client that holds its own utterances only, as if partners were never
-    recorded.
+    """Each speaker is a client that holds its own utterances only, as if alone.
 
     Beside :class:`Speaker` it measures what the partners' utterances are worth.
 
