@@ -24,7 +24,7 @@ INDENT = 36
 
 ALL = "all"
 
-KINDS = {registry.singular(kind): kind for kind in registry.KINDS}
+KINDS = {registry.singular(kind): kind for kind in registry.KINDS} | {"conditions": "conditions"}
 _TORCH = {"optimizer": "torch.optim", "lr_scheduler": "torch.optim.lr_scheduler, fedmer.schedules"}
 _LIGHTNING = "trainer"
 _GROUPS = {
@@ -138,7 +138,8 @@ def _short(subcommand: str, parser: ArgumentParser, defaults: Mapping[str, Any])
         yield from _entry(f"--{name} NAME", f"{_sentence(said)} [{default}]")
         if name in KINDS:
             known = ", ".join(plugin.name for plugin in registry.plugins(KINDS[name]))
-            yield from _entry("", known)
+            indent = " " * 6
+            yield from textwrap.wrap(known, WIDTH, initial_indent=indent, subsequent_indent=indent)
     yield from _more(parts[0])
     shown = set(parts)
     for group, title in _GROUPS.items():

@@ -50,8 +50,9 @@ def test_the_run_records_what_is_wrong_with_whom(bad: Path, corpus_file: Path, h
 
 
 def test_describe_shows_what_conditions_do(
-    corpus_file: Path, capsys: pytest.CaptureFixture[str]
+    corpus_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     words = ["data", "describe", str(corpus_file), "--partitioner", "Dialogue"]
     words += ["--partitioner.clients", "5"]
     assert main([*words, "--conditions", "[LabelFlip, FewExamples]"]) == 0

@@ -94,6 +94,7 @@ def test_the_last_line_asks_the_model(
     (line,) = [line for line in said.splitlines() if line.startswith("  echo ")]
     echo, _, command = line.strip().partition(" | ")
     monkeypatch.chdir(done)
+    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr("sys.stdin", io.StringIO(shlex.split(echo)[1] + "\n"))
     assert main(shlex.split(command)[1:]) == 0
     shown = capsys.readouterr().out

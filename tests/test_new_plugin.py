@@ -20,6 +20,7 @@ NAMES = {
     "selector": "MyChoice",
     "executor": "MyPlace2",
     "privacy": "MyShield",
+    "condition": "MyTrouble",
     "extractor": "HTTPLength",
 }
 FIT = (

@@ -14,6 +14,7 @@ from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.executor import Executor
+from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer, LocalTraining
 from fedmer.loop import FederatedLoop
@@ -41,7 +42,7 @@ HUGE = {"lr": 3e38, "weight_decay": 100.0}
 """With which one step makes infinite weights, and a finite loss before it."""
 
 
-class Without:
+class Without(Selector):
     """Everybody, or from the second round on everybody but one."""
 
     def __init__(self, client: int | None = None) -> None:

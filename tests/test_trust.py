@@ -77,7 +77,7 @@ def test_a_file_names_no_foreign_class(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
 def test_no_subcommand_takes_it(
     foreign: Path, subcommand: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,10 @@ _WHAT = {
     "selector": ("a choice of clients", "fedmer fit --selector MyPlugin --selector.count 5"),
     "executor": ("a place where clients run", "fedmer fit --executor MyPlugin"),
     "privacy": ("a privacy mechanism", "fedmer fit --privacy MyPlugin --privacy.step 0.001"),
+    "condition": (
+        "something that is wrong with some clients",
+        "fedmer fit --conditions MyPlugin --conditions.fraction 0.4",
+    ),
     "extractor": ("an extractor", "fedmer extract table.csv corpus.npz --text MyPlugin"),
 }
 """Part -> what it is, and a command that uses it."""

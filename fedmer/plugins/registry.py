@@ -60,7 +60,7 @@ def plugins(kind: str) -> list[Plugin]:
         InputError: There is no such kind.
 
     >>> [p.name for p in plugins("selectors")]
-    ['All', 'TopVolume', 'Uniform', 'VolumeProportional']
+    ['All', 'Poisson', 'TopVolume', 'Uniform', 'VolumeProportional']
     """
     if kind not in KINDS:
         raise InputError(unknown("kind of plugin", kind, KINDS))

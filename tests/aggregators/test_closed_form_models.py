@@ -72,7 +72,7 @@ def test_predict_and_the_model_by_itself_say_what_the_refitted_network_says(
         for turn, probabilities in enumerate(prediction.probabilities)
     }
     for row in rows:
-        expected = [float(row[name]) for name in model.labels]
+        expected = [float(row[f"p_{name}"]) for name in model.labels]
         np.testing.assert_allclose(by_turn[row["dialogue"], row["turn"]], expected, atol=1e-4)
 
 

@@ -218,7 +218,7 @@ def test_a_checkpoint_of_another_kind_of_run_is_scored_but_not_gone_on_with(
 
 def test_without_flower_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"not installed; install fedmer\[flower\]"):
+    with pytest.raises(InputError, match=r"not installed; pip install 'fedmer\[flower\]'"):
         Flower()
 
 

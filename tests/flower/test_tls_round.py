@@ -13,7 +13,7 @@ pytest.importorskip("flwr")
 
 from fedmer.__main__ import main
 from tests.flower.deployed import Deployed, deployed, same_bits, until
-from tests.flower.test_metrics import numbers
+from tests.flower.test_served_metrics import numbers
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")

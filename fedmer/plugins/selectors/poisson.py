@@ -31,7 +31,7 @@ class Poisson(Selector):
         """See :meth:`Selector.select`.
 
         >>> Poisson(0.5).select(0, [5, 9, 2, 5], seed=0)
-        [1, 2, 3]
+        [0, 1, 3]
         """
         check_clients(sizes)
         draws = generator(seed, "selection", round).random(len(sizes))
