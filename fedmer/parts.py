@@ -46,7 +46,7 @@ def add_client_parts(parser: ArgumentParser) -> None:
         "--lr_scheduler",
         type=LRSchedulerCallable | None,
         default=None,
-        help="Scheduler of a client's learning rate, stepped once a round.",
+        help="Scheduler of clients' learning rate, a step a round.",
     )
     parser.add_class_arguments(SelfDistillation, "loss")
     parser.add_class_arguments(LocalTraining, "local")
