@@ -133,4 +133,4 @@ def test_turns_keep_their_numbers(place: Path, tmp_path: Path) -> None:
             ("7", "B"),
             ("30", "A"),
         ]
-    assert 'aria-label="Utterance 30, A' in page.read_text()
+    assert 'aria-label="Turn 30, A' in page.read_text()
