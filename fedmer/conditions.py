@@ -8,7 +8,7 @@ from fedmer.data.client_data import ClientData
 from fedmer.errors import NotFiniteError
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.seeds import derive
-from fedmer.weights import FlatWeights, copy_weights, not_finite
+from fedmer.weights import laid_out_as, not_finite
 
 
 class ClientConditions:
@@ -68,12 +68,7 @@ class ClientConditions:
                 continue
             context = self._context(client, place, among, received.round)
             summary, made = condition.on_sent(summary, update, received, context)
-            if update is not None and made is not None and made is not update:
-                # In the order, the types and the places of memory that all others count on.
-                weights = FlatWeights.of(update.weights)
-                copy_weights(weights, made.weights)
-                made = Update(client, weights)
-            update = made
+            update = laid_out_as(update, made)
         for what, named in (("summary", summary.tensors), ("update", update and update.weights)):
             name = not_finite(named or {})
             if name:

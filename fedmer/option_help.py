@@ -24,7 +24,7 @@ INDENT = 36
 
 ALL = "all"
 
-KINDS = {registry.singular(kind): kind for kind in registry.KINDS} | {"conditions": "conditions"}
+KINDS = {registry.option(kind): kind for kind in registry.KINDS}
 _TORCH = {"optimizer": "torch.optim", "lr_scheduler": "torch.optim.lr_scheduler, fedmer.schedules"}
 _LIGHTNING = "trainer"
 _GROUPS = {

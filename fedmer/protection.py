@@ -13,7 +13,7 @@ from fedmer.contracts.privacy import ClientContext, Guarantee, Plan, Privacy, Se
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.seeds import derive
-from fedmer.weights import FlatWeights, copy_weights
+from fedmer.weights import laid_out_as
 
 _PREFIX = "privacy."
 """How names of tensors begin that a broadcast brings to mechanisms, beside those of the rule."""
@@ -161,12 +161,7 @@ def on_client(
             memory={name: value.clone() for name, value in before.items()},
         )
         summary, made = mechanism.on_client(summary, update, context)
-        if update is not None and made is not None and made is not update:
-            # In the order, the types and the places of memory that all others count on.
-            weights = FlatWeights.of(update.weights)
-            copy_weights(weights, made.weights)
-            made = replace(made, weights=weights)
-        update = made
+        update = laid_out_as(update, made)
         kept.append(context.memory)
     return summary, update, kept if any(kept) else []
 

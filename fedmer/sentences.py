@@ -118,14 +118,10 @@ def _stray(flag: str, flags: Iterable[str]) -> str:
     if not flag.startswith("-"):
         return f"'{flag}' belongs to no option; expected --OPTION VALUE."
     known = {*flags, *(f"--{part}.{option}" for part in PARTS for option in options(part))}
-    if not flag.startswith("--cond"):
-        # Few runs have conditions, whose seed is not the one that is meant by --seed.
-        known = {name for name in known if not name.startswith("--conditions.")}
     last = flag.lstrip("-").rpartition(".")[2]
     tails = {name: name.lstrip("-").rpartition(".")[2] for name in sorted(known)}
     close = (
-        [name for name in tails if tails[name] == last]
-        or [name for name in tails if name.startswith(flag)]
+        [name for name in tails if name.startswith(flag) or tails[name] == last]
         or get_close_matches(flag, tails, n=1, cutoff=0.75)
         or [name for name in tails if tails[name].startswith(last)]
         or [name for name in tails if get_close_matches(last, [tails[name]], cutoff=0.8)]

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedmer.messages import Weights
+from fedmer.messages import Update, Weights
 
 
 @dataclass(frozen=True)
@@ -188,3 +188,20 @@ def copy_weights(target: Mapping[str, Tensor], weights: Mapping[str, Tensor]) ->
                 f"expected {tuple(tensor.shape)}."
             )
         tensor.copy_(weights[name])
+
+
+def laid_out_as(before: Update | None, after: Update | None) -> Update | None:
+    """An update in the order, the types and the places of memory that all others count on.
+
+    Args:
+        before: What the client would have sent.
+        after: What is sent instead, with the same names and shapes.
+
+    Raises:
+        ValueError: A name or a shape differs; the sentence says which.
+    """
+    if before is None or after is None or after is before:
+        return after
+    weights = FlatWeights.of(before.weights)
+    copy_weights(weights, after.weights)
+    return replace(after, weights=weights)

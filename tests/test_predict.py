@@ -175,6 +175,19 @@ def test_what_does_not_fit_is_refused_by_name(
     assert not (place / "a.txt").exists()
 
 
+def test_a_part_of_a_table_without_parts_is_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(place / "corpus.csv")
+    with (tmp_path / "whole.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [name for name in rows[0] if name != "split"])
+        writer.writeheader()
+        writer.writerows({name: row[name] for name in writer.fieldnames} for row in rows)
+    model, table = str(place / "model"), str(tmp_path / "whole.csv")
+    assert main(["predict", model, table]) == 0
+    assert "has no column 'split'" in refused(capsys, model, table, "--part", "test")
+
+
 def test_a_temperature_may_be_fitted_on_a_corpus(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ def rules(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("--config mine.yaml", "names good_rules.NoRule, which is no part of fedmer"),
         ("--optimizer.lr nan", "lr is 'nan'; expected a finite number."),
         ("--trainer.logger CSVLogger", "needs save_dir, which has no default; give it behind"),
-        ("--seed 1", "unknown option --seed; did you mean --seed_everything?"),
+        ("--seed 1", "unknown option --seed; did you mean --conditions.seed or --seed_everything?"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(

@@ -32,8 +32,8 @@ def fit_temperature(predictions: Sequence[Prediction]) -> float:
     Raises:
         InputError: Nothing is labelled.
     """
-    logits = np.concatenate([own.logits for own in predictions]).astype(np.float64)
-    labels = np.concatenate([own.conversation.labels for own in predictions])
+    logits = np.concatenate([one.logits for one in predictions]).astype(np.float64)
+    labels = np.concatenate([one.conversation.labels for one in predictions])
     known = (labels != UNLABELLED) & (labels < logits.shape[1])
     if not known.any():
         raise InputError(

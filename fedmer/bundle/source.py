@@ -60,10 +60,11 @@ def read_source(
     """
     options = table or TableOptions()
     if path.is_dir():
-        found = read_release_or_table(path, options.columns, max_gb)
-        source = _of_rows(found, contents, options)
+        source = _of_rows(
+            read_release_or_table(path, options.columns, max_gb), contents, options, part
+        )
     elif is_table_path(path):
-        source = _of_table(path, contents, options, max_gb)
+        source = _of_rows(read_table(path, options.columns, max_gb), contents, options, part)
     else:
         source = _of_corpus(read_corpus(path, max_gb, options), contents, str(path))
     return _noted(_part(source, part, str(path)), contents)
@@ -123,10 +124,6 @@ def _noted(source: Source, contents: Contents) -> Source:
     return replace(source, notes=notes)
 
 
-def _of_table(path: Path, contents: Contents, options: TableOptions, max_gb: float) -> Source:
-    return _of_rows(read_table(path, options.columns, max_gb), contents, options)
-
-
 def source_of_lines(lines: Iterable[str], contents: Contents) -> Source:
     """What a person types, a line an utterance: ``speaker: words``.
 
@@ -141,7 +138,14 @@ def source_of_lines(lines: Iterable[str], contents: Contents) -> Source:
     return _noted(_of_rows(read_lines(lines), contents, TableOptions()), contents)
 
 
-def _of_rows(table: UtteranceTable, contents: Contents, options: TableOptions) -> Source:
+def _of_rows(
+    table: UtteranceTable, contents: Contents, options: TableOptions, part: str | None = None
+) -> Source:
+    if part is not None and "split" not in table.fields:
+        raise InputError(
+            f"{table.path} has no column 'split', so that nothing says what its {part} part is; "
+            "leave --part out, or add the column."
+        )
     failures: Sequence[object] = ()
     if not table.features:
         if not contents.extractors:

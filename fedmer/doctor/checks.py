@@ -132,7 +132,7 @@ def _extractors() -> Iterator[Check]:
         try:
             module = import_module(place)
             found = getattr(module, last)
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        except Exception as error:  # noqa: BLE001 - whatever a third party's module raises
             said = f"{plugin.package} cannot be imported: {type(error).__name__}: {error}"
             yield Check(name, False, said, _ASK, core=False)
             continue

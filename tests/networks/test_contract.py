@@ -368,8 +368,7 @@ def test_the_mean_of_two_networks_is_a_network(path: str) -> None:
 
 
 def with_gaps(batch: Batch, data: st.DataObject) -> Batch:
-    """Take modalities away from whole dialogues and from single utterances, sometimes all of
-    them."""
+    """Take modalities, sometimes all, away from whole dialogues and from single utterances."""
     kinds = st.sampled_from(["as it is", "never", "some"])
     present = {}
     for name, there in batch.present.items():

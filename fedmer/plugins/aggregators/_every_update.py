@@ -35,7 +35,7 @@ class SomeBad(EveryUpdate):
         InputError: ``bad`` is out of range.
     """
 
-    def __init__(self, bad: float) -> None:
+    def __init__(self, bad: float = 0.2) -> None:
         if not 0 <= bad < 0.5:
             raise InputError(f"bad is {bad}; expected a share of the clients in [0, 0.5).")
         self.bad = bad

@@ -37,9 +37,6 @@ class Krum(SomeBad):
     {'w': tensor([2.])}
     """
 
-    def __init__(self, bad: float = 0.2) -> None:
-        super().__init__(bad)
-
     def combine(
         self, updates: CohortUpdates, weights: Mapping[int, float], state: ServerState
     ) -> Weights:

@@ -28,6 +28,7 @@ class Median(EveryUpdate):
     """
 
     def __init__(self) -> None:
+        # Without FedAvg's options, which mean nothing for a median.
         super().__init__()
 
     def combine(

@@ -35,9 +35,6 @@ class TrimmedMean(SomeBad):
     {'w': tensor([2.5000])}
     """
 
-    def __init__(self, bad: float = 0.2) -> None:
-        super().__init__(bad)
-
     def combine(
         self, updates: CohortUpdates, weights: Mapping[int, float], state: ServerState
     ) -> Weights:

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import torch
 
-from fedmer.contracts.condition import Condition, ConditionContext
+from fedmer.contracts.condition import ConditionContext
 from fedmer.messages import Broadcast, Summary, Update
-from fedmer.plugins.conditions._updates import changed, noise
+from fedmer.plugins.conditions._updates import Change, ChangedUpdate, noise
 from fedmer.prototypes import Prototypes, PrototypeSet
 
 
-class Collusion(Condition):
+class Collusion(ChangedUpdate):
     r"""Attackers send the old prototypes back, and all the same direction as their update.
 
     .. math::
@@ -28,7 +28,8 @@ class Collusion(Condition):
         seed: Chooses the clients, together with the run's.
     """
 
-    severity_is_a_share = False
+    def change(self, update: Update, received: Broadcast, context: ConditionContext) -> Change:
+        return noise(update, received, self.severity, context.common)
 
     def on_sent(
         self,
@@ -37,15 +38,11 @@ class Collusion(Condition):
         received: Broadcast,
         context: ConditionContext,
     ) -> tuple[Summary, Update | None]:
-        drawn = noise(update, received, self.severity, context.common)
         old = PrototypeSet.unpack(received.tensors)
         sent = dict(PrototypeSet.unpack(summary.tensors))
         for site in sent.keys() & old.keys():
-            own, last = sent[site], old[site]
-            both = (own.known & last.known)[:, None]
-            sent[site] = Prototypes(torch.where(both, last.means, own.means), own.known, own.counts)
+            now, last = sent[site], old[site]
+            both = (now.known & last.known)[:, None]
+            sent[site] = Prototypes(torch.where(both, last.means, now.means), now.known, now.counts)
         tensors = {**summary.tensors, **PrototypeSet(sent).pack()}
-        return (
-            replace(summary, tensors=tensors),
-            changed(update, received, self, lambda name, change: drawn[name]),
-        )
+        return super().on_sent(replace(summary, tensors=tensors), update, received, context)

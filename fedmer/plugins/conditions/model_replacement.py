@@ -1,13 +1,13 @@
 """ModelReplacement, an attack that puts its own network in the place of the global one."""
 
-from fedmer.contracts.condition import Condition, ConditionContext
+from fedmer.contracts.condition import ConditionContext
 from fedmer.data.client_data import ClientData
-from fedmer.messages import Broadcast, Summary, Update
+from fedmer.messages import Broadcast, Update
 from fedmer.plugins.conditions._training import shifted
-from fedmer.plugins.conditions._updates import changed
+from fedmer.plugins.conditions._updates import Change, ChangedUpdate
 
 
-class ModelReplacement(Condition):
+class ModelReplacement(ChangedUpdate):
     r"""Attackers learn wrong names of emotions, and send so much of it that the mean is theirs.
 
     .. math::
@@ -25,17 +25,9 @@ class ModelReplacement(Condition):
         seed: Chooses the clients, together with the run's.
     """
 
-    severity_is_a_share = False
-
     def on_data(self, data: ClientData, context: ConditionContext) -> ClientData:
         return shifted(data, 1.0, context.classes, context.seed)
 
-    def on_sent(
-        self,
-        summary: Summary,
-        update: Update | None,
-        received: Broadcast,
-        context: ConditionContext,
-    ) -> tuple[Summary, Update | None]:
+    def change(self, update: Update, received: Broadcast, context: ConditionContext) -> Change:
         factor = self.severity * context.clients / len(context.among)
-        return summary, changed(update, received, self, lambda name, change: factor * change)
+        return lambda name, change: factor * change

@@ -5,12 +5,12 @@ from math import ceil, nan
 import torch
 from torch import Tensor
 
-from fedmer.contracts.condition import Condition, ConditionContext
-from fedmer.messages import Broadcast, Summary, Update
-from fedmer.plugins.conditions._updates import changed
+from fedmer.contracts.condition import ConditionContext
+from fedmer.messages import Broadcast, Update
+from fedmer.plugins.conditions._updates import Change, ChangedUpdate
 
 
-class NaNUpdate(Condition):
+class NaNUpdate(ChangedUpdate):
     r"""Attackers send NaN.
 
     A server leaves such a client out, and says so in the record of the run.
@@ -21,13 +21,9 @@ class NaNUpdate(Condition):
         seed: Chooses the clients, together with the run's.
     """
 
-    def on_sent(
-        self,
-        summary: Summary,
-        update: Update | None,
-        received: Broadcast,
-        context: ConditionContext,
-    ) -> tuple[Summary, Update | None]:
+    severity_is_a_share = True
+
+    def change(self, update: Update, received: Broadcast, context: ConditionContext) -> Change:
         def spoilt(name: str, change: Tensor) -> Tensor:
             count = ceil(self.severity * change.numel())
             return (
@@ -36,4 +32,4 @@ class NaNUpdate(Condition):
                 .view(change.shape)
             )
 
-        return summary, changed(update, received, self, spoilt)
+        return spoilt

@@ -1,11 +1,11 @@
 """RandomUpdate, clients that send noise."""
 
-from fedmer.contracts.condition import Condition, ConditionContext
-from fedmer.messages import Broadcast, Summary, Update
-from fedmer.plugins.conditions._updates import changed, noise
+from fedmer.contracts.condition import ConditionContext
+from fedmer.messages import Broadcast, Update
+from fedmer.plugins.conditions._updates import Change, ChangedUpdate, noise
 
 
-class RandomUpdate(Condition):
+class RandomUpdate(ChangedUpdate):
     r"""Attackers send noise as long as what they learnt.
 
     .. math::
@@ -21,14 +21,5 @@ class RandomUpdate(Condition):
         seed: Chooses the clients, together with the run's.
     """
 
-    severity_is_a_share = False
-
-    def on_sent(
-        self,
-        summary: Summary,
-        update: Update | None,
-        received: Broadcast,
-        context: ConditionContext,
-    ) -> tuple[Summary, Update | None]:
-        drawn = noise(update, received, self.severity, context.seed)
-        return summary, changed(update, received, self, lambda name, change: drawn[name])
+    def change(self, update: Update, received: Broadcast, context: ConditionContext) -> Change:
+        return noise(update, received, self.severity, context.seed)

@@ -1,11 +1,11 @@
 """SignFlip, an attack that undoes what others learn."""
 
-from fedmer.contracts.condition import Condition, ConditionContext
-from fedmer.messages import Broadcast, Summary, Update
-from fedmer.plugins.conditions._updates import changed
+from fedmer.contracts.condition import ConditionContext
+from fedmer.messages import Broadcast, Update
+from fedmer.plugins.conditions._updates import Change, ChangedUpdate
 
 
-class SignFlip(Condition):
+class SignFlip(ChangedUpdate):
     r"""Attackers send the opposite of what they learnt.
 
     .. math:: w_i \leftarrow w^t - s\,(w_i - w^t)
@@ -18,15 +18,5 @@ class SignFlip(Condition):
         seed: Chooses the clients, together with the run's.
     """
 
-    severity_is_a_share = False
-
-    def on_sent(
-        self,
-        summary: Summary,
-        update: Update | None,
-        received: Broadcast,
-        context: ConditionContext,
-    ) -> tuple[Summary, Update | None]:
-        return summary, changed(
-            update, received, self, lambda name, change: -self.severity * change
-        )
+    def change(self, update: Update, received: Broadcast, context: ConditionContext) -> Change:
+        return lambda name, change: -self.severity * change
