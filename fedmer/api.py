@@ -35,7 +35,6 @@ from fedmer.runs import CONFIG
 Part = Mapping[str, Any] | str
 """What a configuration says of a part: its class, or ``class_path`` and ``init_args``."""
 
-
 GROUPS = {"loss": SelfDistillation, "local": LocalTraining, "server": ServerOptions}
 """What has options and no choice of a class."""
 
@@ -216,17 +215,26 @@ def fit(
 
     prepare_process()
     parts = {
-        **{"aggregator": aggregator, "network": network, "partitioner": partitioner},
-        **{"selector": selector, "executor": executor, "privacy": privacy},
-        **{
-            "conditions": conditions,
-            "optimizer": optimizer,
-            "lr_scheduler": lr_scheduler,
-            "loss": loss,
-            "local": local,
-        },
-        **{"server": server, "data": data, "trainer": trainer, "start": start, "finish": finish},
-        **{"name": name, "runs": runs, "seed_everything": seed, "ckpt_path": checkpoint},
+        "aggregator": aggregator,
+        "network": network,
+        "partitioner": partitioner,
+        "selector": selector,
+        "executor": executor,
+        "privacy": privacy,
+        "conditions": conditions,
+        "optimizer": optimizer,
+        "lr_scheduler": lr_scheduler,
+        "loss": loss,
+        "local": local,
+        "server": server,
+        "data": data,
+        "trainer": trainer,
+        "start": start,
+        "finish": finish,
+        "name": name,
+        "runs": runs,
+        "seed_everything": seed,
+        "ckpt_path": checkpoint,
     }
     content = {key: settings_of(part, key) for key, part in parts.items() if part is not None}
     for group in GROUPS:

@@ -64,7 +64,6 @@ LAYOUTS = (
     Layout(9, False, {"text": 3, "audio": 4}, 5),
 )
 SPEAKERS, LABELS = 1, 2
-_REAL = (int, float, np.integer, np.floating)
 _ID_LISTS = (list, tuple, set, frozenset, np.ndarray)
 
 
