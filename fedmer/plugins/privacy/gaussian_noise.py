@@ -20,13 +20,18 @@ from fedmer.plugins.privacy._accounting import (
     unpack,
 )
 from fedmer.plugins.privacy._changes import changed, changes, clip
+from fedmer.plugins.privacy._promise import (
+    BUDGET_SLACK,
+    check_crossing,
+    check_end,
+    check_numbers,
+    refusal,
+)
 from fedmer.plugins.privacy.clip_norm import ClipNorm
 from fedmer.seeds import derive
 
 _MULTIPLIER = "multiplier"
 _SPENT = "spent"
-_SLACK = 1 + 1e-6
-"""Of a budget, for rounding."""
 
 
 class GaussianNoise(ClipNorm):
@@ -99,14 +104,15 @@ class GaussianNoise(ClipNorm):
                 "GaussianNoise adds as much noise as it is told to; give privacy.target_epsilon, "
                 "or privacy.multiplier."
             )
-        for name, value in (
-            ("multiplier", multiplier), ("target_epsilon", target_epsilon),
-            ("summary_norm", summary_norm), ("count_norm", count_norm),
-        ):  # fmt: skip
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"privacy.{name} is {value}; expected a finite number above 0.")
-        if not 0 < delta < 1:
-            raise InputError(f"privacy.delta is {delta}; expected a number above 0 and below 1.")
+        check_numbers(
+            delta,
+            {
+                "multiplier": multiplier,
+                "target_epsilon": target_epsilon,
+                "summary_norm": summary_norm,
+                "count_norm": count_norm,
+            },
+        )
         if quantile is not None and where == "client":
             raise InputError(
                 "privacy.quantile needs a server that may see whose change was within the bound, "
@@ -127,7 +133,8 @@ class GaussianNoise(ClipNorm):
         rule = plan.rule.name
         for what in plan.rule.reads:
             if what in ("steps", "sizes", "sketches"):
-                raise self._refuse(
+                raise refusal(
+                    "GaussianNoise",
                     f"{rule} has to know the {what} of each client, which no noise covers",
                     "a rule that can count clients alike, such as FedAvg",
                 )
@@ -137,35 +144,24 @@ class GaussianNoise(ClipNorm):
                 "prototypes": "summary_norm",
             }.get(what)
             if option is not None and getattr(self, option) is None:
-                raise self._refuse(
+                raise refusal(
+                    "GaussianNoise",
                     f"clients of {rule} send their {what}, which no noise covers",
                     f"--privacy.{option}, their largest norm, or another rule or heads joint",
                 )
         if plan.rule.sees_updates and self.where == "server":
-            raise self._refuse(
+            raise refusal(
+                "GaussianNoise",
                 f"{rule} joins updates one by one, and noise on a mean hides none of them",
                 "--privacy.where client",
             )
-        if plan.besides:
-            raise self._refuse(
-                f"it covers rounds, and {' and '.join(plan.besides)} would cross besides",
-                " ".join(plan.besides.values()),
-            )
-        if plan.sampling is None:
-            raise self._refuse(
-                "who takes part would tell what clients hold",
-                "--selector Poisson, Uniform or All",
-            )
+        check_crossing("GaussianNoise", plan)
         if self.delta * plan.clients >= 1:
             raise InputError(
                 f"privacy.delta is {self.delta:g}, which would let one of {plan.clients} clients "
                 f"be published; expected less than {1 / plan.clients:g}."
             )
-        if self.multiplier is None and plan.rounds is None:
-            raise self._refuse(
-                "privacy.target_epsilon is for all rounds, and nobody knows how many there are",
-                "--trainer.max_epochs or --privacy.multiplier",
-            )
+        check_end("GaussianNoise", plan, self.multiplier)
         if self.multiplier is not None:
             self._on_changes(plan, self.multiplier)
 
@@ -192,7 +188,7 @@ class GaussianNoise(ClipNorm):
             return False
         more = self._round(plan, self.multiplier or float(tensors[_MULTIPLIER]))
         epsilon = epsilon_of(and_one(unpack(tensors.get(_SPENT)), more), self.delta)
-        return epsilon > self.target_epsilon * _SLACK
+        return epsilon > self.target_epsilon * BUDGET_SLACK
 
     def on_client(
         self, summary: Summary, update: Update | None, context: ClientContext
@@ -306,10 +302,6 @@ class GaussianNoise(ClipNorm):
             f"for each client as a whole, towards {whom}; not covered: what clients say of their "
             "data before the first round, who takes part and who fails, and this record"
         )
-
-    @staticmethod
-    def _refuse(why: str, instead: str) -> InputError:
-        return InputError(f"--privacy GaussianNoise cannot keep its promise: {why}; use {instead}.")
 
 
 def _with_noise(tensors: Weights, deviation: float, random: torch.Generator) -> Weights:
