@@ -16,6 +16,8 @@ from fedmer.bundle.model import load
 from fedmer.data.extractor_record import ExtractorRecord
 from fedmer.data.formats import native
 from fedmer.data.formats.tables.write import write
+from fedmer.errors import InputError
+from fedmer.extraction.spoken import read_lines
 from tests.bundles import contents_of
 from tests.federations import small_corpus
 
@@ -101,6 +103,48 @@ def test_labels_the_model_never_learnt_are_named(
     (tmp_path / "other.csv").write_text(text)
     assert main(["predict", str(place / "model"), str(tmp_path / "other.csv")]) == 0
     assert "labels that the model never learnt: puzzled" in capsys.readouterr().out
+
+
+def test_a_line_that_is_no_utf_8_is_named() -> None:
+    lines = [b"ann: Hello.\n", b"ben: caf\xe9\n"]
+    with pytest.raises(InputError, match="line 2 is no UTF-8"):
+        read_lines(line.decode(errors="surrogateescape") for line in lines)
+
+
+def test_utterances_without_any_modality_are_named(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = rows_of(place / "corpus.csv")
+    for row in rows[:2]:
+        row |= {name: "" for name in row if name[:5] in ("text_", "audio")}
+    with (tmp_path / "gaps.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert main(["predict", str(place / "model"), str(tmp_path / "gaps.csv")]) == 0
+    assert "2 utterances have no modality that the model knows" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_not_there_is_named_before_anything_else(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "nowhere" / "a.html"
+    words = ["predict", str(place / "model"), str(place / "corpus.csv"), "--html", str(page)]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "its folder does not exist" in said.err
+    assert not said.out
+
+
+def test_a_temperature_of_few_labels_says_so(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (place / "corpus.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "few.csv").write_text("".join(lines[:8]))
+    source = str(place / "corpus.csv")
+    words = ["predict", str(place / "model"), source, "--calibrate", str(tmp_path / "few.csv")]
+    assert main(words) == 0
+    assert "fitted on 7 labels" in capsys.readouterr().out
 
 
 class Page(HTMLParser):

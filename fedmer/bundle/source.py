@@ -114,14 +114,25 @@ def _noted(source: Source, contents: Contents) -> Source:
     known = source.conversations[0].features
     missing = [name for name in contents.shape.features if name not in known]
     unknown = [name for name in known if name not in contents.shape.features]
+    empty = sum(_without_any(one, contents) for one in source.conversations)
     strange = [name for name in source.names if name not in contents.labels]
     if missing:
         notes.append(f"not there, and masked: {', '.join(missing)}")
     if unknown:
         notes.append(f"not looked at, since the model does not know it: {', '.join(unknown)}")
+    if empty:
+        notes.append(
+            f"{empty} utterances have no modality that the model knows; what it says of them is "
+            "from their neighbours alone"
+        )
     if strange:
         notes.append(f"labels that the model never learnt: {', '.join(strange)}")
     return replace(source, notes=notes)
+
+
+def _without_any(dialogue: Conversation, contents: Contents) -> int:
+    known = [own for name, own in dialogue.present.items() if name in contents.shape.features]
+    return len(dialogue) - int(np.any(known, axis=0).sum()) if known else len(dialogue)
 
 
 def source_of_lines(lines: Iterable[str], contents: Contents) -> Source:

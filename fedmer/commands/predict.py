@@ -1,6 +1,7 @@
 """``fedmer predict MODEL [SOURCE]``: the emotion of every utterance, as a table, a file and a
 page."""
 
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 SHOWN = 40
 """Utterances that the terminal shows."""
+FEW = 100
+"""Labels below which a temperature is doubtful."""
 
 
 def parser() -> Parser:
@@ -62,8 +65,13 @@ def parser() -> Parser:
         "validation, or on the labels of this corpus",
     )
     add("--abstain", type=float, default=0.0, metavar="P", help="no prediction below this chance")
-    add("--columns", type=dict[str, str] | None, help="of a table, as of --data.columns")
-    add("--labels", type=list[str] | None, help="of a table, as of --data.labels")
+    add(
+        "--columns",
+        "--data.columns",
+        type=dict[str, str] | None,
+        help="of a table, as of fedmer fit",
+    )
+    add("--labels", "--data.labels", type=list[str] | None, help="of a table, as of fedmer fit")
     add("--max_gb", type=float, default=MAX_GB, help="what a file may unpack to, in 10^9 bytes")
     add("--trust", action="store_true", help="let the model name classes of your own")
     return made
@@ -83,6 +91,10 @@ def main(words: Sequence[str]) -> int:
     _settle_model(options)
     if not 0 <= options.abstain <= 1:
         raise InputError(f"--abstain is {options.abstain}; expected a probability, 0 to 1.")
+    for option in ("out", "html"):
+        path = getattr(options, option)
+        if path is not None and not path.resolve().parent.is_dir():
+            raise InputError(f"--{option} is {path}, but its folder does not exist; make it first.")
     return _predict(options)
 
 
@@ -114,6 +126,7 @@ def _predict(options: "Namespace") -> int:
     from fedmer.bundle.source import Source, read_source, source_of_lines, source_of_run
     from fedmer.bundle.timeline import timeline_of
     from fedmer.console import Console
+    from fedmer.data.corpus import UNLABELLED
     from fedmer.data.formats import TableOptions
     from fedmer.files import SHARED, write_atomically
 
@@ -131,12 +144,17 @@ def _predict(options: "Namespace") -> int:
     elif str(options.source) == "-":
         if options.part is not None:
             raise InputError("--part means nothing for lines on standard input; leave it out.")
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="surrogateescape")
         source = source_of_lines(sys.stdin, model.contents)
     else:
         source = read(options.source, options.part)
     if options.calibrate is not None:
         given = read(Path(options.calibrate), None).conversations if options.calibrate else ()
         print(f"temperature {model.calibrate(given):.3g}")
+        labelled = sum(int((one.labels != UNLABELLED).sum()) for one in given)
+        if given and labelled < FEW:
+            print(f"It is fitted on {labelled} labels; below {FEW} it depends much on which.")
     predictions = model.predict_all(source.conversations)
     rows = rows_of(predictions, source.names, options.abstain)
     for note in source.notes:

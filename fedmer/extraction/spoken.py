@@ -18,7 +18,7 @@ def read_lines(lines: Iterable[str], name: str = "standard input") -> UtteranceT
         name: What to call them in sentences.
 
     Raises:
-        InputError: A line has no speaker or no words, or there are no lines.
+        InputError: A line has no speaker or no words, or is no UTF-8, or there are no lines.
 
     >>> table = read_lines(["ann: Hello.", "ben: What a day!", "", "ann: It's you."])
     >>> [(u.dialogue, u.turn, u.speaker, u.text) for u in table.utterances]
@@ -27,6 +27,9 @@ def read_lines(lines: Iterable[str], name: str = "standard input") -> UtteranceT
     found: list[Utterance] = []
     dialogue, turn = 1, 0
     for number, line in enumerate(lines, start=1):
+        if any("\ud800" <= character <= "\udfff" for character in line):
+            # What was no UTF-8 is read as lone surrogates.
+            raise InputError(f"{name}: line {number} is no UTF-8; save it as UTF-8.")
         if not line.strip():
             dialogue, turn = dialogue + (turn > 0), 0
             continue
