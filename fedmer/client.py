@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
+from fedmer.data.missing import drop_modalities
 from fedmer.losses.class_terms import NEUTRAL, ClassTerms
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.metrics import EmotionMetrics
@@ -71,6 +72,8 @@ class EmotionClient(pl.LightningModule):
         seed: Where dropout comes from.
         lr_scheduler: Optimizer -> scheduler, or None; stepped once an epoch here, and in a
             federation once a round.
+        modality_dropout: The chance in [0, 1] that a modality of an utterance is left out of a
+            step; in a federation that of :class:`~fedmer.local.LocalTraining`.
 
     >>> from fedmer.data.corpus import CorpusShape
     >>> from fedmer.plugins.networks.sdt import SDT
@@ -87,6 +90,7 @@ class EmotionClient(pl.LightningModule):
         optimizer: OptimizerCallable = adam,
         seed: int = 0,
         lr_scheduler: LRSchedulerCallable | None = None,
+        modality_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.network = network
@@ -94,6 +98,7 @@ class EmotionClient(pl.LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.seed = seed
+        self.modality_dropout = modality_dropout
         self.class_terms: ClassTerms = NEUTRAL
         """What the loss makes of the classes, by the data that it trains on."""
         self.teacher: Network | None = None
@@ -131,7 +136,12 @@ class EmotionClient(pl.LightningModule):
         # Each step anew, since a DataLoader too draws from torch's generator when it starts.
         self.begin_step(0, self.current_epoch, batch_idx)
 
+    def training_batch(self, batch: Batch) -> Batch:
+        """What a step learns from: a batch, of which modalities may be dropped."""
+        return drop_modalities(batch, self.modality_dropout)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = self.training_batch(batch)
         return self.supervised_loss(self(batch), batch)
 
     def supervised_loss(self, output: NetworkOutput, batch: Batch) -> Tensor:

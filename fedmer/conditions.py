@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fedmer.contracts.condition import Condition, ConditionContext
+from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
+from fedmer.data.missing import modalities_in, restricted
 from fedmer.errors import NotFiniteError
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.seeds import derive
@@ -42,8 +44,16 @@ class ClientConditions:
         """The names of the conditions that hold for a client."""
         return [type(one).__name__ for one, among in self.conditions if client in among]
 
+    @property
+    def at_test(self) -> list[str]:
+        """The names of the conditions that change what is tested on."""
+        kinds = [type(one) for one, _ in self.conditions]
+        return [kind.__name__ for kind in kinds if kind.on_test is not Condition.on_test]
+
     def data(self, client: int, data: ClientData) -> ClientData:
         """What a client trains on; what it keeps back is as it was.
+
+        Of that, too, it has no modality that it lacks altogether where it trains.
 
         Raises:
             InputError: A condition cannot hold for it.
@@ -52,7 +62,28 @@ class ClientConditions:
         for place, (condition, among) in enumerate(self.conditions):
             if client in among:
                 found = condition.on_data(found, self._context(client, place, among, "data"))
-        return ClientData(data.name, found.train, data.holdout)
+        holdout, left = data.holdout, modalities_in(found.train)
+        if left != modalities_in(data.train):
+            holdout = restricted(holdout, left)
+        return ClientData(data.name, found.train, holdout)
+
+    def tested(self, excerpts: Sequence[Excerpt]) -> list[Excerpt]:
+        """What a network is tested on.
+
+        Args:
+            excerpts: The test part.
+
+        Raises:
+            InputError: A condition cannot hold for it.
+        """
+        found: Sequence[Excerpt] = list(excerpts)
+        for place, (condition, _) in enumerate(self.conditions):
+            found = condition.on_test(found, derive(self._seed, "condition", place, "test"))
+        # Nobody is scored by other labels, or on fewer utterances.
+        return [
+            replace(before, features=after.features, present=after.present)
+            for before, after in zip(excerpts, found, strict=True)
+        ]
 
     def sent(
         self, summary: Summary, update: Update | None, received: Broadcast

@@ -61,8 +61,8 @@ class FederatedDataModule(pl.LightningDataModule):
             refused before it fills the memory.
         columns: For a table: field or modality -> the name of its column in the file.
         labels: For a table: the emotions in their order; by default the alphabetical one.
-        conditions: What is wrong with some clients of a simulation: a condition, or several in
-            their order. What is validated and tested on, and kept back, never changes.
+        conditions: What is wrong with some clients of a simulation, or with what is tested on: a
+            condition, or several in their order. What is validated on never changes.
 
     Raises:
         InputError: ``holdout`` is out of range.
@@ -260,10 +260,15 @@ class FederatedDataModule(pl.LightningDataModule):
         return [self.corpus.conversations[i] for i in chosen]
 
     def excerpts(self, part: str) -> list[Excerpt]:
-        """``val`` or ``test``, standardised."""
+        """``val`` or ``test``, standardised; ``test`` under the run's conditions.
+
+        Raises:
+            InputError: A condition cannot hold for it.
+        """
         # Where clients are elsewhere and each goes by its own, the server has none to go by.
         statistics = None if self.mode == "none" else self.statistics or None
-        return [excerpt(self.corpus, sample, statistics) for sample in self.views(part)]
+        found = [excerpt(self.corpus, sample, statistics) for sample in self.views(part)]
+        return self.conditions.tested(found) if part == "test" and found else found
 
     @property
     def coverage(self) -> float:

@@ -26,7 +26,15 @@ from fedmer.metrics import Scores
 from fedmer.protection import on_client
 from fedmer.schedules import Schedule
 from fedmer.spool import Spool
-from fedmer.weights import FlatWeights, copy_weights, flatten, load_weights, not_finite, tensors_in
+from fedmer.weights import (
+    FlatWeights,
+    check_finite,
+    copy_weights,
+    detached,
+    flatten,
+    load_weights,
+    tensors_in,
+)
 
 
 @dataclass(frozen=True)
@@ -40,15 +48,19 @@ class LocalTraining:
             keep its optimizer's state (Adam's moments) between the rounds in which it takes part.
         gradient_clip_val: Largest norm of a step's gradient; None and 0 are any.
             ``--trainer.gradient_clip_val`` sets it.
+        modality_dropout: The chance in [0, 1] that a modality of an utterance is left out of a
+            step; at least one of what it has stays. Any network learns so to do without.
 
     Raises:
-        InputError: ``epochs`` or ``batch_size`` is below 1, or ``gradient_clip_val`` below 0.
+        InputError: ``epochs`` or ``batch_size`` is below 1, ``gradient_clip_val`` below 0, or
+            ``modality_dropout`` out of range.
     """
 
     epochs: int = 1
     batch_size: int = 16
     optimizer_state: Literal["reset", "keep"] = "reset"
     gradient_clip_val: float | None = None
+    modality_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
@@ -58,6 +70,10 @@ class LocalTraining:
             raise InputError(
                 f"gradient_clip_val is {self.gradient_clip_val}; expected a norm above 0, or 0 for "
                 "no clipping."
+            )
+        if not 0 <= self.modality_dropout <= 1:
+            raise InputError(
+                f"local.modality_dropout is {self.modality_dropout}; expected a chance in [0, 1]."
             )
 
 
@@ -125,6 +141,7 @@ class LocalTrainer:
         self.data = dict(data) if isinstance(data, Mapping) else dict(enumerate(data))
         self.aggregator = aggregator
         self.training = training
+        client.modality_dropout = training.modality_dropout
         self.privacy = privacy
         self.conditions = conditions or ClientConditions()
         self.weights = flatten(client.network)
@@ -181,7 +198,7 @@ class LocalTrainer:
     def begin(self, client: int, received: Broadcast, memory: ClientMemory) -> ClientRound:
         """What the rule's client half sees of a round; ``memory`` stays as it is."""
         # A copy, since the rule may change it in place in a round that then comes to nothing.
-        return ClientRound(self.client, received, _detached(memory.rule), id=client)
+        return ClientRound(self.client, received, detached(memory.rule), id=client)
 
     def report(
         self,
@@ -206,14 +223,14 @@ class LocalTrainer:
         """
         if not math.isfinite(loss):
             raise NotFiniteError(f"its loss is {loss}")
-        _check_finite("weights", self.weights)
+        check_finite("weights", self.weights)
         attached: Weights = {}
         with torch.no_grad(), self.fabric.autocast():
             tensors = self.aggregator.summarize(context, self._seen(client))
             if self.exchanged:
                 attached = self.aggregator.attach(context, self._seen(client))
-        _check_finite("summary", tensors)
-        _check_finite("attached tensors", attached)
+        check_finite("summary", tensors)
+        check_finite("attached tensors", attached)
         summary = Summary(
             client=client,
             examples=self.data[client].examples,
@@ -233,11 +250,11 @@ class LocalTrainer:
             summary, update, kept = on_client(
                 self.privacy, summary, update, context.received, kept, self.client.seed
             )
-            _check_finite("protected summary", summary.tensors)
-            _check_finite("protected weights", {} if update is None else update.weights)
+            check_finite("protected summary", summary.tensors)
+            check_finite("protected weights", {} if update is None else update.weights)
         memory = ClientMemory(context.memory, optimizer or {}, personal, kept)
         if memory:
-            _check_finite("memory", tensors_in([context.memory, optimizer or {}, kept]))
+            check_finite("memory", tensors_in([context.memory, optimizer or {}, kept]))
         return summary, update, memory
 
     def sent(self, weights: FlatWeights) -> FlatWeights:
@@ -318,8 +335,9 @@ class LocalTrainer:
                 context.last_epoch = epoch == self.training.epochs - 1
                 order.set_epoch(lifetime)
                 batches = self._cache.batches(data, list(order), size, client)
-                for index, batch in enumerate(batches):
+                for index, whole in enumerate(batches):
                     self.client.begin_step(client, lifetime, index)
+                    batch = self.client.training_batch(whole)
                     # Fabric's wrapper brings its precision to forward alone, not to this method.
                     with self.fabric.autocast():
                         output = self.client(batch)
@@ -352,7 +370,7 @@ class LocalTrainer:
             made = self.client.new_optimizer()
             self._optimizer = self.fabric.strategy.setup_optimizer(made)
         if keep and state:
-            self._optimizer.load_state_dict(_detached(state))
+            self._optimizer.load_state_dict(detached(state))
         self.schedule.apply(self._optimizer, round)
         return self._optimizer
 
@@ -380,20 +398,3 @@ class LocalTrainer:
     def _random_devices(self) -> list[int]:
         device = self.fabric.device
         return [device.index or 0] if device.type == "cuda" else []
-
-
-def _check_finite(what: str, named: Mapping[str, Tensor]) -> None:
-    name = not_finite(named) if named else ""
-    if name:
-        raise NotFiniteError(f"its {what} hold NaN or infinity, first in '{name}'")
-
-
-def _detached(state: Any) -> Any:
-    """A copy of an optimizer's state that later steps do not change."""
-    if isinstance(state, Tensor):
-        return state.detach().clone()
-    if isinstance(state, dict):
-        return {key: _detached(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_detached(value) for value in state]
-    return state

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedmer.errors import NotFiniteError
 from fedmer.messages import Update, Weights
 
 
@@ -205,3 +206,29 @@ def laid_out_as(before: Update | None, after: Update | None) -> Update | None:
     weights = FlatWeights.of(before.weights)
     copy_weights(weights, after.weights)
     return replace(after, weights=weights)
+
+
+def detached(state: Any) -> Any:
+    """A copy of an optimizer's state, or of other nested tensors, that no later step changes."""
+    if isinstance(state, Tensor):
+        return state.detach().clone()
+    if isinstance(state, dict):
+        return {key: detached(value) for key, value in state.items()}
+    if isinstance(state, list):
+        return [detached(value) for value in state]
+    return state
+
+
+def check_finite(what: str, named: Mapping[str, Tensor]) -> None:
+    """See that a client's tensors are numbers.
+
+    Args:
+        what: They are, for the sentence, in the plural.
+        named: By name.
+
+    Raises:
+        NotFiniteError: One holds NaN or infinity.
+    """
+    name = not_finite(named) if named else ""
+    if name:
+        raise NotFiniteError(f"its {what} hold NaN or infinity, first in '{name}'")

@@ -45,7 +45,7 @@ def test_the_run_records_what_is_wrong_with_whom(bad: Path, corpus_file: Path, h
     assert saved[0]["init_args"]["severity"] == 0.3
     result = json.loads((here / "runs/run/result.json").read_text())
     chosen = [f"client {c}" for c in LabelNoise(0.4).chosen(5, 0)]
-    assert result["conditions"][0] == {"name": "LabelNoise", "clients": chosen}
+    assert result["conditions"][0] == {"name": "LabelNoise", "clients": chosen, "test": False}
     assert len(result["conditions"][1]["clients"]) == 1
 
 

@@ -27,6 +27,7 @@ from fedmer.plugins.conditions.few_examples import FewExamples
 from fedmer.plugins.conditions.label_absence import LabelAbsence
 from fedmer.plugins.conditions.label_flip import LabelFlip
 from fedmer.plugins.conditions.label_noise import LabelNoise
+from fedmer.plugins.conditions.missing_at_test import MissingAtTest
 from fedmer.plugins.conditions.model_replacement import ModelReplacement
 from fedmer.plugins.conditions.nan_update import NaNUpdate
 from fedmer.plugins.conditions.random_update import RandomUpdate
@@ -59,11 +60,12 @@ class Hostile(Condition):
 
 
 def every_condition() -> list[type[Condition]]:
+    """Those that hold for clients; MissingAtTest holds for none."""
     found = [Hostile]
     for plugin in plugins("conditions"):
         module, _, name = plugin.path.rpartition(".")
         found.append(getattr(importlib.import_module(module), name))
-    return found
+    return [kind for kind in found if kind is not MissingAtTest]
 
 
 def module_of(conditions: Condition | list[Condition] | None) -> FederatedDataModule:

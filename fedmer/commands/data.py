@@ -225,7 +225,10 @@ def _conditions_table(
         for one in clients
     ]
     after = [conditions.data(number, data) for number, data in enumerate(before)]
-    return conditions_table(conditions, before, after)
+    partitioner = _partitioner(options)
+    views = [v for dialogue in corpus.part("test") for v in partitioner.views(corpus, dialogue)]
+    test = [excerpt(corpus, sample, statistics) for sample in views]
+    return conditions_table(conditions, before, after, test)
 
 
 def _partitioner(options: "Namespace") -> "Partitioner":

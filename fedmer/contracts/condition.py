@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fedmer.contracts.part import PartType
+from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Update
@@ -35,10 +36,11 @@ class ConditionContext:
 class Condition(metaclass=PartType):
     """Something that is wrong with some clients: with what they train on, or what they send.
 
-    It holds for a fraction of the clients, the same ones in every round. What is validated and
-    tested on never changes, nor what a client keeps back. Several conditions hold one after the
-    other, in the order of their list. Instances keep no state, and all that is drawn comes from the
-    seeds of the context.
+    It holds for a fraction of the clients, the same ones in every round. What is validated on never
+    changes, nor what a client keeps back, but that a client who lacks a modality altogether lacks
+    it there too. What is tested on changes by :meth:`on_test` alone, and in its features alone.
+    Several conditions hold one after the other, in the order of their list. Instances keep no
+    state, and all that is drawn comes from the seeds that they are given.
 
     Args:
         fraction: Share of the clients that it holds for, in [0, 1], rounded to a number of clients.
@@ -97,6 +99,22 @@ class Condition(metaclass=PartType):
             InputError: The condition cannot hold for this client.
         """
         return data
+
+    def on_test(self, excerpts: Sequence[Excerpt], seed: int) -> Sequence[Excerpt]:
+        """What a network is tested on instead; by default the same.
+
+        Args:
+            excerpts: The test part, standardised. They are replaced, and not changed in place. Of
+                what is returned, features and what is present count, and nothing else.
+            seed: For what is drawn.
+
+        Returns:
+            As many, in their order.
+
+        Raises:
+            InputError: The condition cannot hold for this corpus.
+        """
+        return excerpts
 
     def on_sent(
         self,

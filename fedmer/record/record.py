@@ -272,7 +272,11 @@ class RunRecord(pl.Callback):
             "partitioner": "nodes" if data.remote else type(data.partitioner).__name__,
             "clients": len(names),
             "conditions": [
-                {"name": type(one).__name__, "clients": [names[client] for client in among]}
+                {
+                    "name": type(one).__name__,
+                    "clients": [names[client] for client in among],
+                    "test": type(one).__name__ in module.loop.trainer.conditions.at_test,
+                }
                 for one, among in module.loop.trainer.conditions.conditions
             ],
             "data": {

@@ -31,8 +31,8 @@ class Stacked(Executor):
 
     It pays for networks so small that a step costs more in calls than in arithmetic. Results are
     those of :class:`~fedmer.plugins.executors.inline.Inline` within 1e-5 without dropout, and not
-    bit for bit, since products of another shape round otherwise. Dropout is drawn for the stack,
-    so that with it the numbers differ and their distribution does not.
+    bit for bit, since products of another shape round otherwise. Dropout, that of modalities too,
+    is drawn for the stack, so that with it the numbers differ and their distribution does not.
 
     The rule must leave the local loss and the gradients alone, as FedAvg, its server optimizers
     and Local do; the optimizer must treat every number by itself; the network must be one that
@@ -191,7 +191,7 @@ class Stacked(Executor):
         stacked = {name: torch.stack([parts[name] for parts in terms]) for name in terms[0]}
 
         def loss(parameters: dict[str, Tensor], parts: dict[str, Any], classes: Any) -> Tensor:
-            seen = Batch(**parts)
+            seen = client.training_batch(Batch(**parts))
             output = functional_call(client.network, parameters, (seen,))
             found: Tensor = client.loss(output, seen, ClassTerms(**classes))
             return found
