@@ -23,12 +23,16 @@ class NetworkOutput:
         modality_weights: Modality name -> ``(B, L)`` in [0, 1], how much it counts in what is
             fused; they sum to 1 over an utterance's modalities. For people to look at, so that a
             network may leave them out, above all while it trains.
+        auxiliary: ``(B, L)``, what the network minimises of each utterance while it trains, beside
+            what the loss makes of logits and students, its factors included. The mean over the
+            labelled utterances is added to the loss. None for nothing.
     """
 
     logits: Tensor
     students: Mapping[str, Tensor] = field(default_factory=dict)
     embeddings: Mapping[str, Tensor] = field(default_factory=dict)
     modality_weights: Mapping[str, Tensor] = field(default_factory=dict)
+    auxiliary: Tensor | None = None
 
 
 class Network(nn.Module, metaclass=NetworkType):

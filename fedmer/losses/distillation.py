@@ -35,7 +35,8 @@ class SelfDistillation(nn.Module, metaclass=PartType):
     round and without dropout, as in FedDistill; then clients learn from each other and not only
     from themselves. There is no factor :math:`T^2` and, as in the authors' code, the teacher is not
     detached unless asked for. A student's terms leave out the utterances that lack its modality. A
-    network without students is trained by the first term alone.
+    network without students is trained by the first term alone. What a network minimises beside
+    that (``auxiliary`` of its output) is added, as the mean over :math:`M`.
 
     With a calibration, the cross-entropies are of the logits plus a client's offsets
     (:func:`~fedmer.losses.class_terms.logit_offsets`). The divergence is between the logits
@@ -152,6 +153,9 @@ class SelfDistillation(nn.Module, metaclass=PartType):
             entropy = cross_entropy(moved, batch.labels, counted, terms.weights)
             divergence = self.divergence(target, student, counted)
             loss = loss + self.students * entropy + self.distillation * divergence
+        if output.auxiliary is not None:
+            found = output.auxiliary.float() * batch.labelled
+            loss = loss + found.sum() / batch.labelled.sum().clamp(min=1)
         return loss
 
     def divergence(self, teacher: Tensor, student: Tensor, counted: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ TRAINING = LocalTraining(epochs=2, batch_size=2, gradient_clip_val=0.5)
 CORPUS = small_corpus()
 CLIENTS = clients_of(CORPUS, VirtualSpeaker(9))
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
-SMALL = {"hidden": 8, "heads": 2, "dropout": 0.0}
+SMALL = {"hidden": 8, "heads": 2, "dropout": 0.0, "missing_rate": 0.0}
 
 
 def run(

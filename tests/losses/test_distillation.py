@@ -274,3 +274,18 @@ def test_a_global_teacher_who_says_what_the_fused_branch_says_changes_no_value(c
 def test_a_global_teacher_must_be_there(case: Case) -> None:
     with pytest.raises(InputError, match=r"loss\.teacher is 'global', but nobody sent a network"):
         SelfDistillation(teacher="global")(case.output, case.batch)
+
+
+@quick
+@given(case=cases(), seed=st.integers(0, 1000))
+def test_what_a_network_minimises_besides_is_added_as_a_mean_over_m(case: Case, seed: int) -> None:
+    loss = SelfDistillation()
+    random = torch.Generator().manual_seed(seed)
+    auxiliary = torch.rand(case.batch.context.shape, generator=random).requires_grad_()
+    with_it = loss(dataclasses.replace(case.output, auxiliary=auxiliary), case.batch)
+    counted = auxiliary[case.batch.labelled]
+    expected = counted.mean() if counted.numel() else torch.tensor(0.0)
+    torch.testing.assert_close(with_it, loss(case.output, case.batch) + expected)
+    torch.autograd.backward(with_it)
+    assert auxiliary.grad is not None
+    assert (auxiliary.grad[~case.batch.labelled] == 0).all()
