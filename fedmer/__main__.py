@@ -24,6 +24,7 @@ SUBCOMMANDS = {
     "export": ("fedmer.commands.export", "write a trained model by itself, as a folder or a file"),
     "sweep": ("fedmer.commands.sweep", "run the trials of a sweep file"),
     "report": ("fedmer.commands.report", "tables and pictures of finished runs, as one page"),
+    "audit": ("fedmer.commands.audit", "attack finished runs, to see what they give away"),
     "deploy": ("fedmer.commands.deploy", "bring up a server and nodes on Flower"),
     "completion": ("fedmer.commands.completion", "print what lets a shell complete words"),
     "doctor": ("fedmer.commands.doctor", "see what works on this machine"),

@@ -187,10 +187,14 @@ class ServerProtection:
         Raises:
             InputError: One more round would break a promise.
         """
-        if not self.mechanisms:
-            return received
         for mechanism, tensors in zip(self.mechanisms, self.tensors, strict=True):
             mechanism.begin(self.plan, tensors)
+        return self.known(received, cohort)
+
+    def known(self, received: Broadcast, cohort: Collection[int]) -> Broadcast:
+        """A broadcast with what client halves have to know of a round of some clients."""
+        if not self.mechanisms:
+            return received
         self._cohort = len(cohort)
         known = {
             _COHORT: torch.tensor(self._cohort),

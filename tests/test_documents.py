@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedmer.__main__ import main
-from fedmer.commands import data, demo, deploy, doctor, export, extract, predict, report
+from fedmer.commands import audit, data, demo, deploy, doctor, export, extract, predict, report
 from fedmer.data.formats import native, sdt_pickle
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.sweep.check import FitParser, fit_parser, problem
@@ -113,6 +113,8 @@ def test_a_command_is_understood(
             demo.parser().parse_args(more)
         elif subcommand == "doctor":
             doctor.parser().parse_args(more)
+        elif subcommand == "audit":
+            audit.parser().parse_args(more)
         elif subcommand == "report":
             report.parser().parse_args(more)
         elif subcommand == "deploy":

@@ -35,6 +35,7 @@ def main(words: Sequence[str]) -> int:
 
 def _light() -> Iterator[tuple[str, Offer]]:
     from fedmer.commands import (
+        audit,
         data,
         demo,
         deploy,
@@ -49,6 +50,7 @@ def _light() -> Iterator[tuple[str, Offer]]:
     from fedmer.plugins import registry
 
     parsers = {
+        "audit": audit.parser(),
         "completion": parser(),
         "data": data.parser(["describe", "--partitioner", "Dialogue"]),
         "demo": demo.parser(),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fedmer.errors import InputError
 from fedmer.files import SHARED, write_atomically
+from fedmer.report.attacks import attack_table
 from fedmer.report.audit import audit_file
 from fedmer.report.groups import group_table
 from fedmer.report.page import MARK, page_of
@@ -51,6 +52,9 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     }
     if report.groups is not None:
         tables["groups"] = group_table(report.groups)
+    attacks = attack_table(report.rows)
+    if attacks is not None:
+        tables["attacks"] = attacks
     texts = {
         PAGE: page_of(report, tables, command),
         "runs.csv": runs_csv(report.rows, labels),
@@ -64,8 +68,9 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     except OSError as error:
         raise InputError(f"The report cannot be written to {folder}: {error.strerror}.") from error
     for ending in ("csv", "md"):
-        # Of an older report, which may have had groups.
-        (folder / f"groups.{ending}").unlink(missing_ok=True)
+        # Of an older report, which may have had more.
+        for name in ("groups", "attacks"):
+            (folder / f"{name}.{ending}").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, text, SHARED)
     checked = ["runs.csv"]

@@ -1,0 +1,1 @@
+"""What can be found out about clients, measured on a run that has ended."""
