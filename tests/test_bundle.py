@@ -250,9 +250,10 @@ def test_a_run_of_personal_networks_has_no_model(
     assert not (tmp_path / "a" / "model").exists()
 
 
-def test_torchscript_says_the_same_without_fedmer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("network", ["EarlyFusion", "SDT"])
+def test_torchscript_says_the_same_without_fedmer(network: str, tmp_path: Path) -> None:
     corpus = small_corpus()
-    model = Model(contents_of(corpus, "EarlyFusion"), "x")
+    model = Model(contents_of(corpus, network), "x")
     save_graph(model, tmp_path / "a.pt", "torchscript")
     conversation = corpus.conversations[3]
     graph = torch.jit.load(tmp_path / "a.pt")
@@ -262,8 +263,8 @@ def test_torchscript_says_the_same_without_fedmer(tmp_path: Path) -> None:
     roles = torch.tensor([[people.index(person) for person in conversation.speakers]])
     said = graph(*rows, *there, roles)[0].numpy()
     np.testing.assert_allclose(said, model.predict(conversation).probabilities, atol=1e-4)
-    with pytest.raises(InputError, match="SDT cannot be written as torchscript"):
-        save_graph(Model(contents_of(corpus), "x"), tmp_path / "b.pt", "torchscript")
+    with pytest.raises(InputError, match="Window cannot be written as torchscript"):
+        save_graph(Model(contents_of(corpus, "Window"), "x"), tmp_path / "b.pt", "torchscript")
     assert not (tmp_path / "b.pt").exists()
 
 
