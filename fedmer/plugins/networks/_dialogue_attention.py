@@ -44,7 +44,8 @@ def attend_in_dialogues(
     count = len(queries)
     parts = split(queries), split(keys), split(values)
     # A graph for other programs is made of torch's functions alone.
-    if queries.device.type == "cpu" and not torch.jit.is_tracing():
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    if queries.device.type == "cpu" and not traced:
         barred = _barred(present, packing, causal)
         rows = [part.reshape(count * heads, -1, part.shape[-1]) for part in parts]
         mixed: Tensor = _BlockAttention.apply(*rows, packing.spans, barred, dropout)  # type: ignore[no-untyped-call]
