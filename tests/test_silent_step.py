@@ -36,7 +36,7 @@ from fedmer.plugins.registry import plugins
 from tests.federations import clients_of, federation, network_for, small_corpus
 
 OURS = Path(fedmer.__file__).parent
-PACKED = {"CMN", "ICON", "MMDFN", "MMGCN"}
+PACKED = {"CMN", "ICON", "M3Net", "MMDFN", "MMGCN"}
 """torch packs sequences for a recurrence by lengths that it wants on the CPU."""
 
 

@@ -13,11 +13,14 @@ from fedmer.errors import InputError
 from fedmer.plugins.networks._missing import kept
 from fedmer.plugins.networks._modalities import there
 from fedmer.plugins.networks.mmin import MMIN
+from fedmer.plugins.networks.mplmm import MPLMM
 from fedmer.plugins.networks.tfr_net import TFRNet
 from tests.networks.test_contract import ragged, shape_of, with_gaps
 
 MODALITIES = {"text": 3, "audio": 2, "visual": 4}
-HIDING: list[type[Network]] = [TFRNet, MMIN]
+COMPARING: list[type[Network]] = [TFRNet, MMIN]
+HIDING = [*COMPARING, MPLMM]
+comparing_networks = pytest.mark.parametrize("kind", COMPARING)
 hiding_networks = pytest.mark.parametrize("kind", HIDING)
 
 
@@ -78,11 +81,12 @@ def test_no_value_is_waited_for(kind: type[Network]) -> None:
     network = kind(shape_of(MODALITIES)).to("meta").train()
     output = network(ragged(MODALITIES, [4, 2]).to("meta"))
     assert output.logits.shape == (2, 4, 3)
-    assert output.auxiliary is not None
-    assert output.auxiliary.shape == (2, 4)
+    if kind in COMPARING:
+        assert output.auxiliary is not None
+        assert output.auxiliary.shape == (2, 4)
 
 
-@hiding_networks
+@comparing_networks
 def test_what_is_missing_for_good_is_compared_with_nothing(kind: type[Network]) -> None:
     """Whatever stands in its place, and however often it is drawn."""
     network = kind(shape_of(MODALITIES), missing_rate=0.5, dropout=0.0)  # type: ignore[call-arg]
@@ -166,3 +170,45 @@ def test_nothing_is_imagined_by_changing_what_is_to_be_imagined() -> None:
     assert gradient is not None
     assert (gradient[~left["text"]] == 0).all()
     assert (gradient[left["text"]] != 0).any()
+
+
+def test_prompts_stand_in_for_what_is_missing_and_for_nothing_else() -> None:
+    torch.manual_seed(0)
+    network = MPLMM(shape_of(MODALITIES), hidden=6, heads=2).eval()
+    batch = ragged(MODALITIES, [4])
+    batch.present["audio"][0, 1] = False
+    present = there(batch)
+    before = network.complete(batch, present)
+    offers = [
+        network.offer[name](network.project.layers[name](batch.features[name][0, 1]))
+        for name in ("text", "visual")
+    ]
+    prompts = network.prompts
+    joined = torch.cat([prompts.generative["audio"], (offers[0] + offers[1]) / 2])
+    expected = network.generate["audio"](joined) + prompts.signals["audio"][0]
+    torch.testing.assert_close(before["audio"][0, 1], expected)
+    torch.nn.init.normal_(prompts.generative["audio"])
+    after = network.complete(batch, present)
+    assert not torch.allclose(after["audio"][0, 1], before["audio"][0, 1])
+    batch.present["audio"][0, 1] = True
+    for name, rows in after.items():
+        others = [0, 2, 3] if name == "audio" else [0, 1, 2, 3]
+        assert torch.equal(rows[0, others], before[name][0, others])
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_each_set_of_modalities_has_a_prompt_of_its_own(data: st.DataObject) -> None:
+    torch.manual_seed(0)
+    prompts = MPLMM(shape_of(MODALITIES), hidden=6, heads=2).prompts
+    present = there(with_gaps(ragged(MODALITIES, [6, 3]), data))
+    found = prompts.kind(present).flatten(0, 1)
+    sets = torch.stack(list(present.values()), dim=-1).flatten(0, 1)
+    alike = (sets[:, None] == sets).all(dim=-1)
+    assert torch.equal(torch.isclose(found[:, None], found, atol=1e-6).all(dim=-1), alike)
+
+
+def test_all_prompts_and_nothing_else_begin_with_prompts() -> None:
+    network = MPLMM(shape_of(MODALITIES), hidden=6, heads=2)
+    named = [name for name, _ in network.named_parameters() if name.startswith("prompts.")]
+    assert len(named) == 3 * len(MODALITIES)

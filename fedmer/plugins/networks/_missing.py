@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fedmer.data.missing import staying
 from fedmer.errors import InputError
 
 
@@ -28,10 +29,6 @@ def kept(present: dict[str, Tensor], rate: float) -> dict[str, Tensor]:
     Returns:
         Modality name -> ``(B, L)`` bool, a subset of ``present``, drawn from torch's generator.
     """
-    there = torch.stack(list(present.values()))
-    drawn = torch.rand(there.shape, device=there.device)
-    # Of those that are there, the one that was drawn highest stays in any case.
-    last = drawn.masked_fill(~there, -1).argmax(dim=0, keepdim=True)
-    places = torch.arange(len(there), device=there.device).view(-1, *[1] * (there.ndim - 1))
-    left = there & ((drawn >= rate) | (places == last))
-    return dict(zip(present, left, strict=True))
+    there = torch.stack(list(present.values()), dim=-1)
+    left = staying(there, torch.rand(there.shape, device=there.device), rate)
+    return dict(zip(present, left.unbind(dim=-1), strict=True))
