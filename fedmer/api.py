@@ -29,6 +29,8 @@ from fedmer.metrics import Scores
 from fedmer.network_average import ServerOptions
 from fedmer.prepare import settled
 from fedmer.record.reading import read_json, read_rows
+from fedmer.record.subsets import subset_scores
+from fedmer.record.votes import SUBSETS, read_all_votes
 from fedmer.report.result import check_result
 from fedmer.runs import CONFIG
 
@@ -90,6 +92,18 @@ runs/NAME.
     def scores(self) -> dict[str, Scores]:
         """``val`` and ``test`` of :attr:`round`, as far as the corpus has them."""
         return {part: Scores(**scores) for part, scores in self._shown["scores"].items()}
+
+    @property
+    def subsets(self) -> dict[str, Scores]:
+        """Subset of the modalities, such as ``text+audio`` -> scores on ``test`` with these alone.
+
+        They are of the last round, and of networks that are given the rest masked. Empty for a
+        corpus of one modality.
+
+        Raises:
+            InputError: The file is damaged.
+        """
+        return subset_scores(read_all_votes(self.folder / SUBSETS))
 
     @property
     def rounds(self) -> list[dict[str, float | None]]:

@@ -44,7 +44,7 @@ from fedmer.record.loggers import publish, settle_wandb
 from fedmer.record.noise import filter_noise
 from fedmer.record.progress import RoundProgress
 from fedmer.record.record import RunRecord, is_rehearsal
-from fedmer.record.tables import part_table
+from fedmer.report.evaluated import print_evaluation
 from fedmer.runs import CORPUS, MODEL, RunFolder, default_name, recover
 from fedmer.sentences import cause
 from fedmer.signals import hang_up_terminates
@@ -268,15 +268,10 @@ class CLI(LightningCLI):
             )
 
     def after_validate(self) -> None:
-        self._print_scores("val")
+        print_evaluation("val", self.model, self.datamodule)
 
     def after_test(self) -> None:
-        self._print_scores("test")
-
-    def _print_scores(self, part: str) -> None:
-        if part not in self.model.scores:
-            raise InputError(f"{self.datamodule.corpus.name} has nothing labelled in {part}.")
-        Console().print(part_table(part, self.model.scores[part], self.datamodule.corpus))
+        print_evaluation("test", self.model, self.datamodule)
 
     def _client_settings(self) -> dict[str, Any]:
         """What a client that is built elsewhere has to know."""

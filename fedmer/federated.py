@@ -356,7 +356,7 @@ class FederatedModule(pl.LightningModule):
         metrics: Any = self.metrics[part]
         predictions = [
             named(self.aggregator.predict(network(batch), knowledge), batch)
-            for network in self._networks(knowledge)
+            for network in self.networks(knowledge)
         ]
         metrics.count(torch.cat(predictions), batch.labels[batch.labelled].repeat(len(predictions)))
         if part == "test":
@@ -368,7 +368,7 @@ class FederatedModule(pl.LightningModule):
         for scores in self.score_clients().values():
             metrics.count_confusion(torch.tensor(scores.confusion, device=self.device))
 
-    def _networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
+    def networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
         """The global network, or where there is none each client's own in turn.
 
         All clients' counts go into one confusion matrix, so that a score is that of a client drawn

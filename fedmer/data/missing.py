@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -84,3 +85,22 @@ _CACHED = ("lengths", "places")
 
 def _masked(features: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: rows.masked_fill(~present[name][..., None], 0) for name, rows in features.items()}
+
+
+FEW = 4
+"""Modalities up to which every subset of them is looked at."""
+
+
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Subsets of modalities that a network is asked without the others, the largest first.
+
+    All that are not empty; of more than four modalities those of one, of all but one, and of all.
+
+    >>> subsets(["text", "audio"])
+    [('text', 'audio'), ('text',), ('audio',)]
+    >>> len(subsets("abcde"))
+    11
+    """
+    count = len(names)
+    sizes = range(count, 0, -1) if count <= FEW else (count, count - 1, 1)
+    return [found for size in sizes for found in combinations(names, size)]

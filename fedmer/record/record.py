@@ -18,6 +18,7 @@ from torch import Tensor
 from fedmer.console import Console
 from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.formats import native
+from fedmer.data.missing import modalities_in
 from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
 from fedmer.federated import FederatedModule
@@ -32,6 +33,7 @@ from fedmer.record.prototypes import FILE as PROTOTYPES
 from fedmer.record.prototypes import PrototypeRecord
 from fedmer.record.reading import check_rows, read_json, read_rows
 from fedmer.record.rows import append_rows, restart_rows
+from fedmer.record.subsets import subset_votes, write_subsets
 from fedmer.record.tables import print_result
 from fedmer.record.votes import FILE as VOTES
 from fedmer.record.votes import write_votes
@@ -201,6 +203,9 @@ class RunRecord(pl.Callback):
         if self.votes:
             counts = {name: votes.numpy() for name, votes in self.votes.items()}
             write_votes(path / VOTES, data.corpus, data.views("test"), counts)
+            asked = subset_votes(pl_module, data)
+            if asked:
+                write_subsets(path, data, asked)
         save_curves(rows, path / "curves.png", result["selected"])
         shown = self.evaluated.get("selected") or self.evaluated.get("last")
         if shown and "test" in shown["scores"]:
@@ -294,7 +299,11 @@ class RunRecord(pl.Callback):
             "selected": self.evaluated.get("selected"),
             "baselines": asdict(found) if found else {},
             "holdouts": {
-                names[client]: {**scores.totals, "examples": sum(map(sum, scores.confusion))}
+                names[client]: {
+                    **scores.totals,
+                    "examples": sum(map(sum, scores.confusion)),
+                    "modalities": modalities_in(module.loop.trainer.data[client].train),
+                }
                 for client, scores in by_client.items()
             },
             "bytes_down": sum(int(row["bytes_down"]) for row in rows),

@@ -15,6 +15,9 @@ from fedmer.errors import InputError
 from fedmer.record.arrays import MAX_GB, read_arrays, write_arrays
 
 FILE = "test_votes.npz"
+SUBSETS = "subset_votes.npz"
+"""The same of the last round, with some of the modalities."""
+_VOTES = "votes_"
 _MOST = 2**31
 """Networks that can have voted, and more."""
 
@@ -71,7 +74,7 @@ def write_votes(
     views: Sequence[Sample],
     counts: Mapping[str, NDArray[np.int32]],
 ) -> None:
-    """Write the votes of rounds such as ``last`` and ``selected``.
+    """Write the votes of rounds such as ``last`` and ``selected``; see :func:`votes_of`.
 
     Args:
         path: Replaced.
@@ -81,6 +84,24 @@ def write_votes(
         counts: Round -> ``(N, C)``, in the order of the views' labelled utterances. Where a Trainer
             was asked to score a part only, the first ones.
     """
+    write_arrays(path, _arrays(corpus, views, counts))
+
+
+def votes_of(
+    corpus: ConversationCorpus,
+    views: Sequence[Sample],
+    counts: Mapping[str, NDArray[np.int32]],
+) -> dict[str, Votes]:
+    """Votes by their names, which :func:`write_votes` would write."""
+    arrays = _arrays(corpus, views, counts)
+    return {name: _taken(arrays, _VOTES + name) for name in counts}
+
+
+def _arrays(
+    corpus: ConversationCorpus,
+    views: Sequence[Sample],
+    counts: Mapping[str, NDArray[np.int32]],
+) -> dict[str, NDArray[Any]]:
     dialogue, turn = [], []
     for sample in views:
         turns = np.flatnonzero(sample.labelled)
@@ -102,8 +123,8 @@ def write_votes(
         "truth": truth[order],
         "speaker": np.array(people, dtype=np.str_)[order],
     }
-    arrays |= {f"votes_{name}": rows[order] for name, rows in counts.items()}
-    write_arrays(path, arrays)
+    arrays |= {f"{_VOTES}{name}": rows[order] for name, rows in counts.items()}
+    return arrays
 
 
 def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | None:
@@ -117,12 +138,24 @@ def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | No
     Raises:
         InputError: It is damaged, or holds something else than votes on so many classes.
     """
-    if not path.exists():
-        return None
-    arrays = read_arrays(path)
-    key = f"votes_{which}"
-    if key not in arrays:
-        return None
+    arrays = read_arrays(path) if path.exists() else {}
+    return _checked(path, arrays, _VOTES + which, classes) if _VOTES + which in arrays else None
+
+
+def read_all_votes(path: Path, classes: int | None = None) -> dict[str, Votes]:
+    """All votes of a file, by their names and in its order; nothing if there is no file.
+
+    Raises:
+        InputError: As :func:`read_votes`.
+    """
+    arrays = read_arrays(path) if path.exists() else {}
+    keys = [key for key in arrays if key.startswith(_VOTES)]
+    return {key.removeprefix(_VOTES): _checked(path, arrays, key, classes) for key in keys}
+
+
+def _checked(
+    path: Path, arrays: Mapping[str, NDArray[Any]], key: str, classes: int | None
+) -> Votes:
     turns, found = (*arrays[key].shape, 0, 0)[:2]
     classes = found if classes is None else classes
     expected = {"dialogue": ("U", (turns,)), "turn": ("iu", (turns,)), "truth": ("iu", (turns,))}
@@ -142,5 +175,9 @@ def read_votes(path: Path, which: str, classes: int | None = None) -> Votes | No
         raise InputError(f"{path}: 'truth' holds what is no emotion; remove the file.")
     dialogues = len(np.unique(arrays["dialogue"]))
     MemoryBudget(path, MAX_GB, "remove it").take(8 * dialogues * classes**2)
+    return _taken(arrays, key)
+
+
+def _taken(arrays: Mapping[str, NDArray[Any]], key: str) -> Votes:
     turn, truth, counts = (arrays[name].astype(np.int64) for name in ("turn", "truth", key))
     return Votes(arrays["dialogue"], turn, truth, counts, arrays.get("speaker"))

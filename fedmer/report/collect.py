@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedmer.errors import InputError
 from fedmer.record.reading import MAX_CELLS, REMEDY, check_rows, read_json, read_rows
 from fedmer.record.votes import FILE as VOTES
-from fedmer.record.votes import Votes, read_votes
+from fedmer.record.votes import SUBSETS, Votes, read_all_votes, read_votes
 from fedmer.report.confusion import totals
 from fedmer.report.result import check_result
 
@@ -104,6 +104,11 @@ class Run:
     def votes(self) -> Votes | None:
         """Of the round that is reported; None for a run that kept none."""
         return read_votes(self.path / VOTES, self.which, len(self.result["data"]["labels"]))
+
+    @cached_property
+    def subset_votes(self) -> dict[str, Votes]:
+        """Subset of the modalities -> votes, of the last round; empty for a run that kept none."""
+        return read_all_votes(self.path / SUBSETS, len(self.result["data"]["labels"]))
 
 
 @dataclass(frozen=True)

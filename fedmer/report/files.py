@@ -11,6 +11,7 @@ from fedmer.report.page import MARK, page_of
 from fedmer.report.privacy import privacy_table
 from fedmer.report.report import Report
 from fedmer.report.score_table import PERSONAL, runs_csv, score_table
+from fedmer.report.subsets import having_table, subset_table
 from fedmer.report.tables import byte_table, client_table, difference_table
 
 PAGE = "index.html"
@@ -47,6 +48,8 @@ def write_report(report: Report, folder: Path, command: str) -> None:
         "table": score_table(report.lines, labels),
         "differences": difference_table(report.differences),
         "clients": client_table(report.rows),
+        "modalities": subset_table(report.subsets),
+        "having": having_table(report.rows),
         "bytes": byte_table(report.rows),
         "privacy": privacy_table(report.rows),
     }

@@ -10,6 +10,7 @@ from fedmer.report.differences import Difference, differences
 from fedmer.report.grouping import Row, constant_parts, rows_of
 from fedmer.report.groups import GroupScores, group_scores
 from fedmer.report.scores import Line, lines_of
+from fedmer.report.subsets import SubsetScores, subset_scores
 
 DEFAULT_BASELINE = "FedAvg"
 
@@ -26,6 +27,7 @@ class Report:
         constants: Rule, network and split, where all rows have the same.
         notes: Sentences on what is missing.
         groups: Of speakers, a line a row and group; None if no groups were given.
+        subsets: Of modalities, a line a row and subset, of the last round; empty for one modality.
     """
 
     rows: Sequence[Row]
@@ -35,6 +37,7 @@ class Report:
     constants: dict[str, str]
     notes: Sequence[str]
     groups: Sequence[GroupScores] | None = None
+    subsets: Sequence[SubsetScores] = ()
 
     @property
     def labels(self) -> list[str]:
@@ -69,8 +72,10 @@ def make_report(
     if groups is not None:
         by_group, missing = group_scores(rows, groups)
         notes += missing
+    by_subset, missing = subset_scores(rows)
+    notes += missing
     constants = constant_parts(rows)
-    return Report(rows, lines_of(rows), title, compared, constants, notes, by_group)
+    return Report(rows, lines_of(rows), title, compared, constants, notes, by_group, by_subset)
 
 
 def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:

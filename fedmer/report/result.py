@@ -38,6 +38,7 @@ def check_result(result: Any) -> None:
         _text(name, "the name of a holdout")
         _scores(scores, f"holdouts.{name}", classes)
         _whole(_get(scores, "examples", f"holdouts.{name}"), f"holdouts.{name}.examples")
+        _texts(scores.get("modalities", []), f"holdouts.{name}.modalities")
 
 
 def _round(entry: Any, where: str, classes: int) -> None:
@@ -78,11 +79,9 @@ def _data(data: Any, where: str) -> None:
     for key in ("name", "fingerprint"):
         _text(_get(data, key, where), f"{where}.{key}")
     labels = _get(data, "labels", where)
-    _is(labels, list, f"{where}.labels", "a list")
+    _texts(labels, f"{where}.labels")
     if not 1 <= len(labels) <= _CLASSES:
         raise ValueError(f"{where}.labels has {len(labels)} emotions")
-    for label in labels:
-        _text(label, f"{where}.labels")
     if len(set(labels)) < len(labels):
         raise ValueError(f"{where}.labels names an emotion twice")
 
@@ -103,6 +102,12 @@ def _text(value: Any, where: str) -> None:
     _is(value, str, where, "a text")
     if len(value) > _LONGEST or not _is_unicode(value):
         raise ValueError(f"{where} is no name")
+
+
+def _texts(value: Any, where: str) -> None:
+    _is(value, list, where, "a list")
+    for text in value:
+        _text(text, where)
 
 
 def _is_unicode(text: str) -> bool:

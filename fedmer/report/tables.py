@@ -22,16 +22,16 @@ def difference_table(found: Sequence[Difference]) -> Table:
             [
                 Cell(one.row),
                 Cell(seeds),
-                *_interval_cells(one.accuracy),
-                *_interval_cells(one.weighted_f1),
+                *interval_cells(one.accuracy),
+                *interval_cells(one.weighted_f1),
                 Cell(one.note),
             ]
         )
         written.append(
             [
                 *(one.row, one.baseline, seeds.replace(",", "")),
-                *_interval_numbers(one.accuracy),
-                *_interval_numbers(one.weighted_f1),
+                *interval_numbers(one.accuracy),
+                *interval_numbers(one.weighted_f1),
                 one.note,
             ]
         )
@@ -135,7 +135,7 @@ def size(count: float) -> str:
     return f"{count:.1f} TB"
 
 
-def _interval_cells(interval: Interval | None) -> list[Cell]:
+def interval_cells(interval: Interval | None) -> list[Cell]:
     if interval is None:
         return [Cell(""), Cell("")]
     mark = CLEAR if interval.clear else ""
@@ -145,7 +145,7 @@ def _interval_cells(interval: Interval | None) -> list[Cell]:
     return [difference, Cell(f"{_signed(interval.low)} to {_signed(interval.high)}")]
 
 
-def _interval_numbers(interval: Interval | None) -> list[str]:
+def interval_numbers(interval: Interval | None) -> list[str]:
     if interval is None:
         return ["", "", ""]
     values = (interval.difference, interval.low, interval.high)

@@ -256,6 +256,7 @@ def test_a_report_repeats_itself_and_replaces_an_older_one(
     assert set(before) == {
         *("index.html", "table.csv", "table.md", "runs.csv", "differences.csv", "differences.md"),
         *("clients.csv", "clients.md", "bytes.csv", "bytes.md", "privacy.csv", "privacy.md"),
+        *("modalities.csv", "modalities.md", "having.csv", "having.md"),
     }
     assert main(["report", str(report.parent)]) == 0
     assert {path.name: path.read_bytes() for path in report.iterdir()} == before
