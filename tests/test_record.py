@@ -43,7 +43,8 @@ def test_all_files_are_there(run: Path) -> None:
     names = {p.relative_to(run).as_posix() for p in run.rglob("*") if p.is_file()}
     assert names == {
         "config.yaml", "metrics.csv", "clients.csv", "failures.csv", "result.json", "curves.png",
-        "confusion.png", "test_votes.npz", "prototypes.npz", "checkpoints/last.ckpt",
+        "confusion.png", "test_votes.npz", "subsets.csv", "subset_votes.npz", "prototypes.npz",
+        "checkpoints/last.ckpt",
         "checkpoints/best.ckpt", "model/model.json", "model/weights.safetensors",
         "model/digests.json", "model/README.md",
     }  # fmt: skip
