@@ -12,15 +12,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedmer.contracts.aggregator import Aggregator, ServerState
-from fedmer.contracts.executor import Executor
+from fedmer.contracts.executor import Executor, client_weights
 from fedmer.contracts.privacy import Guarantee, Plan
 from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
+from fedmer.masked_round import out_of_sum, withhold
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.metrics import Scores
 from fedmer.network_average import NetworkAverage, ServerOptions
-from fedmer.protection import ServerProtection, check, withhold
+from fedmer.protection import ServerProtection, check, masked_sum
 from fedmer.running_mean import ClientWeight
 from fedmer.weights import not_finite, tensors_in
 
@@ -169,6 +170,7 @@ class FederatedLoop:
         # What a released model's noise was drawn from must not be known to those who get it.
         secret = secrets.randbits(63) if executor.remote is not None else seed
         self.protection = ServerProtection(trainer.privacy, secret, plan)
+        self._masked = masked_sum(trainer.privacy)
         self._average = NetworkAverage(network, (server or ServerOptions()).average)
         if self._average.rounds > 1 and trainer.personal:
             raise InputError(
@@ -226,21 +228,22 @@ class FederatedLoop:
         if not self._cohort:
             return self._finish_without(server_step)
         summaries = sorted(self._summaries, key=lambda summary: summary.client)
-        weights, classes = self._weigh(summaries)
-        mean = self.executor.join(
-            {client: ClientWeight(whole, classes.get(client)) for client, whole in weights.items()}
-        )
+        weighed = self._weigh(summaries)
+        mean = self.executor.join(weighed)
         failures = self.executor.failures
-        if failures.keys() & weights.keys():
+        if failures.keys() & weighed.keys():
             # Lost after they were weighed, so that the others weigh more.
             summaries = [summary for summary in summaries if summary.client not in failures]
         if not summaries:
             raise InputError(self._nobody(failures))
-        total = sum(weights[summary.client] for summary in summaries)
-        weights = {s.client: weights[s.client] / total for s in summaries}
-        classes = _shares(classes, list(weights))
+        total = sum(weighed[summary.client].whole for summary in summaries)
+        weights = {s.client: weighed[s.client].whole / total for s in summaries}
+        classes = _shares({client: weighed[client].classes for client in weights})
+        sums: Weights = {}
+        if self._masked is not None:
+            mean, sums = out_of_sum(self.aggregator, self._masked, mean)
         mean = self.protection.on_server(mean, self._received, summaries, weights, classes)
-        self._step(summaries, weights, mean, server_step)
+        self._step(summaries, weights, {**(mean or {}), **sums} if sums else mean, server_step)
         if not self.aggregator.trains(self._received):
             # A head in closed form is far from those before; a mean with them is neither.
             self._average.restart()
@@ -292,13 +295,13 @@ class FederatedLoop:
         (server_step or self.optimizer.step)()
         self._check_finite("the server's result", self._kept())
 
-    def _weigh(self, summaries: Sequence[Summary]) -> tuple[dict[int, float], dict[int, Tensor]]:
-        """By client id, up to common factors: weights, and those of classes if there are any."""
+    def _weigh(self, summaries: Sequence[Summary]) -> dict[int, ClientWeight]:
+        """By client id, up to common factors."""
         if not summaries:
-            return {}, {}
-        rule, state = self.aggregator, self.state
-        classes = rule.weigh_classes(summaries, state) or {}
-        return rule.weigh(summaries, state), withhold(self.trainer.privacy, classes)
+            return {}
+        masked = self._masked
+        weights = client_weights(self.aggregator, summaries, self.state, masked is not None)
+        return weights if masked is None else withhold(masked, weights)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -361,9 +364,8 @@ class FederatedLoop:
         self.protection.load_state_dict(state)
 
 
-def _shares(classes: Mapping[int, Tensor], clients: Sequence[int]) -> dict[int, Tensor]:
-    """Weights of classes divided by their sums over some clients."""
-    if not classes:
-        return {}
-    total = torch.stack([classes[client] for client in clients]).sum(dim=0)
-    return {client: classes[client] / torch.where(total > 0, total, 1.0) for client in clients}
+def _shares(classes: Mapping[int, Tensor | None]) -> dict[int, Tensor]:
+    """Weights of classes divided by their sums over the clients; none where the rule has none."""
+    given = {client: rows for client, rows in classes.items() if rows is not None}
+    total = torch.stack(list(given.values())).sum(dim=0) if given else torch.zeros(0)
+    return {client: rows / torch.where(total > 0, total, 1.0) for client, rows in given.items()}

@@ -48,10 +48,13 @@ def check(
                 f"{type(executor).__name__} trains all clients in the server's own processes; use "
                 "--executor Flower."
             )
-        if mechanism.needs_updates and not exchanged:
+        sums = mechanism.masked_sum is not None and bool(plan.rule.sums)
+        if mechanism.needs_updates and not exchanged and not sums:
+            seen = ", ".join(plan.rule.reads)
             raise InputError(
-                f"{said} protects weights, and clients of {name} send none; use a rule that "
-                "exchanges weights, such as FedAvg."
+                f"{said} protects weights, and clients of {name} send none"
+                + (f", while its server reads of each: {seen}" if seen else "")
+                + "; use a rule that exchanges weights, such as FedAvg."
             )
         mechanism.check(plan)
         if mechanism.masked_sum is None:
@@ -111,16 +114,6 @@ def in_order(chosen: Privacy | Sequence[Privacy] | None) -> tuple[Privacy, ...]:
 def masked_sum(mechanisms: Sequence[Privacy]) -> MaskedSum | None:
     """The masked sum that one of them asks for."""
     return next((m.masked_sum for m in mechanisms if m.masked_sum is not None), None)
-
-
-def withhold(mechanisms: Sequence[Privacy], classes: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """Weights of classes, 0 for a class whose rows a masked sum would show to be one client's."""
-    masked = masked_sum(mechanisms)
-    if masked is None or not classes:
-        return dict(classes)
-    hidden = masked.withheld({client: rows.tolist() for client, rows in classes.items()})
-    where = torch.tensor(hidden, dtype=torch.int64)
-    return {c: rows.index_fill(0, where.to(rows.device), 0) for c, rows in classes.items()}
 
 
 def on_client(

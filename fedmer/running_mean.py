@@ -1,7 +1,7 @@
 """A weighted mean of weights that holds one vector, however many clients there are."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,10 +18,12 @@ class ClientWeight:
         whole: In every parameter, 0 or more.
         classes: ``(C,)``, 0 or more: in the rows of each class instead, in those parameters that
             have a row a class. None: as everywhere.
+        sums: Name -> ``(C,)``, 0 or more: in the rows of a summary that crosses in a masked sum.
     """
 
     whole: float
     classes: Tensor | None = None
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class RunningMean:
@@ -50,7 +52,8 @@ class RunningMean:
         self._mean: FlatWeights | None = None
         self._total = 0.0
         self._axes = class_axes or {}
-        self._class_totals: Tensor | None = None
+        self._totals: dict[str, Tensor] = {}
+        """Name -> ``(C,)`` sums of the weights in its rows."""
 
     def add(self, weights: Weights, by: ClientWeight) -> None:
         """Add one client's weights.
@@ -60,51 +63,56 @@ class RunningMean:
         """
         weight = by.whole
         self._total += weight
-        if by.classes is not None:
-            before = 0.0 if self._class_totals is None else self._class_totals
-            self._class_totals = by.classes.double().cpu() + before
+        rows = self._rows(by)
+        for name, own in rows.items():
+            self._totals[name] = own + self._totals.get(name, 0.0)
         if self._mean is None:
             self._mean = FlatWeights.of(weights)
             return
         if not self._mean.fits(weights):
             raise ValueError("The updates of a cohort have different names or shapes.")
         flat = weights if isinstance(weights, FlatWeights) else FlatWeights.of(weights)
-        rows = {} if by.classes is None else {n: self._mean[n].clone() for n in self._axes}
+        before = {name: self._mean[name].clone() for name in rows}
         for kind, mean in self._mean.vectors.items():
             if not kind.is_floating_point:
                 torch.maximum(mean, flat.vectors[kind], out=mean)
             elif weight > 0:
                 mean.lerp_(flat.vectors[kind], weight / self._total)
-        for name, old in rows.items():
-            self._mean[name].copy_(old.lerp(flat[name], self._class_parts(name, by)))
+        for name, old in before.items():
+            self._mean[name].copy_(old.lerp(flat[name], self._part(name, rows[name])))
 
     def result(self, received: Weights | None = None) -> Weights:
         """The mean; its numbers change if more is added.
 
         Args:
             received: What the cohort began with; a class in which nobody has a weight keeps the
-                rows that it has here.
+                rows that it has here, or 0.
 
         Raises:
             ValueError: The weights added up to nothing.
         """
         if self._mean is None or not self._total > 0:
             raise ValueError("A weighted mean needs weights with a positive sum.")
-        if self._class_totals is not None and received is not None:
-            for name, axis in self._axes.items():
-                value = self._mean[name]
-                absent = along(axis, self._class_totals == 0, value)
-                value.copy_(torch.where(absent, received[name], value))
+        for name, total in self._totals.items():
+            value = self._mean[name]
+            absent = along(self._axes.get(name, 0), total == 0, value)
+            kept = (received or {}).get(name, torch.zeros_like(value))
+            value.copy_(torch.where(absent, kept, value))
         return self._mean
 
-    def _class_parts(self, name: str, by: ClientWeight) -> Tensor:
-        """What part of the mean so far a client has in each row of a parameter."""
+    def _rows(self, by: ClientWeight) -> dict[str, Tensor]:
+        """Name -> ``(C,)`` weights, of all that has weights a row."""
+        rows = {name: own.double().cpu() for name, own in by.sums.items()}
+        if by.classes is not None:
+            rows |= dict.fromkeys(self._axes, by.classes.double().cpu())
+        return rows
+
+    def _part(self, name: str, rows: Tensor) -> Tensor:
+        """What part of the mean so far a client has in each row of a tensor."""
         assert self._mean is not None
-        assert self._class_totals is not None
-        assert by.classes is not None
-        parts = by.classes.double().cpu() / self._class_totals.clamp(min=torch.finfo().tiny)
+        parts = rows / self._totals[name].clamp(min=torch.finfo().tiny)
         value = self._mean[name]
-        return along(self._axes[name], parts.to(value.dtype), value)
+        return along(self._axes.get(name, 0), parts.to(value.dtype), value)
 
 
 def along(axis: int, rows: Tensor, like: Tensor) -> Tensor:

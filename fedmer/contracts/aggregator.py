@@ -16,11 +16,13 @@ from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.weights import load_weights
 
 Clear = Literal[
-    "examples", "steps", "sizes", "class counts", "prototypes", "prototype counts", "sketches"
-]
+    "examples", "steps", "sizes", "class counts", "prototypes", "prototype counts",
+    "prototype distances", "held classes", "sketches",
+]  # fmt: skip
 """What a server half may have to see of each client by itself: how many labelled turns it learnt
 from, in how many steps; how many it has in all rounds; how many of each class; its mean embedding
-of each class, and how many utterances are behind it; a random projection of its update."""
+of each class, how many utterances are behind it, how far it lies from the global one, and of which
+classes it has one; a random projection of its update."""
 
 
 @dataclass
@@ -132,6 +134,20 @@ class Aggregator(metaclass=PartType):
         ``sees_updates``. By default what :meth:`weigh` takes, its examples."""
         return ("examples",)
 
+    @property
+    def reads_masked(self) -> tuple[Clear, ...]:
+        """What of each client is left in the open under a masked sum. By default :attr:`reads`."""
+        return self.reads
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        """Names of a summary's tensors of which the server half needs no more than a mean.
+
+        Each has a row a class, ``(C, ...)``. Under a masked sum they cross in it, as :meth:`mask`
+        makes them, and :meth:`step` finds their mean in ``mean``. By default none.
+        """
+        return ()
+
     def trains(self, received: Broadcast) -> bool:
         """Do clients train in this round before they answer? If not, they make no step, and what
         they send is what :meth:`attach` gives: their weights are those that they received."""
@@ -191,6 +207,18 @@ class Aggregator(metaclass=PartType):
         """
         return {}
 
+    def mask(self, tensors: Mapping[str, Tensor], received: Broadcast) -> Mapping[str, Tensor]:
+        """A summary's tensors as they cross under a masked sum. Client side, after all mechanisms.
+
+        Those of :attr:`sums` are added up unseen, and the server sees all others. So what
+        :meth:`weigh` would have worked out of the former is worked out here, such as distances.
+
+        Args:
+            tensors: From :meth:`summarize`, as mechanisms left them.
+            received: This round's broadcast.
+        """
+        return tensors
+
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         """Client id -> weight of its update in the mean, by default its examples. Server side.
 
@@ -208,6 +236,16 @@ class Aggregator(metaclass=PartType):
         a weight keeps its rows. By default None: :meth:`weigh` holds everywhere. Server side.
         """
         return None
+
+    def weigh_sums(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, dict[str, Tensor]]:
+        """Client id -> name of :attr:`sums` -> ``(C,)`` weights of its rows, up to a common factor.
+
+        Asked for under a masked sum alone. The mean of a class in which nobody has a weight, or few
+        have one, is 0. Server side.
+        """
+        return {}
 
     def combine(
         self, updates: CohortUpdates, weights: Mapping[int, float], state: ServerState
@@ -241,8 +279,8 @@ class Aggregator(metaclass=PartType):
             state: Changed in place.
             summaries: The cohort's, by client id.
             weights: From :meth:`weigh`, divided by their sum.
-            mean: The weighted mean of what the cohort exchanges and attached, or None if that is
-                nothing.
+            mean: The weighted mean of what the cohort exchanges and attached, and of :attr:`sums`
+                under a masked sum; None if that is nothing.
         """
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fedmer.collector import Collector
-from fedmer.contracts.aggregator import ServerState
+from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.contracts.client import ClientSide
 from fedmer.contracts.network import Network
 from fedmer.contracts.part import PartType
@@ -139,9 +139,8 @@ class Executor(metaclass=PartType):
         """Keep an update, or add it up where its weight is known by now."""
         rule, weight = self.trainer.aggregator, None
         if rule.streams and not rule.sees_updates:
-            alone, client = [summary], summary.client
-            classes = rule.weigh_classes(alone, self.state) or {}
-            weight = ClientWeight(rule.weigh(alone, self.state)[client], classes.get(client))
+            masked = any(name in update.weights for name in rule.sums)
+            weight = client_weights(rule, [summary], self.state, masked)[summary.client]
         self.collector.take(update, weight)
 
     def join(self, weights: Mapping[int, ClientWeight]) -> Weights | None:
@@ -192,3 +191,22 @@ class Executor(metaclass=PartType):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         if "memory" in state:  # else it is with clients elsewhere
             self.trainer.load_state_dict(state)
+
+
+def client_weights(
+    rule: Aggregator, summaries: Sequence[Summary], state: ServerState, masked: bool
+) -> dict[int, ClientWeight]:
+    """Client id -> its weight by a rule.
+
+    Args:
+        rule: The rule.
+        summaries: Of the clients.
+        state: The server's.
+        masked: Do parts of summaries cross in a masked sum?
+    """
+    classes = rule.weigh_classes(summaries, state) or {}
+    sums = rule.weigh_sums(summaries, state) if masked and rule.sums else {}
+    return {
+        client: ClientWeight(whole, classes.get(client), sums.get(client, {}))
+        for client, whole in rule.weigh(summaries, state).items()
+    }

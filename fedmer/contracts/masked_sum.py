@@ -14,12 +14,19 @@ class MaskedSum:
         clip: The largest size of a number in a weighted update, above 0.
         class_holders: Clients that have to have a weight in a class for its rows to be summed.
         class_share: The largest share, in (0, 1], of a class's weights that one of them may have.
+        summary_clip: The largest size of a number of a summary that crosses in the sum, above 0.
     """
 
     threshold: float
     clip: float
     class_holders: int = 3
     class_share: float = 0.8
+    summary_clip: float = 64.0
+
+    @property
+    def factor(self) -> float:
+        """By what a summary is multiplied before the sum, to have the range of updates in it."""
+        return self.clip / self.summary_clip
 
     def withheld(self, classes: Mapping[int, Sequence[float]]) -> list[int]:
         """Classes whose rows would be those of one or few clients, and so keep their old values.

@@ -33,8 +33,8 @@ class Terms:
         weights: Node -> its weight.
         threshold: How many nodes it takes to unmask the total.
         clip: The largest size of a number in a weighted update.
-        classes: Node -> ``(C,)`` weights in the rows of each class, where the rule has such.
-        rows: Where these rows lie in a vector; empty where the rule has no such weights.
+        classes: Node -> ``(K,)`` weights in the rows of each class, where there are such.
+        rows: Where these rows lie in a vector; empty where there are no such weights.
     """
 
     request: bytes

@@ -204,7 +204,9 @@ def test_client_weights_are_class_weights_by_the_share_of_the_class(
         summaries = [summary(i, seed + 7 * number + i, row) for i, row in enumerate(counts)]
         weights = rule.weigh(summaries, state)
         local = torch.stack([s.tensors["prototypes.fused"] for s in summaries])
-        by_class = rule.weights(local, counts, PrototypeSet.unpack(state.tensors).get("fused"))
+        old = PrototypeSet.unpack(state.tensors).get("fused")
+        apart = None if old is None else rule.weights.apart(local, old)
+        by_class = rule.weights(apart, counts, old)
         for i in range(clients):
             expected = sum(
                 float(counts[:, k].sum() / counts.sum() * by_class[i, k])

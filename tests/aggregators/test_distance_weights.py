@@ -33,7 +33,8 @@ class Cohort:
     previous: Prototypes | None
 
     def weights(self, rule: DistanceWeights) -> Tensor:
-        return rule(self.local, self.counts, self.previous)
+        apart = None if self.previous is None else rule.apart(self.local, self.previous)
+        return rule(apart, self.counts, self.previous)
 
 
 def rule_of(
@@ -207,14 +208,14 @@ def test_two_clients_worked_out_by_hand() -> None:
     previous = Prototypes(torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([True, True]))
     local = torch.tensor([[[0.0, 1.0], [2.0, 0.0]], [[0.0, 3.0], [2.0, 0.0]]])
     counts = torch.tensor([[4, 4], [2, 0]])
-    near = rule_of(epsilon=0.1)(local, counts, previous)
+    near = Cohort(local, counts, previous).weights(rule_of(epsilon=0.1))
     torch.testing.assert_close(near[:, 0], torch.tensor([2.3, 0.3]).double() / 2.6)
     torch.testing.assert_close(near[:, 1], torch.tensor([1.0, 0.0]).double())
-    counted = rule_of(epsilon=0.1, gamma=1.0)(local, counts, previous)
+    counted = Cohort(local, counts, previous).weights(rule_of(epsilon=0.1, gamma=1.0))
     torch.testing.assert_close(counted[:, 0], torch.tensor([9.2, 0.6]).double() / 9.8)
-    clipped = rule_of(("distance", "clip"))(local, counts, previous)
+    clipped = Cohort(local, counts, previous).weights(rule_of(("distance", "clip")))
     assert clipped[:, 0].tolist() == [1.0, 0.0]
-    soft = rule_of(("softmax", "envelope"))(local, counts, previous)
+    soft = Cohort(local, counts, previous).weights(rule_of(("softmax", "envelope")))
     assert float(soft[0, 0] / soft[1, 0]) == pytest.approx(torch.e**2, rel=1e-6)
     fresh = weighted_means(local, near)
     torch.testing.assert_close(fresh[0], torch.tensor([0.0, (2.3 * 1 + 0.3 * 3) / 2.6]))
@@ -225,7 +226,7 @@ def test_a_client_with_very_many_turns_and_half_precision_stay_finite() -> None:
     local = torch.randn(3, 2, 4, generator=random).half()
     counts = torch.tensor([[10**9, 1], [1, 1], [0, 0]])
     previous = Prototypes(torch.randn(2, 4).half(), torch.tensor([True, True]))
-    weights = rule_of(gamma=1.0)(local, counts, previous)
+    weights = Cohort(local, counts, previous).weights(rule_of(gamma=1.0))
     assert weights.isfinite().all()
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(2).double())
     assert weighted_means(local, weights).dtype == torch.float16

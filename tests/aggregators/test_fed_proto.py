@@ -76,9 +76,9 @@ def test_local_prototypes_are_mean_embeddings(seed: int) -> None:
                 for b, t in (batch.labelled & (batch.labels == label)).nonzero().tolist()
             ]
             mean = torch.stack(rows).mean(dim=0) if rows else torch.zeros(4)
-            assert int(sent["counts.fused"][label]) == len(rows)
+            assert bool(sent["known.fused"][label]) == bool(rows)
             torch.testing.assert_close(sent["prototypes.fused"][label], mean)
-    assert set(sent) == {"prototypes.fused", "counts.fused"}
+    assert set(sent) == {"prototypes.fused", "known.fused"}
 
 
 @quick

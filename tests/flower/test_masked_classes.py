@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +33,7 @@ from tests.flower.test_masked_sum import REQUEST, Nodes, identity, up_to  # noqa
 
 SHAPES = {"body": (10,), "head": (3, 5), "gain": (1,), "other": (2, 3, 4)}
 AXES = {"head": 0, "other": 1}
-ROWS = rows_of(list(SHAPES.items()), AXES)
+ROWS, _ = rows_of(list(SHAPES.items()), AXES)
 WHOLE = (0.4, 0.3, 0.2, 0.1)
 # The first class is held by all, the second by three, the third by two, which is too few.
 CLASSES = torch.tensor([[4.0, 1.0, 1.0], [3.0, 1.0, 1.0], [2.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
@@ -53,7 +54,13 @@ def sum_of(nodes: Nodes, classes: torch.Tensor, **more: Any) -> Any:
     return nodes.sum(weights, classes=by_node(nodes, classes), rows=ROWS, **more)
 
 
-def mean_by_round(nodes: Nodes, received: FlatWeights, classes: torch.Tensor) -> Any:
+def mean_by_round(
+    nodes: Nodes,
+    received: FlatWeights,
+    weights: Sequence[ClientWeight],
+    layout: Layout | None = None,
+    sums: Sequence[str] = (),
+) -> Any:
     """What a round makes of a masked sum, from weights of clients."""
     clients = dict(enumerate(nodes.updates))
     failures: dict[int, str] = {}
@@ -67,6 +74,7 @@ def mean_by_round(nodes: Nodes, received: FlatWeights, classes: torch.Tensor) ->
         leave_out=lambda client, why: failures.update({client: why}),
         trainer=SimpleNamespace(
             client=SimpleNamespace(network=network),
+            aggregator=SimpleNamespace(sums=sums),
             fabric=SimpleNamespace(device=torch.device("cpu")),
         ),
     )
@@ -75,11 +83,15 @@ def mean_by_round(nodes: Nodes, received: FlatWeights, classes: torch.Tensor) ->
     made.connection = SimpleNamespace(  # type: ignore[assignment]
         relay=SimpleNamespace(call=lambda function, *given: function(nodes, *given))
     )
-    made._nodes, made._asked, made._update = clients, REQUEST, Layout.of(received)
+    made._nodes, made._asked, made._update = clients, REQUEST, layout or Layout.of(received)
     made._down, made._up = Counter(), Counter()
-    by = {c: ClientWeight(w, k) for (c, w), k in zip(enumerate(WHOLE), classes, strict=True)}
+    by = dict(enumerate(weights))
     shares = {client: weight.whole for client, weight in by.items()}
-    return made.masked_mean(shares, _class_shares(by), MaskedSum(0.6, 1.0)), failures
+    return made.masked_mean(shares, _class_shares(by, sums), MaskedSum(0.6, 1.0)), failures
+
+
+def with_classes(classes: torch.Tensor) -> list[ClientWeight]:
+    return [ClientWeight(whole, rows) for whole, rows in zip(WHOLE, classes, strict=True)]
 
 
 def plain_mean(nodes: Nodes, received: FlatWeights, classes: torch.Tensor, lost: set[int]) -> Any:
@@ -99,7 +111,7 @@ def received() -> FlatWeights:
 
 
 def test_the_mean_is_the_plain_class_wise_one(four: Nodes, received: FlatWeights) -> None:
-    found, failures = mean_by_round(four, received, CLASSES)
+    found, failures = mean_by_round(four, received, with_classes(CLASSES))
     assert failures == {}
     held = CLASSES.clone()
     held[:, 2] = 0  # two nodes hold it, so that it keeps its rows
@@ -116,7 +128,7 @@ def test_a_node_that_is_lost_leaves_the_mean_of_the_others(
 ) -> None:
     monkeypatch.setattr("fedmer.flower.server.masked_sum._ROLL_CALL", 0.1)
     four.dead = {list(four.updates)[3]: stage}
-    found, failures = mean_by_round(four, received, CLASSES)
+    found, failures = mean_by_round(four, received, with_classes(CLASSES))
     assert list(failures) == [3]
     held = CLASSES.clone()
     held[:, 2] = 0
@@ -128,7 +140,7 @@ def test_a_class_that_too_few_hold_after_a_loss_before_the_keys_keeps_its_rows(
     four: Nodes, received: FlatWeights
 ) -> None:
     four.dead = {next(iter(four.updates)): Stage.SETUP}
-    found, failures = mean_by_round(four, received, CLASSES)
+    found, failures = mean_by_round(four, received, with_classes(CLASSES))
     assert list(failures) == [0]
     assert torch.equal(found["head"][1], received["head"][1])
     assert not torch.equal(found["head"][0], received["head"][0])
@@ -165,8 +177,8 @@ def test_nodes_refuse_rows_that_one_of_them_dominates(
     assert found.total is None
     assert set(found.failures) == set(four.updates)
     with pytest.raises(InputError, match=said):
-        Policy().check_class_shares(by_node(four, classes), list(four.updates))
-    OPEN.check_class_shares(by_node(four, classes), list(four.updates))
+        Policy().check_class_shares(by_node(four, classes), list(four.updates), 3)
+    OPEN.check_class_shares(by_node(four, classes), list(four.updates), 3)
 
 
 def test_nodes_that_were_told_other_weights_of_classes_give_noise(four: Nodes) -> None:
@@ -188,7 +200,7 @@ def test_nodes_that_were_told_other_weights_of_classes_give_noise(four: Nodes) -
     assert np.abs(found.total[10:25] - expected[10:25]).max() > 0.05
 
 
-@pytest.mark.parametrize("rows", [ROWS, ((0, 1, 3, 5),)])
+@pytest.mark.parametrize("rows", [ROWS, ((0, 1, 3, 5, 0),)])
 def test_nodes_whose_networks_have_other_rows_give_noise(tmp_path: Path, rows: Any) -> None:
     nodes = Nodes(tmp_path, 4, Policy(), rows=rows)
     found = sum_of(nodes, torch.ones(4, 3))
@@ -204,7 +216,10 @@ def test_nodes_whose_networks_have_other_rows_give_noise(tmp_path: Path, rows: A
     [
         ("[]x", "weights of classes of the masked sum cannot be read"),
         ("[" * 10_000, "weights of classes of the masked sum cannot be read"),
-        ("[[1, [0.5]]]", "are not those of its nodes, or not of its network's classes"),
+        (
+            "[[1, [0.5]]]",
+            "are not those of its nodes, or not of its network's and its summary's classes",
+        ),
         (None, "weights of classes of the masked sum cannot be read"),
     ],
 )
@@ -223,7 +238,7 @@ def test_what_a_server_tells_of_classes_is_checked(
 def test_weights_of_other_classes_than_the_networks_are_refused(four: Nodes) -> None:
     found = four.sum(classes=by_node(four, torch.ones(4, 2)), rows=ROWS)
     assert found.total is None
-    assert all("or not of its network's classes" in said for said in found.failures.values())
+    assert all("or not of its network's and its" in said for said in found.failures.values())
 
 
 @given(
@@ -269,7 +284,8 @@ def test_rows_are_those_of_the_tensors(shapes: list[list[int]]) -> None:
     named = {str(i): torch.randn(shape) for i, shape in enumerate(shapes)}
     vector = torch.cat([value.flatten() for value in named.values()]).double().numpy()
     target = np.zeros_like(vector)
-    put_rows(target, vector, [2.0, 0.0], rows_of([(n, v.shape) for n, v in named.items()], axes))
+    rows, _ = rows_of([(n, v.shape) for n, v in named.items()], axes)
+    put_rows(target, vector, [2.0, 0.0], rows)
     expected = []
     for name, value in named.items():
         factors = torch.tensor([2.0, 0.0]).view([-1, *[1] * (value.dim() - axes[name] - 1)])
@@ -292,4 +308,4 @@ def test_what_a_server_does_not_withhold_nodes_accept(rows: list[list[float]]) -
     left = {c: [0.0 if k in hidden else w for k, w in enumerate(own)] for c, own in classes.items()}
     totals = [sum(column) or 1.0 for column in zip(*left.values(), strict=True)]
     told = {c: [w / t for w, t in zip(own, totals, strict=True)] for c, own in left.items()}
-    Policy().check_class_shares(told, list(told))
+    Policy().check_class_shares(told, list(told), len(rows[0]))

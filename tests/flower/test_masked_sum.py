@@ -38,7 +38,13 @@ class Nodes:
     """
 
     def __init__(
-        self, folder: Path, count: int, policy: Policy, messages: Any = None, rows: Rows = ()
+        self,
+        folder: Path,
+        count: int,
+        policy: Policy,
+        messages: Any = None,
+        rows: Rows = (),
+        needed: int = 0,
     ) -> None:
         random = np.random.default_rng(0)
         self.run = SimpleNamespace(run_id=1)
@@ -57,7 +63,7 @@ class Nodes:
             (own / "state").mkdir(parents=True)
             policy.write(own / "policy.json")
             state = RecordDict()
-            masking.keep(state, update, messages[number] if messages else REQUEST, rows)
+            masking.keep(state, update, messages[number] if messages else REQUEST, rows, needed)
             self.contexts[node] = Context(1, node, {"folder": str(own)}, state, {})
 
     def ask(self, node: int, content: RecordDict, context: Context | None = None) -> RecordDict:

@@ -12,10 +12,15 @@ from fedmer.plugins.registry import load, plugins
 
 PAGE = Path(__file__).parents[2] / "docs" / "threat-model.md"
 COVERED = {"summary_norm": 1.0, "count_norm": 1.0}
+OTHERS = {
+    "Distance": [("weighting", "counts"), ("exchange", "parameters")],
+    "GeometricMedian": [("distances", "reported")],
+}
+"""Options that change what a rule reads."""
 
 
 def rules() -> list[tuple[str, Aggregator]]:
-    """Every rule of fedmer as it is by default, and with the other way to join heads."""
+    """Every rule of fedmer as it is by default, and with options that change what it reads."""
     load("aggregators")
     found = []
     names = {p.path for p in plugins("aggregators") if p.package == "fedmer"}
@@ -27,6 +32,8 @@ def rules() -> list[tuple[str, Aggregator]]:
         if heads is not None:
             other = "joint" if heads.default == "classwise" else "classwise"
             found.append((f"`{name}`, `heads: {other}`", kind(heads=other)))
+        for option, value in OTHERS.get(name, ()):
+            found.append((f"`{name}`, `{option}: {value}`", kind(**{option: value})))
     return found
 
 
@@ -51,13 +58,19 @@ def with_noise(rule: Aggregator) -> str:
 
 
 def with_masks(rule: Aggregator) -> str:
-    if not rule.exchanges("head.weight"):
-        return "no updates to hide"
-    return "refused" if rule.sees_updates else "yes"
+    """What SecureSum leaves in the open."""
+    if rule.sees_updates:
+        return "refused"
+    if not rule.exchanges("head.weight") and not rule.sums:
+        return "refused: nothing to sum"
+    return ", ".join(rule.reads_masked) or "nothing"
 
 
 def table() -> str:
-    lines = ["| rule | reads of each client | `SecureSum` | `GaussianNoise` |", "|---|---|---|---|"]
+    lines = [
+        "| rule | reads of each client | of it under `SecureSum` | `GaussianNoise` |",
+        "|---|---|---|---|",
+    ]
     for name, rule in rules():
         read = [*rule.reads, *(["update"] if rule.sees_updates else [])]
         cells = (name, ", ".join(read) or "nothing", with_masks(rule), with_noise(rule))
@@ -76,8 +89,8 @@ def test_what_a_rule_sums_up_it_says_that_it_reads(rule: Aggregator) -> None:
     """A rule that overrides what clients summarise, or reads numbers, cannot read nothing."""
     own = type(rule).summarize is not Aggregator.summarize
     heads = getattr(rule, "heads", None)
-    if own and heads != "joint":
-        assert set(rule.reads) & {"prototypes", "class counts"}
+    if own and heads != "joint" and not rule.sees_updates:
+        assert set(rule.reads) & {"prototypes", "class counts", "sketches"}
     text = inspect.getsource(type(rule))
     assert ("summary.steps" not in text and "s.steps" not in text) or "steps" in rule.reads
     assert "state.sizes" not in text or "sizes" in rule.reads

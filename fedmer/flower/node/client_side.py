@@ -33,9 +33,8 @@ def fit(
     )
     summary, update, memory = trainer.work(head["client"], received, memory)
     if head["keep"] and update is not None:
-        assert received.weights is not None
-        axes = trainer.client.network.class_parameters
-        keep_difference(state, update, received.weights, digest_of(content), axes)
+        digest = digest_of(content)
+        keep_difference(state, update, received.weights or {}, digest, trainer)
         update = None
     answer = RecordDict()
     put_answer(answer, summary, update)
@@ -48,18 +47,20 @@ def keep_difference(
     update: Update,
     received: Mapping[str, Tensor],
     digest: bytes,
-    class_axes: Mapping[str, int],
+    trainer: LocalTrainer,
 ) -> None:
     """Keep what training changed with the node, until its weight is known.
 
-    What a rule attaches has no received value and is kept as it is.
+    What a rule attaches, and its summary, have no received value and are kept as they are.
     """
     parts = [
         (value - received[name] if name in received else value).flatten()
         for name, value in update.weights.items()
     ]
-    rows = rows_of([(name, value.shape) for name, value in update.weights.items()], class_axes)
-    masking.keep(state, torch.cat(parts).cpu().numpy(), digest, rows)
+    axes = trainer.client.network.class_parameters
+    shapes = [(name, value.shape) for name, value in update.weights.items()]
+    rows, needed = rows_of(shapes, axes, trainer.aggregator.sums)
+    masking.keep(state, torch.cat(parts).cpu().numpy(), digest, rows, needed)
 
 
 def score(trainer: LocalTrainer, content: RecordDict, memory: ClientMemory) -> RecordDict:

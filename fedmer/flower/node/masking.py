@@ -29,7 +29,7 @@ from flwr.compat.common.recorddict_compat import fitres_to_recorddict
 from numpy.typing import NDArray
 
 from fedmer.errors import InputError
-from fedmer.flower.class_rows import Rows, put_rows
+from fedmer.flower.class_rows import Rows, put_rows, weighed
 from fedmer.flower.masks import CLIENT, harden
 from fedmer.flower.node.policy import Policy
 from fedmer.flower.records import put_failure
@@ -42,7 +42,11 @@ _SPENT = "spent"
 
 
 def keep(
-    state: RecordDict, difference: NDArray[np.float32], digest: bytes, rows: Rows = ()
+    state: RecordDict,
+    difference: NDArray[np.float32],
+    digest: bytes,
+    rows: Rows = (),
+    needed: int = 0,
 ) -> None:
     """Leave a vector with the node, in what Flower keeps between its messages, for the sum.
 
@@ -50,12 +54,13 @@ def keep(
         state: What Flower keeps.
         difference: ``(n,)``, what training changed.
         digest: The digest of what the node was asked to learn.
-        rows: Where the rows of classes lie in the vector, by the node's own network.
+        rows: Where the rows of classes lie in the vector, by the node's own network and rule.
+        needed: How many weights of rows it takes for its summary not to be one of few.
     """
     state[_KEPT] = ArrayRecord({"difference": Array(difference)})
     flat = [number for row in rows for number in row]
     name = secrets.token_hex(16)
-    state[_ASKED] = ConfigRecord({"digest": digest, "name": name, "rows": flat})
+    state[_ASKED] = ConfigRecord({"digest": digest, "name": name, "rows": flat, "needed": needed})
 
 
 def mask(message: Message, context: Context) -> Message:
@@ -92,7 +97,7 @@ def _stage(message: Message, context: Context, policy: Policy, folder: Path | No
         terms = found.digest
         _once(folder, f"keys {setup['pk1'].hex()}", "its keys have masked a vector already")
     elif stage == Stage.UNMASK:
-        _check_unmask(asked, setup, *_weights(context.state), policy)
+        _check_unmask(asked, setup, context.state, policy)
         _once(folder, f"shares {setup['pk1'].hex()}", "it has helped to unmask this sum already")
     harden(CLIENT, terms)
 
@@ -156,16 +161,20 @@ def _agree(message: Message, context: Context, setup: Mapping[str, Any], policy:
     policy.check_shares(weights, peers)
     kept: Any = state.config_records[_ASKED]
     classes = read_classes(config.get("classes"))
-    rows = _rows(kept["rows"]) if classes else ()
+    rows, needed = _rows(kept["rows"]), kept["needed"]
+    given = len(next(iter(classes.values()), ()))
+    most = max([needed, *(first + count for _, _, count, _, first in rows)])
+    if given not in (needed, most) or (classes and classes.keys() != peers):
+        raise InputError(
+            "the weights of classes of the masked sum are not those of its nodes, or not of "
+            "its network's and its summary's classes"
+        )
+    rows = weighed(rows, given)
+    count = rows[0][2] if rows else 0
     if classes:
-        counts = {count for _, _, count, _ in rows}
-        if classes.keys() != peers or counts != {len(classes[setup["nid"]])}:
-            raise InputError(
-                "the weights of classes of the masked sum are not those of its nodes, or not of "
-                "its network's classes"
-            )
-        policy.check_class_shares(classes, peers)
-    state[_WEIGHTS] = ConfigRecord({"weights": config["weights"], "classes": config["classes"]})
+        policy.check_class_shares(classes, peers, count)
+    told = {"weights": config["weights"], "classes": config["classes"], "count": count}
+    state[_WEIGHTS] = ConfigRecord(told)
     digest = bytes(kept["digest"])
     return Terms(digest, weights, setup["threshold"], setup["clipping_range"], classes, rows)
 
@@ -173,11 +182,13 @@ def _agree(message: Message, context: Context, setup: Mapping[str, Any], policy:
 def _check_unmask(
     asked: Mapping[str, Any],
     setup: Mapping[str, Any],
-    weights: Mapping[int, float],
-    classes: Mapping[int, Sequence[float]],
+    state: RecordDict,
     policy: Policy,
 ) -> None:
     """Of each peer its seed or its key: who has both of a node has its update."""
+    if _WEIGHTS not in state:
+        raise InputError("it has sent nothing into this masked sum")
+    told: Any = state.config_records[_WEIGHTS]
     active, dead = list(asked[Key.ACTIVE_NODE_ID_LIST]), list(asked[Key.DEAD_NODE_ID_LIST])
     if sorted([*active, *dead]) != sorted(setup["public_keys_dict:K"]):
         raise InputError(
@@ -188,21 +199,14 @@ def _check_unmask(
         raise InputError("it was not lost in the masked sum, and the server says it was")
     if len(active) < setup["threshold"]:
         raise InputError(f"fewer than {setup['threshold']} nodes are left of the masked sum")
-    policy.check_shares(weights, active)
+    policy.check_shares(read_weights(told["weights"]), active)
+    classes = read_classes(told["classes"])
     if classes:
-        policy.check_class_shares(classes, active)
-
-
-def _weights(state: RecordDict) -> tuple[dict[int, float], dict[int, list[float]]]:
-    """Of the nodes of the sum under way: whole, and of classes."""
-    if _WEIGHTS not in state:
-        raise InputError("it has sent nothing into this masked sum")
-    config = state.config_records[_WEIGHTS]
-    return read_weights(config["weights"]), read_classes(config["classes"])
+        policy.check_class_shares(classes, active, told["count"])
 
 
 def _rows(flat: Sequence[int]) -> Rows:
-    return tuple(zip(flat[::4], flat[1::4], flat[2::4], flat[3::4], strict=True))
+    return tuple(zip(*(flat[place::5] for place in range(5)), strict=True))
 
 
 def _is_positive(value: object) -> bool:

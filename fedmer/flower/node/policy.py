@@ -194,31 +194,34 @@ class Policy:
             )
 
     def check_class_shares(
-        self, classes: Mapping[int, Sequence[float]], kept: Collection[int]
+        self, classes: Mapping[int, Sequence[float]], kept: Collection[int], count: int
     ) -> None:
         """Refuse a sum in which a class's rows would be those of one node, or of few.
 
         A class in which nobody has a weight keeps its old rows, and shows nothing.
 
         Args:
-            classes: Node -> ``(C,)`` weights in the sum of each class's rows.
+            classes: Node -> ``(K,)`` weights in the sum of each class's rows, of a network and
+                of summaries.
             kept: Those nodes whose vectors are in it.
+            count: How many classes there are.
 
         Raises:
             InputError: They would.
         """
         for place, column in enumerate(zip(*(classes[node] for node in kept), strict=True)):
+            named = place % count + 1
             counted = [weight for weight in column if weight > 0]
             if counted and len(counted) < self.smallest_cohort:
                 raise InputError(
                     f"its {FILE} wants {self.smallest_cohort} nodes or more behind a class's rows "
-                    f"in a masked sum, and class {place + 1} has {len(counted)}; start the run "
+                    f"in a masked sum, and class {named} has {len(counted)}; start the run "
                     f"with --privacy.class_holders {self.smallest_cohort} or more"
                 )
             if counted and max(counted) / math.fsum(counted) > self.largest_share:
                 raise InputError(
                     f"one node has {max(counted) / math.fsum(counted):.3g} of the weight of class "
-                    f"{place + 1} in this masked sum, and its {FILE} allows "
+                    f"{named} in this masked sum, and its {FILE} allows "
                     f"{self.largest_share:g}; start the run with --privacy.class_share "
                     f"{self.largest_share:g} or less"
                 )

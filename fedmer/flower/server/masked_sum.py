@@ -40,7 +40,7 @@ class MaskedTotal:
         failures: Node -> what it said instead of an answer.
         down: Node -> bytes to it.
         up: Node -> bytes from it.
-        classes: Node -> ``(C,)`` weights by which the rows of classes were summed, if there are.
+        classes: Node -> ``(K,)`` weights by which the rows of classes were summed, if there are.
     """
 
     total: NDArray[np.float64] | None
@@ -158,7 +158,7 @@ def masked_sum(
             the size of a number, after the weight, beyond which a node takes no part.
         seconds: To wait for each of the four stages.
         digest: The digest of what all of them were asked to learn.
-        classes: Node -> ``(C,)`` weights in the rows of classes; empty where there are none.
+        classes: Node -> ``(K,)`` weights in the rows of classes; empty where there are none.
         rows: Where these rows lie in a vector.
     """
     # Rounded up: two halves of a cohort must never both be enough.
@@ -173,8 +173,7 @@ def masked_sum(
     while len(left) >= least:
         ask.stages = []
         shown = _shown({node: classes[node] for node in left if classes}, masked)
-        where = rows if classes else ()
-        terms = Terms(digest, left, least, float(masked.clip), shown, where)
+        terms = Terms(digest, left, least, float(masked.clip), shown, rows)
         harden(SERVER, terms.digest)
         strategy = _Once(terms)
         try:

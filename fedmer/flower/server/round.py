@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 from fedmer.contracts.executor import Traffic
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.errors import InputError
-from fedmer.flower.class_rows import put_rows, rows_of
+from fedmer.flower.class_rows import put_rows, rows_of, weighed
 from fedmer.flower.records import portable
 from fedmer.flower.server.mail import Answer, Mail
 from fedmer.flower.server.masked_sum import masked_sum
@@ -202,8 +202,9 @@ class FlowerRound:
 
         Args:
             weights: Client -> weight, sum 1.
-            classes: Client -> ``(C,)`` weights in the rows of each class, sum 1 or 0; empty where
-                the rule has none. A class without a weight keeps its rows.
+            classes: Client -> ``(K,)`` weights in the rows of each class, sum 1 or 0: those of each
+                summary that crosses, and those of the network where the rule has such. A class
+                without a weight keeps its rows, and has rows of 0 in a summary.
             masked: The sum that was asked for.
 
         Raises:
@@ -212,7 +213,9 @@ class FlowerRound:
         executor = self.executor
         assert self._update is not None
         parts = [(name, shape) for name, shape, _ in self._update.parts]
-        rows = rows_of(parts, executor.trainer.client.network.class_parameters)
+        axes = executor.trainer.client.network.class_parameters
+        rows, _ = rows_of(parts, axes, executor.trainer.aggregator.sums)
+        rows = weighed(rows, len(next(iter(classes.values()), ())))
         nodes = {self._nodes[client]: weight for client, weight in weights.items()}
         found = self.connection.relay.call(
             masked_sum,
@@ -249,9 +252,8 @@ class FlowerRound:
         return self._restore(torch.from_numpy(change))
 
     def _restore(self, change: torch.Tensor) -> Weights:
-        """Weights out of the mean change; what a rule attached was never subtracted from."""
-        received = self.executor.received.weights
-        assert received is not None
+        """Weights out of the mean change; from what a rule attached nothing was subtracted."""
+        received = self.executor.received.weights or {}
         assert self._update is not None
         device = self.executor.trainer.fabric.device
         parts = self._update.parts

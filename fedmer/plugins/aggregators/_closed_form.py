@@ -88,6 +88,15 @@ class ClosedForm(Aggregator):
         both = self.rule.reads + (self.analytic.reads if self.start or self.finish else ())
         return tuple(dict.fromkeys(both))
 
+    @property
+    def reads_masked(self) -> tuple[Clear, ...]:
+        both = self.rule.reads_masked + (self.analytic.reads if self.start or self.finish else ())
+        return tuple(dict.fromkeys(both))
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        return self.rule.sums
+
     def trains(self, received: Broadcast) -> bool:
         return self._rule(received).trains(received)
 
@@ -106,6 +115,9 @@ class ClosedForm(Aggregator):
     def attach(self, context: ClientRound, batches: Iterable[Batch]) -> Weights:
         return self._rule(context.received).attach(context, batches)
 
+    def mask(self, tensors: Mapping[str, Tensor], received: Broadcast) -> Mapping[str, Tensor]:
+        return self._rule(received).mask(tensors, received)
+
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         if self._due(state):
             return self.analytic.weigh(summaries, state)
@@ -115,6 +127,11 @@ class ClosedForm(Aggregator):
         self, summaries: Sequence[Summary], state: ServerState
     ) -> dict[int, Tensor] | None:
         return None if self._due(state) else self.rule.weigh_classes(summaries, _without(state))
+
+    def weigh_sums(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, dict[str, Tensor]]:
+        return {} if self._due(state) else self.rule.weigh_sums(summaries, _without(state))
 
     def step(
         self,

@@ -43,7 +43,17 @@ class DistanceWeights:
     tau: float
     distance: prototype.Distance
 
-    def __call__(self, local: Tensor, counts: Tensor, previous: Prototypes | None) -> Tensor:
+    @property
+    def measures(self) -> bool:
+        """Do distances count at all?"""
+        return self.weighting != "counts"
+
+    def apart(self, local: Tensor, previous: Prototypes) -> Tensor:
+        """``(..., C)`` float64 distances of ``(..., C, D)`` prototypes to the global ones."""
+        apart = prototype.distances(local.double(), previous.means.double(), self.distance)
+        return apart.diagonal(dim1=-2, dim2=-1)
+
+    def __call__(self, apart: Tensor | None, counts: Tensor, previous: Prototypes | None) -> Tensor:
         """Weights ``w``, ``(I, C)`` float64.
 
         A column sums to 1 over the clients that hold the class, and is 0 throughout where nobody
@@ -51,16 +61,17 @@ class DistanceWeights:
         decide.
 
         Args:
-            local: ``(I, C, D)`` prototypes of ``I`` clients.
-            counts: ``(I, C)`` utterances behind them; 0 is a class that a client does not hold.
+            apart: ``(I, C)`` from :meth:`apart`; None where it does not count, or there is nothing
+                to measure from.
+            counts: ``(I, C)`` utterances; 0 is a class that a client does not hold.
             previous: The global prototypes, or None if there are none yet.
         """
         held = counts > 0
         by_count = counts.double().pow(self.gamma) * held
         scores = by_count
-        if previous is not None and self.weighting != "counts":
+        if previous is not None and apart is not None:
             known = previous.known
-            closeness = self._closeness(local.double(), held, previous.means.double(), known)
+            closeness = self._closeness(apart, held, previous.means.double(), known)
             scores = torch.where(known, closeness * by_count, by_count)
         total = scores.sum(dim=0)
         usable = torch.isfinite(total) & (total > 0)
@@ -68,11 +79,9 @@ class DistanceWeights:
         total = scores.sum(dim=0)
         return scores / torch.where(total > 0, total, 1.0)
 
-    def _closeness(self, local: Tensor, held: Tensor, previous: Tensor, known: Tensor) -> Tensor:
+    def _closeness(self, apart: Tensor, held: Tensor, previous: Tensor, known: Tensor) -> Tensor:
         """How near each client is to the global prototype of each class, ``(I, C)``."""
-        apart = prototype.distances(local, previous, self.distance)
-        distances = apart.diagonal(dim1=1, dim2=2)
-        distances = distances.masked_fill(~held, 0.0)
+        distances = apart.masked_fill(~held, 0.0)
         if self.weighting == "softmax":
             # The nearest scores 1: far prototypes must not underflow all at once.
             nearest = distances.masked_fill(~held, torch.inf).amin(dim=0).nan_to_num(posinf=0.0)

@@ -1,6 +1,6 @@
 """What rules that exchange class prototypes have in common."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from fedmer.contracts.network import NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.errors import InputError
 from fedmer.losses.prototype import class_sums
+from fedmer.messages import Weights
 from fedmer.prototypes import Prototypes, PrototypeSet
 
 _SUM = "sum."
@@ -80,6 +81,48 @@ def collected_prototypes(context: ClientRound, sites: Sequence[str]) -> Prototyp
     return PrototypeSet(
         {site: _means(memory.pop(_SUM + site), memory.pop(_COUNT + site)) for site in sites}
     )
+
+
+def held_by(found: PrototypeSet, least: int, counted: bool = True) -> PrototypeSet:
+    """What a client sends of its prototypes.
+
+    Args:
+        found: Its prototypes, with counts.
+        least: A class of which it has fewer utterances is not held: its mean and count are 0.
+        counted: Does it send how many utterances are behind each, and not only which it holds?
+    """
+    sent = {}
+    for site, local in found.items():
+        assert local.counts is not None
+        kept = local.counts >= least
+        counts = local.counts * kept if counted else None
+        sent[site] = Prototypes(local.means * kept[:, None], kept, counts)
+    return PrototypeSet(sent)
+
+
+def check_least(least: int) -> None:
+    """Refuse a number of utterances that no class could have too few of.
+
+    Raises:
+        InputError: It is below 1.
+    """
+    if least < 1:
+        raise InputError(f"min_count is {least}; expected at least 1.")
+
+
+def in_sum(tensors: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
+    """A summary's tensors with means of the given names as parts of a masked sum."""
+    means = PrototypeSet.unpack(tensors).pack_sums()
+    return {**tensors, **{name: means[name] for name in names if name in means}}
+
+
+def split_mean(mean: Weights | None, names: Sequence[str]) -> tuple[Weights | None, PrototypeSet]:
+    """The mean of the weights, None if there are none, and the prototypes that came with it."""
+    if mean is None:
+        return None, PrototypeSet({})
+    came = {name: mean[name] for name in names if name in mean}
+    rest = mean if not came else {n: value for n, value in mean.items() if n not in came}
+    return rest or None, PrototypeSet.unpack_sums(came)
 
 
 def _means(sums: Tensor, counts: Tensor) -> Prototypes:

@@ -21,13 +21,19 @@ from fedmer.plugins.aggregators._distance_weights import (
 )
 from fedmer.plugins.aggregators._heads import Heads, check_rows
 from fedmer.plugins.aggregators._prototypes import (
+    check_least,
     collect_prototypes,
     collected_prototypes,
     counted_at,
     embedding_at,
+    held_by,
+    in_sum,
     local_prototypes,
+    split_mean,
 )
-from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
+from fedmer.prototypes import Prototypes, PrototypeSet, names_of, stack_clients, stack_counts
+
+_DISTANCES = "distances."
 
 
 class Distance(Aggregator):
@@ -164,8 +170,7 @@ class Distance(Aggregator):
                 raise InputError(f"{name} is {value}; expected a number above 0.")
         if math.isnan(alpha):
             raise InputError("alpha is nan; expected a number.")
-        if min_count < 1:
-            raise InputError(f"min_count is {min_count}; expected at least 1.")
+        check_least(min_count)
         if not sites or len(set(sites)) != len(sites):
             raise InputError(
                 f"sites is {list(sites)}; expected one or more names, each once, such as fused."
@@ -197,6 +202,20 @@ class Distance(Aggregator):
     def reads(self) -> tuple[Clear, ...]:
         return ("examples", "prototypes", "prototype counts")
 
+    @property
+    def reads_masked(self) -> tuple[Clear, ...]:
+        if not self.sums:
+            return self.reads
+        if not self.weights.measures:
+            return ("examples", "prototype counts")
+        return ("examples", "prototype distances", "prototype counts")
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        # Who does not receive the prototypes cannot say how far it is from them.
+        blind = self.weights.measures and self.exchange == "parameters"
+        return () if blind else names_of(self.sites)
+
     def exchanges(self, name: str) -> bool:
         return self.exchange != "prototypes"
 
@@ -227,17 +246,23 @@ class Distance(Aggregator):
             found = collected_prototypes(context, self.sites)
         else:
             found = local_prototypes(context, batches, self.sites)
-        sent = {}
-        for site, local in found.items():
-            assert local.counts is not None
-            kept = local.counts >= self.min_count
-            sent[site] = Prototypes(local.means * kept[:, None], kept, local.counts * kept)
-        return PrototypeSet(sent).pack()
+        return held_by(found, self.min_count).pack()
+
+    def mask(self, tensors: Mapping[str, Tensor], received: Broadcast) -> Mapping[str, Tensor]:
+        crossing = in_sum(tensors, self.sums)
+        global_ones = PrototypeSet.unpack(received.tensors)
+        for site, local in PrototypeSet.unpack(tensors).items():
+            old = global_ones.get(site)
+            if old is not None and self.weights.measures:
+                # Of a class that is not known to both it would be the length of a class mean.
+                both = local.known & old.known
+                crossing[_DISTANCES + site] = self.weights.apart(local.means, old) * both
+        return crossing
 
     def weigh(self, summaries: Sequence[Summary], state: ServerState) -> dict[int, float]:
         total = torch.zeros(len(summaries), dtype=torch.float64)
         for site in self.sites:
-            _, counts, weights = self._class_weights(summaries, state, site)
+            counts, weights = self._class_weights(summaries, state, site)
             shares = counts.sum(dim=0).double() / counts.sum().clamp(min=1)
             total += (weights * shares).sum(dim=1).cpu()
         if not total.sum() > 0:
@@ -251,9 +276,18 @@ class Distance(Aggregator):
     ) -> dict[int, Tensor] | None:
         if self.heads == "joint" or self.exchange == "prototypes":
             return None
-        sites = [self._class_weights(summaries, state, site)[2] for site in self.sites]
+        sites = [self._class_weights(summaries, state, site)[1] for site in self.sites]
         rows = torch.stack(sites).mean(dim=0)
         return {summary.client: row for summary, row in zip(summaries, rows, strict=True)}
+
+    def weigh_sums(
+        self, summaries: Sequence[Summary], state: ServerState
+    ) -> dict[int, dict[str, Tensor]]:
+        sites = [self._class_weights(summaries, state, site)[1] for site in self.sites]
+        return {
+            summary.client: dict(zip(self.sums, rows, strict=True))
+            for summary, *rows in zip(summaries, *sites, strict=True)
+        }
 
     def step(
         self,
@@ -263,9 +297,14 @@ class Distance(Aggregator):
         mean: Weights | None,
     ) -> None:
         old, new = PrototypeSet.unpack(state.tensors), {}
+        mean, sums = split_mean(mean, self.sums)
         for site in self.sites:
-            local, counts, class_weights = self._class_weights(summaries, state, site)
-            fresh, held = weighted_means(local, class_weights), (counts > 0).any(dim=0)
+            if site in sums:
+                fresh, held = sums[site].means, sums[site].known
+            else:
+                counts, class_weights = self._class_weights(summaries, state, site)
+                local, _ = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], site)
+                fresh, held = weighted_means(local, class_weights), (counts > 0).any(dim=0)
             nothing = Prototypes(torch.zeros_like(fresh), torch.zeros_like(held))
             new[site] = old.get(site, nothing).joined_by(fresh, held)
         state.tensors |= PrototypeSet(new).pack()
@@ -312,14 +351,25 @@ class Distance(Aggregator):
 
     def _class_weights(
         self, summaries: Sequence[Summary], state: ServerState, site: str
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """``(I, C, D)`` prototypes, ``(I, C)`` counts and ``(I, C)`` weights at a site."""
-        local, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], site)
-        for summary, rows, count in zip(summaries, local, counts, strict=True):
+    ) -> tuple[Tensor, Tensor]:
+        """``(I, C)`` counts and ``(I, C)`` weights at a site."""
+        sent = [summary.tensors for summary in summaries]
+        counts = stack_counts(sent, site)
+        old = PrototypeSet.unpack(state.tensors).get(site)
+        apart: Tensor | None = None
+        if names_of([site])[0] in sent[0]:
+            seen, _ = stack_clients([PrototypeSet.unpack(tensors) for tensors in sent], site)
+            if old is not None and self.weights.measures:
+                apart = self.weights.apart(seen, old)
+        else:
+            # Under a masked sum a client measures, and its prototypes are not seen.
+            named = _DISTANCES + site
+            seen = torch.stack([tensors.get(named, torch.zeros(())) for tensors in sent])
+            apart = seen.clamp(min=0) if named in sent[0] else None
+        for summary, rows, count in zip(summaries, seen, counts, strict=True):
             if not torch.isfinite(rows).all() or (count < 0).any():
                 raise InputError(
                     f"Client {summary.client} sent prototypes at site '{site}' that are not "
                     "finite, or negative counts; lower its learning rate, or leave it out."
                 )
-        old = PrototypeSet.unpack(state.tensors).get(site)
-        return local, counts, self.weights(local, counts, old)
+        return counts, self.weights(apart, counts, old)

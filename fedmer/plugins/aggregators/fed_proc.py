@@ -13,9 +13,9 @@ from fedmer.data.corpus import UNLABELLED
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._heads import Heads, check_rows
-from fedmer.plugins.aggregators._prototypes import embedding_at
+from fedmer.plugins.aggregators._prototypes import embedding_at, split_mean
 from fedmer.plugins.aggregators.fed_proto import SITE, FedProto
-from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
+from fedmer.prototypes import Prototypes, PrototypeSet, stack_counts
 
 
 class FedProc(FedProto):
@@ -42,9 +42,11 @@ class FedProc(FedProto):
         rounds: :math:`T`, at least 1; by default the run's number of rounds.
         temperature: The factor theta under the similarities, above 0; 1 is none.
         heads: How rows of classes are averaged, 'joint' or 'classwise', as in FedAvg.
+        min_count: A class of which a client has fewer utterances than this counts as one that it
+            does not hold.
 
     Raises:
-        InputError: ``rounds`` or ``temperature`` is out of range.
+        InputError: A value is out of range.
 
     >>> state = ServerState(torch.nn.Linear(1, 1), rounds=4)
     >>> FedProc().broadcast(state).tensors["alpha"].item()
@@ -52,9 +54,13 @@ class FedProc(FedProto):
     """
 
     def __init__(
-        self, rounds: int | None = None, temperature: float = 1.0, heads: Heads = "joint"
+        self,
+        rounds: int | None = None,
+        temperature: float = 1.0,
+        heads: Heads = "joint",
+        min_count: int = 1,
     ) -> None:
-        super().__init__(inference="head")
+        super().__init__(inference="head", min_count=min_count)
         if rounds is not None and rounds < 1:
             raise InputError(f"rounds is {rounds}; expected at least 1.")
         if not temperature > 0:
@@ -69,7 +75,8 @@ class FedProc(FedProto):
 
     @property
     def reads(self) -> tuple[Clear, ...]:
-        return ("examples", "prototypes", "prototype counts")
+        classes: Clear = "held classes" if self.heads == "joint" else "prototype counts"
+        return ("examples", "prototypes", classes)
 
     def exchanges(self, name: str) -> bool:
         return True
@@ -103,7 +110,7 @@ class FedProc(FedProto):
     ) -> dict[int, Tensor] | None:
         if self.heads == "joint":
             return None
-        _, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
+        counts = stack_counts([summary.tensors for summary in summaries], SITE)
         return {s.client: count.double() for s, count in zip(summaries, counts, strict=True)}
 
     def step(
@@ -113,9 +120,10 @@ class FedProc(FedProto):
         weights: Mapping[int, float],
         mean: Weights | None,
     ) -> None:
-        assert mean is not None
         super().step(state, summaries, weights, mean)
-        state.load(mean)
+        rest, _ = split_mean(mean, self.sums)
+        assert rest is not None
+        state.load(rest)
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         return output.logits

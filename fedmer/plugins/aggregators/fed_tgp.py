@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedmer.contracts.aggregator import ServerState
+from fedmer.contracts.aggregator import Clear, ServerState
 from fedmer.errors import InputError
 from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators.fed_proto import SITE, FedProto
@@ -45,6 +45,8 @@ class FedTGP(FedProto):
         server_epochs: Steps of the generator a round, at least 1.
         server_lr: Learning rate of the generator, above 0.
         margin: The largest margin, 0 or more.
+        min_count: A class of which a client has fewer utterances than this counts as one that it
+            does not hold.
 
     Raises:
         InputError: A value is out of range.
@@ -65,8 +67,9 @@ class FedTGP(FedProto):
         server_epochs: int = 100,
         server_lr: float = 0.1,
         margin: float = 100.0,
+        min_count: int = 1,
     ) -> None:
-        super().__init__(strength, inference)
+        super().__init__(strength, inference, min_count)
         if server_epochs < 1:
             raise InputError(f"server_epochs is {server_epochs}; expected at least 1.")
         if not server_lr > 0:
@@ -76,6 +79,15 @@ class FedTGP(FedProto):
         self.server_epochs = server_epochs
         self.server_lr = server_lr
         self.margin = margin
+
+    @property
+    def sums(self) -> tuple[str, ...]:
+        # The generator learns from each client's prototypes, and not from their mean.
+        return ()
+
+    @property
+    def reads_masked(self) -> tuple[Clear, ...]:
+        return self.reads
 
     def broadcast(self, state: ServerState) -> Broadcast:
         return Broadcast(state.round, None, PrototypeSet.unpack(state.tensors).pack())
@@ -87,8 +99,7 @@ class FedTGP(FedProto):
         weights: Mapping[int, float],
         mean: Weights | None,
     ) -> None:
-        local, counts = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
-        held = counts > 0
+        local, held = stack_clients([PrototypeSet.unpack(s.tensors) for s in summaries], SITE)
         old = PrototypeSet.unpack(state.tensors).get(SITE)
         known = held.any(dim=0) if old is None else old.known | held.any(dim=0)
         margin = adaptive_margin(local, held, self.margin)

@@ -163,7 +163,7 @@ class Flower(Executor):
         # Nodes scale their updates by them, within a range that the mechanism fixes.
         total = sum(weight.whole for weight in weights.values())
         shares = {client: weight.whole / total for client, weight in weights.items()}
-        classes = _class_shares(weights)
+        classes = _class_shares(weights, self.trainer.aggregator.sums)
         mean = self._round.masked_mean(shares, classes, self.masked)
         self._round.check_enough(weights.keys() - self.failures.keys())
         return mean
@@ -192,11 +192,18 @@ def _need_flower() -> None:
         )
 
 
-def _class_shares(weights: Mapping[int, ClientWeight]) -> dict[int, list[float]]:
-    """Client -> ``(C,)`` weights in the rows of classes, divided by their sums; empty if none."""
-    given = {c: w.classes.double().cpu() for c, w in weights.items() if w.classes is not None}
-    if not given:
-        return {}
+def _class_shares(
+    weights: Mapping[int, ClientWeight], sums: Sequence[str] = ()
+) -> dict[int, list[float]]:
+    """Client -> ``(K,)`` weights in the rows of classes, divided by their sums; empty if none.
+
+    They are those of each summary of ``sums`` that crosses, and then those of the network.
+    """
+    given = {}
+    for client, weight in weights.items():
+        groups = [weight.sums[name] for name in sums if name in weight.sums]
+        groups += [] if weight.classes is None else [weight.classes]
+        given[client] = torch.cat([group.double().cpu() for group in groups] or [torch.zeros(0)])
     total = torch.stack(list(given.values())).sum(dim=0)
     total = torch.where(total > 0, total, 1.0)
-    return {client: (rows / total).tolist() for client, rows in given.items()}
+    return {client: (rows / total).tolist() for client, rows in given.items() if len(rows)}

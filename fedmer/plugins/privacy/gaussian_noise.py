@@ -141,6 +141,7 @@ class GaussianNoise(ClipNorm):
             option = {
                 "class counts": "count_norm",
                 "prototype counts": "count_norm",
+                "held classes": "count_norm",
                 "prototypes": "summary_norm",
             }.get(what)
             if option is not None and getattr(self, option) is None:
