@@ -21,10 +21,9 @@ from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError, NotFiniteError
 from fedmer.losses.class_terms import NEUTRAL, ClassTerms
-from fedmer.masked_round import into_sum
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
-from fedmer.protection import masked_sum, on_client
+from fedmer.protection import on_client
 from fedmer.schedules import Schedule
 from fedmer.spool import Spool
 from fedmer.weights import (
@@ -246,16 +245,13 @@ class LocalTrainer:
         update = Update(client, weights) if weights else None
         if self.conditions:
             summary, update = self.conditions.sent(summary, update, context.received)
-        kept = before.privacy
+        kept, rule = before.privacy, self.aggregator
         if self.privacy:
             summary, update, kept = on_client(
-                self.privacy, summary, update, context.received, kept, self.client.seed
+                self.privacy, rule, summary, update, context.received, kept, self.client.seed
             )
             check_finite("protected summary", summary.tensors)
             check_finite("protected weights", {} if update is None else update.weights)
-            masked, received = masked_sum(self.privacy), context.received
-            if masked is not None:
-                summary, update = into_sum(self.aggregator, masked, summary, update, received)
         memory = ClientMemory(context.memory, optimizer or {}, personal, kept)
         if memory:
             check_finite("memory", tensors_in([context.memory, optimizer or {}, kept]))

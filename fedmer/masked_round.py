@@ -42,7 +42,7 @@ def into_sum(
         return summary, update
     for name, value in hidden.items():
         largest = float(value.abs().max())
-        if not largest <= masked.summary_clip:
+        if largest > masked.summary_clip:
             raise InputError(
                 f"its {name} reach {largest:.3g}, beyond privacy.summary_clip "
                 f"{masked.summary_clip:g}; raise it"

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.contracts.privacy import ClientContext, Guarantee, Plan, Privacy, ServerContext
 from fedmer.errors import InputError
+from fedmer.masked_round import into_sum
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.seeds import derive
 from fedmer.weights import laid_out_as
@@ -118,16 +120,18 @@ def masked_sum(mechanisms: Sequence[Privacy]) -> MaskedSum | None:
 
 def on_client(
     mechanisms: Sequence[Privacy],
+    rule: Aggregator,
     summary: Summary,
     update: Update | None,
     received: Broadcast,
     memory: Memory,
     seed: int,
 ) -> tuple[Summary, Update | None, Memory]:
-    """Run the client halves on what a client would send.
+    """Run the client halves on what a client would send, and prepare it for a masked sum.
 
     Args:
         mechanisms: In their order.
+        rule: Says what of a summary crosses in such a sum.
         summary: The client's.
         update: The client's, or None.
         received: This round's broadcast.
@@ -156,6 +160,9 @@ def on_client(
         summary, made = mechanism.on_client(summary, update, context)
         update = laid_out_as(update, made)
         kept.append(context.memory)
+    masked = masked_sum(mechanisms)
+    if masked is not None:
+        summary, update = into_sum(rule, masked, summary, update, received)
     return summary, update, kept if any(kept) else []
 
 
