@@ -31,6 +31,7 @@ from fedmer.plugins import registry
 from tests.bundles import contents_of
 from tests.federations import small_corpus
 
+BUILT_IN = [plugin.name for plugin in registry.plugins("networks") if plugin.package == "fedmer"]
 SMALL = ["--network.hidden", "8", "--network.heads", "2", "--trainer.max_epochs", "2"]
 
 
@@ -266,6 +267,13 @@ def test_torchscript_says_the_same_without_fedmer(network: str, tmp_path: Path) 
     with pytest.raises(InputError, match="Window cannot be written as torchscript"):
         save_graph(Model(contents_of(corpus, "Window"), "x"), tmp_path / "b.pt", "torchscript")
     assert not (tmp_path / "b.pt").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [name for name in BUILT_IN if name != "Window"])
+def test_every_other_network_can_be_torchscript(network: str, tmp_path: Path) -> None:
+    model = Model(contents_of(small_corpus(), network), "x")
+    save_graph(model, tmp_path / "a.pt", "torchscript")
 
 
 class Hub:

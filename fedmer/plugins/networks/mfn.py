@@ -82,11 +82,8 @@ class MFN(Network):
         kept = torch.sigmoid(self.retain(attended)).masked_fill(silent, 1)
         added = torch.sigmoid(self.update(attended)) * torch.tanh(self.propose(attended))
         added = added.masked_fill(silent, 0)
-        memory, found = torch.zeros_like(added[:, 0]), []
-        for keep, add in zip(kept.unbind(dim=1), added.unbind(dim=1), strict=True):
-            memory = keep * memory + add
-            found.append(memory)
-        return torch.stack(found, dim=1)
+        found: Tensor = _accumulate(kept, added)
+        return found
 
 
 class _LSTMs(nn.Module):
@@ -104,16 +101,46 @@ class _LSTMs(nn.Module):
         """Outputs h and cells c of every utterance, ``(B, L, M, d)`` each."""
         entered = torch.stack(list(self.enter(batch).values()))
         known = torch.stack(list(there(batch).values()))[..., None]
-        state = cell = torch.zeros_like(entered[:, :, 0, : entered.shape[-1] // 4])
-        states, cells = [], []
-        for rows, has in zip(entered.unbind(dim=2), known.unbind(dim=2), strict=True):
-            let_in, forget, new, out = (rows + self.recur(state)).chunk(4, dim=-1)
-            moved = torch.sigmoid(forget) * cell + torch.sigmoid(let_in) * torch.tanh(new)
-            cell = torch.where(has, moved, cell)
-            state = torch.where(has, torch.sigmoid(out) * torch.tanh(moved), state)
-            states.append(state)
-            cells.append(cell)
-        return torch.stack(states, dim=2).movedim(0, 2), torch.stack(cells, dim=2).movedim(0, 2)
+        states, cells = _step(entered, known, self.recur.weight)
+        return states.movedim(0, 2), cells.movedim(0, 2)
+
+
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
+def _step(entered: Tensor, known: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The recurrence of all LSTMs; compiled in a trace, which would know one length else.
+
+    Args:
+        entered: ``(M, B, L, 4 d)``, what comes from the features.
+        known: ``(M, B, L, 1)`` bool.
+        weight: ``(M, 4 d, d)``.
+
+    Returns:
+        Outputs and cells, ``(M, B, L, d)`` each.
+    """
+    turned = weight.transpose(1, 2)
+    state = torch.zeros_like(entered[:, :, 0, : weight.shape[2]])
+    cell = state
+    states, cells = [state], [cell]
+    for t in range(entered.shape[2]):
+        has = known[:, :, t]
+        let_in, forget, new, out = (entered[:, :, t] + state @ turned).chunk(4, dim=-1)
+        moved = torch.sigmoid(forget) * cell + torch.sigmoid(let_in) * torch.tanh(new)
+        cell = torch.where(has, moved, cell)
+        state = torch.where(has, torch.sigmoid(out) * torch.tanh(moved), state)
+        states.append(state)
+        cells.append(cell)
+    return torch.stack(states[1:], dim=2), torch.stack(cells[1:], dim=2)
+
+
+@torch.jit.script_if_tracing  # type: ignore[untyped-decorator]
+def _accumulate(kept: Tensor, added: Tensor) -> Tensor:
+    """The memory of every utterance, ``(B, L, d)``, of what is kept and added at each."""
+    memory = torch.zeros_like(added[:, 0])
+    found = [memory]
+    for t in range(kept.shape[1]):
+        memory = kept[:, t] * memory + added[:, t]
+        found.append(memory)
+    return torch.stack(found[1:], dim=1)
 
 
 def _two_layers(wide: int, hidden: int, narrow: int, dropout: float) -> nn.Sequential:
