@@ -25,7 +25,9 @@ def test_two_rounds(rule: str, network: str, here: Path, corpus_file: Path) -> N
     )
     assert main(arguments.split()) == 0
     result = json.loads((here / "runs" / "pair" / "result.json").read_text())
-    assert (result["aggregator"], result["network"], result["rounds"]) == (rule, network, 2)
+    # A head in closed form is complete once everybody took part.
+    rounds = 1 if rule == "Analytic" else 2
+    assert (result["aggregator"], result["network"], result["rounds"]) == (rule, network, rounds)
     assert 0 < result["last"]["scores"]["test"]["accuracy"] < 1
     assert result["bytes_up"] > 0
 
