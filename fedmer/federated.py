@@ -296,8 +296,8 @@ class FederatedModule(pl.LightningModule):
                 f"{self.aggregator.name} keeps a personal network on every client and "
                 "no global one; 'fedmer predict' needs a rule that exchanges all of them."
             )
-        output = self.loop.evaluated(batch)
-        return self.aggregator.predict(output, self.loop.knowledge()).softmax(dim=-1)
+        known = self.loop.knowledge()
+        return self.aggregator.logits(self.loop.evaluated, batch, known).softmax(dim=-1)
 
     def score_clients(self) -> dict[int, Scores]:
         """Score each client's own holdout, by its personal network or the global one."""
@@ -355,7 +355,7 @@ class FederatedModule(pl.LightningModule):
         knowledge = self.loop.knowledge()
         metrics: Any = self.metrics[part]
         predictions = [
-            named(self.aggregator.predict(network(batch), knowledge), batch)
+            named(self.aggregator.logits(network, batch, knowledge), batch)
             for network in self.networks(knowledge)
         ]
         metrics.count(torch.cat(predictions), batch.labels[batch.labelled].repeat(len(predictions)))

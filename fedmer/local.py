@@ -292,7 +292,7 @@ class LocalTrainer:
         places = range(len(excerpts))
         for batch in self._cache.batches(excerpts, places, EVALUATION_BATCH):
             with self.fabric.autocast():
-                logits = self.aggregator.predict(self.client(batch), received)
+                logits = self.aggregator.logits(self.client, batch, received)
             metrics.update(logits, batch)
         return None if metrics.empty else metrics.scores()
 
@@ -325,8 +325,7 @@ class LocalTrainer:
         strategy = self.fabric.strategy
         total: Tensor | None = None
         optimizer = self._begin_optimizer(state, context.received.round)
-        data = self.data[client].train
-        size = self.training.batch_size
+        data, size = self.data[client].train, self.training.batch_size
         order = EpochOrder(len(data), self.client.seed, client, size)
         with torch.random.fork_rng(devices=self._random_devices()):
             for epoch in range(self.training.epochs):
@@ -338,6 +337,7 @@ class LocalTrainer:
                 for index, whole in enumerate(batches):
                     self.client.begin_step(client, lifetime, index)
                     batch = self.client.training_batch(whole)
+                    batch = self.aggregator.on_batch(batch, context.received, training=True)
                     # Fabric's wrapper brings its precision to forward alone, not to this method.
                     with self.fabric.autocast():
                         output = self.client(batch)

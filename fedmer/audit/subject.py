@@ -168,7 +168,7 @@ class Subject:
         network.eval()
         batches, knowledge = EvaluationBatches(excerpts), self.loop.knowledge()
         rows = [
-            self.module.aggregator.predict(network(batch), knowledge)[batch.labelled]
+            self.module.aggregator.logits(network, batch, knowledge)[batch.labelled]
             for batch in batches
         ]
         labels = torch.cat([one.labels[one.labelled] for one in excerpts])

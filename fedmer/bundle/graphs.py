@@ -62,7 +62,7 @@ class Graph(nn.Module):
             positions=torch.ones_like(roles).cumsum(dim=1) - 1,
         )
         model = self.model[0]
-        logits = model.aggregator.predict(self.network(batch), model.knowledge)
+        logits = model.aggregator.logits(self.network, batch, model.knowledge)
         return (logits / model.temperature).softmax(dim=-1)
 
     @property

@@ -104,7 +104,8 @@ class Model:
         found = [_Rows(len(conversation)) for conversation in conversations]
         order = iter(batches.order)
         for batch in batches:
-            said = self._say(self.network(batch.to(device)))
+            seen = self.aggregator.on_batch(batch.to(device), self.knowledge)
+            said = self._say(self.network(seen))
             for row in range(len(batch.context)):
                 place = next(order)
                 found[views[place].dialogue].fill(excerpts[place], said, row)

@@ -1,6 +1,6 @@
 """The contract of an aggregation rule: server half and client half in one class."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -23,6 +23,9 @@ Clear = Literal[
 from, in how many steps; how many it has in all rounds; how many of each class; its mean embedding
 of each class, how many utterances are behind it, how far it lies from the global one, and of which
 classes it has one; a random projection of its update."""
+
+
+NetworkCall = Callable[[Batch], NetworkOutput]
 
 
 @dataclass
@@ -170,6 +173,18 @@ class Aggregator(metaclass=PartType):
         weights = {n: v for n, v in state.network.state_dict().items() if self.exchanges(n)}
         return Broadcast(state.round, weights or None, dict(state.tensors))
 
+    def on_batch(self, batch: Batch, received: Broadcast, training: bool = False) -> Batch:
+        """What the network is given of a batch, by default all of it as it is. Client side.
+
+        It holds wherever a network learns or predicts, of the server and of a model by itself too.
+
+        Args:
+            batch: It stays as it is. Labels are for training alone.
+            received: This round's broadcast, or what the server knows.
+            training: Is it learnt from?
+        """
+        return batch
+
     def client_loss(
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound
     ) -> Tensor:
@@ -282,6 +297,11 @@ class Aggregator(metaclass=PartType):
             mean: The weighted mean of what the cohort exchanges and attached, and of :attr:`sums`
                 under a masked sum; None if that is nothing.
         """
+
+    def logits(self, network: NetworkCall, batch: Batch, received: Broadcast) -> Tensor:
+        """``(B, L, C)`` of a batch by :meth:`on_batch`, a network that does not learn, and
+        :meth:`predict`."""
+        return self.predict(network(self.on_batch(batch, received)), received)
 
     def predict(self, output: NetworkOutput, received: Broadcast) -> Tensor:
         """``(B, L, C)`` logits that the rule predicts by; by default the network's."""

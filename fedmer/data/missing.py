@@ -74,7 +74,26 @@ def drop_modalities(batch: Batch, rate: float) -> Batch:
     drawn = torch.rand(present.shape, device=present.device)
     kept = staying(present, drawn, rate).unbind(dim=-1)
     there = dict(zip(batch.present, kept, strict=True))
-    made = replace(batch, features=_masked(batch.features, there), present=there)
+    return _with(batch, _masked(batch.features, there), there)
+
+
+def filled(batch: Batch, rows: Mapping[str, Tensor], gaps: Mapping[str, Tensor]) -> Batch:
+    """A batch in which something stands where a modality is missing, and counts as present.
+
+    Args:
+        batch: It stays as it is.
+        rows: Modality name -> ``(B, L, D)``, what is put in.
+        gaps: Modality name -> ``(B, L)`` bool, where.
+    """
+    features = {
+        name: torch.where(gaps[name][..., None], rows[name].to(own.dtype), own)
+        for name, own in batch.features.items()
+    }
+    return _with(batch, features, {name: own | gaps[name] for name, own in batch.present.items()})
+
+
+def _with(batch: Batch, features: dict[str, Tensor], present: dict[str, Tensor]) -> Batch:
+    made = replace(batch, features=features, present=present)
     # Found out already, and asking an accelerator again would wait for it.
     vars(made).update({name: vars(batch)[name] for name in _CACHED if name in vars(batch)})
     return made

@@ -67,7 +67,7 @@ def _votes(
             here = batch.to(device)
             tensors = {name: value.to(device) for name, value in known.tensors.items()}
             with autocast():
-                logits = rule.predict(network(here), replace(known, tensors=tensors))
+                logits = rule.logits(network, here, replace(known, tensors=tensors))
             predictions.append(named(logits, here).cpu())
         yield count_votes(predictions, classes)
 

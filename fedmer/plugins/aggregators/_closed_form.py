@@ -47,6 +47,7 @@ class ClosedForm(Aggregator):
         self.streams = rule.streams
         self.sees_updates = rule.sees_updates
         # As they are, so that executors can tell which of them the rule leaves alone.
+        self.on_batch = rule.on_batch  # type: ignore[method-assign]
         self.client_loss = rule.client_loss  # type: ignore[method-assign]
         self.on_before_optimizer_step = rule.on_before_optimizer_step  # type: ignore[method-assign]
         self.exchanges = rule.exchanges  # type: ignore[method-assign]

@@ -75,7 +75,7 @@ class Stacked(Executor):
     def obstacle(trainer: LocalTrainer) -> str:
         """A sentence on why clients cannot be stacked; empty if they can."""
         rule, network = trainer.aggregator, trainer.client.network
-        hooks = ("client_loss", "on_before_optimizer_step")
+        hooks = ("on_batch", "client_loss", "on_before_optimizer_step")
         if any(getattr(rule, h).__func__ is not getattr(Aggregator, h) for h in hooks):
             return f"{rule.name} changes what a client minimises."
         if trainer.client.loss.teacher == "global":
