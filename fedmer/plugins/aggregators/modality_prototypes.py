@@ -16,7 +16,7 @@ from fedmer.messages import Broadcast, Summary, Weights
 from fedmer.plugins.aggregators._distance_weights import weighted_means
 from fedmer.plugins.aggregators._heads import Heads
 from fedmer.plugins.aggregators.fed_avg import FedAvg
-from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients
+from fedmer.prototypes import Prototypes, PrototypeSet, stack_clients, stack_counts
 
 Fill = Literal["similar", "label", "mean", "zero"]
 
@@ -131,9 +131,11 @@ class ModalityPrototypes(FedAvg):
         old, new = PrototypeSet.unpack(state.tensors), {}
         cohort = [PrototypeSet.unpack(summary.tensors) for summary in summaries]
         for name in cohort[0] if cohort else ():
-            local, counts = stack_clients(cohort, name)
-            held = (counts > 0).any(dim=0)
-            fresh = weighted_means(local, counts.double() / counts.sum(dim=0).clamp(min=1))
+            local, _ = stack_clients(cohort, name)
+            # A mechanism's noise may have made a count negative.
+            counts = stack_counts([s.tensors for s in summaries], name).double().clamp(min=0)
+            total, held = counts.sum(dim=0), (counts > 0).any(dim=0)
+            fresh = weighted_means(local, counts / torch.where(held, total, 1.0))
             nothing = Prototypes(torch.zeros_like(fresh), torch.zeros_like(held))
             new[name] = old.get(name, nothing).joined_by(fresh, held)
         state.tensors |= PrototypeSet(new).pack()
