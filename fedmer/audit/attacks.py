@@ -6,7 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmer.audit.identity import group, sender
+from fedmer.audit.inversion import one_utterance
+from fedmer.audit.labels import label_histograms
 from fedmer.audit.membership import likelihood_ratio, loss_threshold
+from fedmer.audit.prototypes import nearest_utterance
 from fedmer.audit.restore import restore
 from fedmer.audit.subject import Subject
 from fedmer.errors import InputError
@@ -23,6 +30,7 @@ class Options:
         rounds: How many rounds of messages a server listens to, from 1.
         shadows: Networks that the likelihood ratio compares with, an even number from 2.
         groups: Speaker -> group, such as a gender, that is to be told from messages.
+        kept: Filled by attacks with what they find of several runs at once.
 
     Raises:
         InputError: A number is out of range.
@@ -31,6 +39,7 @@ class Options:
     rounds: int = 3
     shadows: int = 8
     groups: Mapping[str, str] = field(default_factory=dict)
+    kept: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -41,7 +50,12 @@ class Options:
 
 ATTACKS: dict[str, Callable[[Subject, Options], Finding]] = {
     "membership": lambda subject, _: loss_threshold(subject),
-    "shadows": lambda subject, options: likelihood_ratio(subject, options.shadows),
+    "shadows": lambda subject, options: likelihood_ratio(subject, options.shadows, options.kept),
+    "labels": lambda subject, _: label_histograms(subject),
+    "sender": lambda subject, _: sender(subject),
+    "group": lambda subject, options: group(subject, options.groups),
+    "prototypes": lambda subject, _: nearest_utterance(subject),
+    "features": lambda subject, _: one_utterance(subject),
 }
 """Name on the command line -> the attack."""
 

@@ -59,7 +59,9 @@ def loss_threshold(subject: Subject) -> Finding:
     )
 
 
-def likelihood_ratio(subject: Subject, shadows: int) -> Finding:
+def likelihood_ratio(
+    subject: Subject, shadows: int, kept: dict[str, NDArray[np.float64]] | None = None
+) -> Finding:
     r"""Is the network surer of an utterance than networks that did not learn from it?
 
     The offline attack of N. Carlini et al. ("Membership Inference Attacks From First Principles",
@@ -76,6 +78,8 @@ def likelihood_ratio(subject: Subject, shadows: int) -> Finding:
     Args:
         subject: The run.
         shadows: How many, an even number from 2.
+        kept: Answers of shadows, by what they follow from; runs of one command share them that
+            differ in their rule and protections alone.
     """
     why = _refusal(subject)
     if why:
@@ -84,13 +88,21 @@ def likelihood_ratio(subject: Subject, shadows: int) -> Finding:
     answers = subject.ask(subject.network, pool.excerpts)
     member, dialogue = answers.excerpt < pool.members, pool.dialogue[answers.excerpt]
     inside = halves(int(pool.dialogue.max()) + 1, shadows, subject.seed)
-    total = np.zeros(len(member))
-    for number, learnt in enumerate(inside):
-        chosen = [e for e, place in zip(pool.excerpts, pool.dialogue, strict=True) if learnt[place]]
-        shadow = subject.train(chosen, "shadow", number)
-        total += subject.ask(shadow, pool.excerpts).confidence * ~learnt[dialogue]
-    score = answers.confidence - total / (~inside[:, dialogue]).sum(axis=0)
+    out = ~inside[:, dialogue]
+    shared = {} if kept is None else kept
+    if subject.untold not in shared:
+        answered = [_shadow(subject, pool, learnt, i) for i, learnt in enumerate(inside)]
+        shared[subject.untold] = (np.stack(answered) * out).sum(axis=0) / out.sum(axis=0)
+    score = answers.confidence - shared[subject.untold]
     return Finding(Detection(score, member, dialogue).figures("utterances", subject.seed))
+
+
+def _shadow(
+    subject: Subject, pool: Pool, learnt: NDArray[np.bool_], number: int
+) -> NDArray[np.float64]:
+    """How sure a shadow is of all utterances."""
+    chosen = [e for e, place in zip(pool.excerpts, pool.dialogue, strict=True) if learnt[place]]
+    return subject.ask(subject.train(chosen, "shadow", number), pool.excerpts).confidence
 
 
 def halves(count: int, shadows: int, seed: int) -> NDArray[np.bool_]:

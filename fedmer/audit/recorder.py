@@ -3,8 +3,6 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.messages import Broadcast, Summary, Update, Weights
@@ -58,7 +56,7 @@ class Recorder(Inline):
     trainer: LocalTrainer
 
     def __init__(self) -> None:
-        super().__init__(threads=torch.get_num_threads())
+        super().__init__()
         self._sent: list[tuple[Summary, Weights | None, Weights | None]] = []
         self._mean: Weights | None = None
 

@@ -1,5 +1,6 @@
 """From the folder of a run to what can be attacked."""
 
+import json
 import tempfile
 import warnings
 from pathlib import Path
@@ -20,6 +21,11 @@ from fedmer.restoring import was_remote
 from fedmer.runs import CHECKPOINTS, CONFIG, LAST
 
 BEST = "best.ckpt"
+_OF_SHADOWS = (
+    *("seed_everything", "data", "partitioner", "conditions", "network", "loss", "local"),
+    *("optimizer", "lr_scheduler"),
+)
+"""What networks follow from that learn without a federation."""
 
 
 class _Restored(CLI):
@@ -57,10 +63,11 @@ def restore(run: Run, rounds: int = 1, trusted: bool = False) -> Subject:
             f"{run.path} was trained on machines that keep their data; an audit needs the data of "
             "all clients. Audit a simulation with the same settings."
         )
+    settings = _settings(run)
     prepare_process()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / CONFIG
-        config.write_text(yaml.safe_dump(_settings(run)), encoding="utf-8")
+        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
         given = ["--config", str(config), "--ckpt_path", str(checkpoint)]
         with prepared([*given, *(["--trust"] if trusted else [])], DEFAULTS) as words:
             done = launch("test", words, _Restored)
@@ -68,6 +75,7 @@ def restore(run: Run, rounds: int = 1, trusted: bool = False) -> Subject:
     return Subject(
         *(done.model, done.datamodule, rounds, int(saved["fedmer"]["round"]) + 1),
         saved["optimizer_states"][0],
+        untold=json.dumps([settings.get(part) for part in _OF_SHADOWS], sort_keys=True),
     )
 
 

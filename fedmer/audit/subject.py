@@ -68,6 +68,7 @@ class Subject:
         rounds: How many more to listen to.
         done: How many it has behind it.
         optimizer: State of the server's optimizer.
+        untold: What a network follows from that learns at one place from the clients' data.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class Subject:
         rounds: int,
         done: int,
         optimizer: dict[str, Any],
+        untold: str = "",
     ) -> None:
         self.module = module
         self.data = data
         self.rounds = rounds
         self.done = done
         self.seed = module.seed
+        self.untold = untold
         self._optimizer = optimizer
 
     @property
@@ -154,23 +157,20 @@ class Subject:
         )
 
     def train(self, excerpts: Sequence[Excerpt], *purpose: int | str) -> Network:
-        """A new network that learnt from some excerpts in one place, as many passes as the run's
-        clients made; whose weights ``purpose`` decides."""
+        """A new network that learnt from some excerpts in one place, in as many passes as clients
+        make in all rounds; whose weights ``purpose`` decides."""
         client, local, rule = self.new_client(*purpose), self.module.local, FedAvg()
         trainer = LocalTrainer(client, [ClientData("all", excerpts)], rule, local)
-        for round in range(self.done):
+        for round in range(self.loop.state.rounds or self.done):
             trainer.fit(0, Broadcast(round, trainer.weights.clone()))
         return client.network
 
     @torch.no_grad()
     def ask(self, network: Network, excerpts: Sequence[Excerpt]) -> Answers:
-        """What a network says of excerpts, with what the run's rule knows."""
+        """What a network says of excerpts."""
         network.eval()
-        batches, knowledge = EvaluationBatches(excerpts), self.loop.knowledge()
-        rows = [
-            self.module.aggregator.logits(network, batch, knowledge)[batch.labelled]
-            for batch in batches
-        ]
+        batches = EvaluationBatches(excerpts)
+        rows = [network(batch).logits[batch.labelled] for batch in batches]
         labels = torch.cat([one.labels[one.labelled] for one in excerpts])
         places = np.repeat(np.arange(len(excerpts)), [int(e.labelled.sum()) for e in excerpts])
         return Answers(batches.restore(torch.cat(rows)), labels, places)

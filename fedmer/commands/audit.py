@@ -7,8 +7,8 @@ from fedmer.arguments import Parser
 from fedmer.errors import InputError
 from fedmer.printable import printable
 
-NAMES = ("membership", "shadows")
-"""Attacks, as they are typed; the cheapest first."""
+NAMES = ("membership", "shadows", "labels", "sender", "group", "prototypes", "features")
+"""Attacks, as they are typed."""
 
 
 def parser() -> Parser:
