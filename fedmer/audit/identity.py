@@ -144,7 +144,8 @@ def left_out(rows: Tensor, truth: NDArray[np.int64]) -> NDArray[np.int64]:
         rows: ``(I, D)``.
         truth: ``(I,)``, classes from 0.
     """
-    kernel = (rows.double() @ rows.double().T).numpy()
+    centred = rows.double() - rows.double().mean(dim=0)
+    kernel = (centred @ centred.T).numpy()
     kernel += kernel.trace() / len(kernel) * (RIDGE * np.eye(len(kernel)))
     wanted = np.eye(int(truth.max()) + 1)[truth]
     found = []

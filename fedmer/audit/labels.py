@@ -25,7 +25,7 @@ def label_histograms(subject: Subject) -> Finding:
     class :math:`k` less the share :math:`s_k` of its utterances (B. Zhao et al., "iDLG", arXiv
     2001.02610; A. Wainakh et al., "User-Level Label Leakage from Gradients in Federated Learning",
     PoPETs 2022), and training goes against it. So with :math:`\Delta b_i` what client :math:`i`
-    changed, and a bar for the mean over the cohort, the server estimates
+    changed, and a bar for the mean over the cohort by examples, the server estimates
 
     .. math:: \hat s_i = P\big(\bar s + c\,(\Delta b_i - \overline{\Delta b})\big)
 
@@ -78,9 +78,17 @@ def shares(clients: Sequence[ClientData], classes: int) -> NDArray[np.float64]:
 
 
 def moved(messages: Sequence[Message], bias: str) -> NDArray[np.float64]:
-    """``(I, C)``, what each client changed the bias by, less the mean of them."""
-    rows = torch.stack([m.change[bias].flatten().double() for m in messages])
-    found: NDArray[np.float64] = (rows - rows.mean(dim=0)).numpy()
+    """``(I, C)``, what each client changed the bias by, less the :func:`mean_of` them."""
+    rows = torch.stack([m.change[bias].flatten().double() for m in messages]).numpy()
+    found: NDArray[np.float64] = rows - mean_of(rows, messages)
+    return found
+
+
+def mean_of(rows: NDArray[np.float64], messages: Sequence[Message]) -> NDArray[np.float64]:
+    """``(C,)`` mean of a row for each message, by the examples that clients say they have."""
+    found: NDArray[np.float64] = np.average(
+        rows, axis=0, weights=[m.summary.examples for m in messages]
+    )
     return found
 
 
@@ -119,14 +127,18 @@ def _scale(subject: Subject, bias: str, classes: int) -> float:
     known = data.excerpts("val") or data.excerpts("test")
     sizes = sorted(len(client.train) for client in subject.clients)
     random = generator(subject.seed, "audit", "stand-ins")
-    size = min(sizes[len(sizes) // 2], len(known))
+    size = sizes[len(sizes) // 2]
     clients = [
         ClientData(f"stand-in {number}", [known[place] for place in chosen])
         for number in range(STAND_INS)
-        for chosen in [random.permutation(len(known))[:size]]
+        for chosen in [random.integers(len(known), size=size).tolist()]
     ]
     messages = subject.rehearse(clients)
     real = shares(clients, classes)[[m.client for m in messages]]
     steps = moved(messages, bias)
     square = float((steps**2).sum())
-    return max(0.0, float((steps * (real - real.mean(axis=0))).sum()) / square) if square else 0.0
+    return (
+        max(0.0, float((steps * (real - mean_of(real, messages))).sum()) / square)
+        if square
+        else 0.0
+    )

@@ -1,6 +1,7 @@
 """Is a class mean near an utterance of the client that sent it?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from fedmer.audit.resampling import mean_figure
 from fedmer.audit.subject import Subject
 from fedmer.data.client_data import ClientData
 from fedmer.data.evaluation import EvaluationBatches
+from fedmer.messages import Weights
 from fedmer.prototypes import PrototypeSet
 from fedmer.report.attacks import Finding
 from fedmer.weights import load_weights
@@ -19,6 +21,8 @@ from fedmer.weights import load_weights
 SENDERS = 20
 """Clients of the first round whose prototypes are looked at, since each takes a pass over all
 data."""
+Embedded = tuple[Tensor, NDArray[np.int64]]
+"""``(N, D)`` embeddings, and ``(N,)`` whose each is."""
 BEHIND = ((1, 1), (2, 4), (5, None))
 """From how many utterances to how many a mean is of."""
 
@@ -39,13 +43,17 @@ def nearest_utterance(subject: Subject) -> Finding:
     counts, clients = [], []
     hits: list[list[float]] = []
     for message in messages:
-        own = _labels(subject.clients[message.client])
+        labels = _labels(subject.clients[message.client])
         for _, place in _means(message):
-            counts.append(int((own == place).sum()))
+            counts.append(int((labels == place).sum()))
             clients.append(message.client)
             hits.append([])
-    for number in range(2):
-        found = (hit for message in messages for hit in _hits(subject, message, number == 1))
+    common = _embedder(subject, messages[0].received)
+    for received in (False, True):
+        found = []
+        for message in messages:
+            own = common if received else _embedder(subject, message.weights or message.trained)
+            found += _hits(message, own)
         for row, hit in zip(hits, found, strict=True):
             row.append(hit)
     return _finding(subject, np.array(hits), np.array(counts), np.array(clients))
@@ -83,32 +91,26 @@ def _means(message: Message) -> list[tuple[str, int]]:
     return [(site, k) for site, sent in sites for k in sent.known.nonzero()[:, 0].tolist()]
 
 
-def _hits(subject: Subject, message: Message, received: bool) -> list[float]:
-    """For each class mean in a message: is the nearest utterance its sender's?
-
-    Args:
-        subject: The run.
-        message: With prototypes.
-        received: Embed by the network that the client received, and not by what is seen of it.
-    """
+def _embedder(subject: Subject, weights: Weights | None) -> Callable[[str], Embedded]:
+    """Site -> all utterances there, by the run's network with some weights; each site once."""
     network = subject.new_client().network
-    state = subject.network.state_dict()
-    seen = message.received if received else message.weights or message.trained
-    load_weights(network, {name: (seen or state).get(name, state[name]) for name in state})
-    sent = PrototypeSet.unpack(message.summary.tensors)
-    embedded_at = {site: embedded(network, subject.clients, site) for site in sent}
-    hits = []
+    state, known = subject.network.state_dict(), weights or {}
+    load_weights(network, {name: known.get(name, value) for name, value in state.items()})
+    return cache(lambda site: embedded(network, subject.clients, site))
+
+
+def _hits(message: Message, everybody: Callable[[str], Embedded]) -> list[float]:
+    """For each class mean in a message: is the nearest utterance its sender's?"""
+    sent, hits = PrototypeSet.unpack(message.summary.tensors), []
     for site, place in _means(message):
-        rows, owner = embedded_at[site]
+        rows, owner = everybody(site)
         apart = (rows - sent[site].means[place].to(rows.dtype)).square().sum(dim=1)
         hits.append(float(owner[int(apart.argmin())] == message.client))
     return hits
 
 
 @torch.no_grad()
-def embedded(
-    network: torch.nn.Module, clients: Sequence[ClientData], site: str
-) -> tuple[Tensor, NDArray[np.int64]]:
+def embedded(network: torch.nn.Module, clients: Sequence[ClientData], site: str) -> Embedded:
     """``(N, D)`` embeddings of all utterances that clients learn from, and whose each is."""
     network.eval()
     excerpts = [excerpt for client in clients for excerpt in client.train]

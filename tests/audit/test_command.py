@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ import yaml
 from fedmer.__main__ import main
 from fedmer.audit.attacks import ATTACKS
 from fedmer.commands.audit import NAMES
+from fedmer.errors import InputError
+from fedmer.report.attacks import Audit, Figure, Finding, read_audit
 from tests.audit.conftest import Fit
 
 
@@ -92,3 +96,47 @@ def test_bad_runs_are_sentences(
     assert "There is no finished run in" in refused()
     shutil.rmtree(run)
     assert f"{run} does not exist; expected the folder of a run" in refused()
+
+
+def test_the_report_shows_what_attacks_found(run: Path, tmp_path: Path) -> None:
+    def reported() -> tuple[str, set[str]]:
+        assert main(["report", str(run), "--out", str(tmp_path / "report")]) == 0
+        page = (tmp_path / "report" / "index.html").read_text()
+        return page, {path.name for path in (tmp_path / "report").glob("attacks.*")}
+
+    page, files = reported()
+    assert "No run was attacked; fedmer audit does." in page
+    assert not files
+    assert main(["audit", str(run), "--attacks", "membership", "group"]) == 0
+    page, files = reported()
+    assert "utterances: AUC" in page
+    assert "No groups of speakers were given" in page
+    assert files == {"attacks.csv", "attacks.md"}
+    (run / "audit.json").unlink()
+    assert not reported()[1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda found: found.pop("findings"),
+        lambda found: found["findings"].update(membership=3),
+        lambda found: found["findings"]["membership"]["figures"][0].update(value="x"),
+        lambda found: found["findings"]["membership"]["figures"][0].update(low=True),
+        lambda found: found["findings"]["membership"]["figures"][0].update(more=1),
+        lambda found: found.update(round=None),
+    ],
+)
+def test_a_damaged_audit_is_one_sentence(
+    damage: Callable[[dict[str, Any]], object], tmp_path: Path
+) -> None:
+    figure = Figure("AUC", 0.6, 0.5, 0.4, 0.7)
+    audit = Audit(3, 1.5, {}, {"membership": Finding([figure]), "group": Finding([], "No.")})
+    assert read_audit(tmp_path) is None
+    (tmp_path / "audit.json").write_text(json.dumps(audit.as_dict()))
+    assert read_audit(tmp_path) == audit
+    content = audit.as_dict()
+    damage(content)
+    (tmp_path / "audit.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is not what 'fedmer audit' wrote"):
+        read_audit(tmp_path)
