@@ -34,7 +34,7 @@ from fedmer.client import EmotionClient
 from fedmer.data.client_data import ClientData
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.datamodule import FederatedDataModule
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.distance import Distance
@@ -43,6 +43,7 @@ from fedmer.plugins.networks.attention_score import AttentionScore
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.n_way import NWay
 from fedmer.plugins.selectors.top_volume import TopVolume
+from fedmer.steps import LocalTraining
 
 ROUNDS, EPOCHS = 24, 50
 WIDTHS = {"text": 1024, "audio": 1582, "visual": 342}

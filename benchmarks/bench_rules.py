@@ -20,13 +20,14 @@ from benchmarks.workloads import clients as make_clients
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.data.corpus import CorpusShape
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.selectors.all import All
+from fedmer.steps import LocalTraining
 
 BASE = "FedAvg"
 

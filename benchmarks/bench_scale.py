@@ -28,7 +28,7 @@ from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.partitioner import Partitioner
 from fedmer.data.corpus import CorpusShape
 from fedmer.data.synthetic import synthetic_corpus
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.analytic import Analytic
@@ -44,6 +44,7 @@ from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
 from fedmer.plugins.selectors.uniform import Uniform
 from fedmer.ridge_sums import RidgeSums
+from fedmer.steps import LocalTraining
 
 WIDTHS = {"text": 32, "audio": 16, "visual": 8}
 BASE = {"clients": 20, "cohort": 20, "turns": 40, "hidden": 64, "modalities": 3}

@@ -15,7 +15,7 @@ from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
 from fedmer.datamodule import FederatedDataModule
 from fedmer.federated import FederatedModule
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.fed_avg import FedAvg
@@ -25,6 +25,7 @@ from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.selectors.all import All
 from fedmer.record.noise import filter_noise
+from fedmer.steps import LocalTraining
 
 Rounds = Callable[[int], None]
 """Trains so many more rounds."""

@@ -20,7 +20,7 @@ from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.datamodule import FederatedDataModule
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.distance import Distance
@@ -31,6 +31,7 @@ from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.n_way import NWay
 from fedmer.plugins.selectors.all import All
 from fedmer.seeds import derive
+from fedmer.steps import LocalTraining
 
 FIRST_CORPUS = 100
 RULES: Mapping[str, Aggregator] = {

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from fedmer.data.synthetic import synthetic_corpus
     from fedmer.datamodule import FederatedDataModule
     from fedmer.federated import FederatedModule
-    from fedmer.local import LocalTraining
     from fedmer.losses.distillation import SelfDistillation
     from fedmer.network_average import ServerOptions
+    from fedmer.steps import LocalTraining
 
 __all__ = [
     "Conversation",
@@ -46,7 +46,7 @@ _JOINERS = {
     "FederatedModule": "fedmer.federated",
     "FederatedDataModule": "fedmer.datamodule",
     "Conversation": "fedmer.data.corpus",
-    "LocalTraining": "fedmer.local",
+    "LocalTraining": "fedmer.steps",
     "Run": "fedmer.api",
     "SelfDistillation": "fedmer.losses.distillation",
     "ServerOptions": "fedmer.network_average",

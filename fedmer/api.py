@@ -23,7 +23,6 @@ from fedmer.defaults import DEFAULTS
 from fedmer.errors import InputError
 from fedmer.federated import NetworkCallable
 from fedmer.given import settings_of
-from fedmer.local import LocalTraining
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.metrics import Scores
 from fedmer.network_average import ServerOptions
@@ -33,6 +32,7 @@ from fedmer.record.subsets import subset_scores
 from fedmer.record.votes import SUBSETS, read_all_votes
 from fedmer.report.result import check_result
 from fedmer.runs import CONFIG
+from fedmer.steps import LocalTraining
 
 Part = Mapping[str, Any] | str
 """What a configuration says of a part: its class, or ``class_path`` and ``init_args``."""

@@ -22,7 +22,7 @@ from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.datamodule import FederatedDataModule
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining, fabric_for
+from fedmer.local import LocalTrainer, fabric_for
 from fedmer.loop import FederatedLoop, Place, RoundReport
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
@@ -33,6 +33,7 @@ from fedmer.plugins.executors.inline import Inline
 from fedmer.protection import in_order
 from fedmer.restoring import check_clients, check_parts, made_of, shape_of, was_remote, weights_of
 from fedmer.seeds import derive
+from fedmer.steps import LocalTraining
 from fedmer.trainer_options import check_precision
 
 NetworkCallable = Callable[[CorpusShape], Network]

@@ -2,21 +2,20 @@
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.optim import Optimizer
 
-from fedmer.client import EmotionClient, restart
+from fedmer.client import EmotionClient
 from fedmer.conditions import ClientConditions
 from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.privacy import Privacy
-from fedmer.data.batch import EVALUATION_BATCH, Batch, EpochOrder, Excerpt
+from fedmer.data.batch import EVALUATION_BATCH, Batch, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError, NotFiniteError
@@ -24,8 +23,8 @@ from fedmer.losses.class_terms import NEUTRAL, ClassTerms
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
 from fedmer.protection import on_client
-from fedmer.schedules import Schedule
 from fedmer.spool import Spool
+from fedmer.steps import LocalTraining, Steps
 from fedmer.weights import (
     FlatWeights,
     check_finite,
@@ -35,46 +34,6 @@ from fedmer.weights import (
     load_weights,
     tensors_in,
 )
-
-
-@dataclass(frozen=True)
-class LocalTraining:
-    """How every client trains in its part of a round.
-
-    Args:
-        epochs: Passes over its own dialogues.
-        batch_size: Dialogues a batch.
-        optimizer_state: ``reset`` starts every round with a new optimizer; ``keep`` lets a client
-            keep its optimizer's state (Adam's moments) between the rounds in which it takes part.
-        gradient_clip_val: Largest norm of a step's gradient; None and 0 are any.
-            ``--trainer.gradient_clip_val`` sets it.
-        modality_dropout: The chance in [0, 1] that a modality of an utterance is left out of a
-            step; at least one of what it has stays. Any network learns so to do without.
-
-    Raises:
-        InputError: ``epochs`` or ``batch_size`` is below 1, ``gradient_clip_val`` below 0, or
-            ``modality_dropout`` out of range.
-    """
-
-    epochs: int = 1
-    batch_size: int = 16
-    optimizer_state: Literal["reset", "keep"] = "reset"
-    gradient_clip_val: float | None = None
-    modality_dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if value < 1:
-                raise InputError(f"local.{name} is {value}; expected at least 1.")
-        if not (self.gradient_clip_val or 0) >= 0:
-            raise InputError(
-                f"gradient_clip_val is {self.gradient_clip_val}; expected a norm above 0, or 0 for "
-                "no clipping."
-            )
-        if not 0 <= self.modality_dropout <= 1:
-            raise InputError(
-                f"local.modality_dropout is {self.modality_dropout}; expected a chance in [0, 1]."
-            )
 
 
 def fabric_for(accelerator: str, precision: Any) -> Fabric:
@@ -124,19 +83,29 @@ class LocalTrainer:
         conditions: ClientConditions | None = None,
     ) -> None:
         self.fabric = fabric or Fabric(accelerator="cpu", devices=1)
-        names = client.network.state_dict()
-        self.exchanged = [name for name in names if aggregator.exchanges(name)]
+        names = list(client.network.state_dict())
+        stays = set(aggregator.personal_names(client.network))
+        stages = aggregator.stages(client.network, training.epochs)
+        self.stages = [stage for stage in stages if not stage.personal]
+        """Of the network that a client receives, or of the only one that it has."""
+        self.second = [stage for stage in stages if stage.personal]
+        """Of its second network, where it has two."""
+        self.exchanged = [name for name in names if name not in stays]
         """Names of the weights that travel."""
-        self.personal = [name for name in names if not aggregator.exchanges(name)]
-        """Names of those that every client keeps to itself."""
+        self.personal = names if self.second else [name for name in names if name in stays]
+        """Names of those that every client keeps to itself, and that are evaluated."""
         if client.loss.teacher == "global":
-            if self.personal:
+            if stays:
                 raise InputError(
                     f"loss.teacher is 'global', but {aggregator.name} keeps a personal "
                     "network on every client and has no global one; use 'fused'."
                 )
             client.teacher = copy.deepcopy(client.network)
-        self.module = self.fabric.setup_module(client)
+        if self.second and training.optimizer_state == "keep":
+            raise InputError(
+                f"local.optimizer_state is 'keep', but {aggregator.name} trains two networks on "
+                "every client; use 'reset'."
+            )
         self.client = client
         self.data = dict(data) if isinstance(data, Mapping) else dict(enumerate(data))
         self.aggregator = aggregator
@@ -144,15 +113,14 @@ class LocalTrainer:
         client.modality_dropout = training.modality_dropout
         self.privacy = privacy
         self.conditions = conditions or ClientConditions()
-        self.weights = flatten(client.network)
-        self._parameters = list(client.network.parameters())
-        self.schedule = Schedule(client.optimizer, client.lr_scheduler, self._parameters)
-        self._optimizer: Optimizer | None = None
-        self._initial = self.weights.clone()
         self._cache = BatchCache(self.fabric.device)
+        self.steps = Steps(client, aggregator, training, self.fabric, self._cache)
+        self.schedule = self.steps.schedule
+        self.weights = flatten(client.network)
+        self._initial = self.weights.clone()
         self.memory = Spool()
         """What clients keep between rounds, by id."""
-        self.class_terms = self._make_class_terms(class_counts)
+        self.class_terms = self._make_class_terms(class_counts, stays)
         """What the loss makes of each client's classes, by id."""
 
     def fit(self, client: int, received: Broadcast) -> tuple[Summary, Update | None]:
@@ -189,11 +157,30 @@ class LocalTrainer:
         """
         self.prepare(received, memory)
         context = self.begin(client, received, memory)
+        terms = self.class_terms[client]
         if not self.aggregator.trains(received):
-            self.client.class_terms = self.class_terms[client]
+            self.client.class_terms = terms
             return self.report(client, context, 0.0, memory)
-        loss, optimizer = self._train(client, context, memory.optimizer)
-        return self.report(client, context, loss, memory, optimizer)
+        if self.client.teacher is not None:
+            load_weights(self.client.teacher, received.weights or self._initial)
+            self.client.teacher.eval()
+        data, second = self.data[client].train, None
+        if self.second:
+            second = self._train_second(context)
+            copy_weights(self.weights, received.weights or self._initial)
+        loss, optimizer = self.steps.make(context, self.stages, data, terms, memory.optimizer)
+        return self.report(client, context, loss, memory, optimizer, second)
+
+    def _train_second(self, context: ClientRound) -> Weights:
+        """Train the client's second network, which is the resident one; returns its weights."""
+        terms = _alone(self.class_terms[context.id])
+        apart = replace(context, steps=0)
+        data = self.data[context.id].train
+        loss, _ = self.steps.make(apart, self.second, data, terms, {})
+        if not math.isfinite(loss):
+            raise NotFiniteError(f"the loss of its personal network is {loss}")
+        check_finite("personal weights", self.weights)
+        return self.weights.clone()
 
     def begin(self, client: int, received: Broadcast, memory: ClientMemory) -> ClientRound:
         """What the rule's client half sees of a round; ``memory`` stays as it is."""
@@ -207,6 +194,7 @@ class LocalTrainer:
         loss: float,
         before: ClientMemory,
         optimizer: dict[str, Any] | None = None,
+        second: Weights | None = None,
     ) -> tuple[Summary, Update | None, ClientMemory]:
         """What a client whose trained weights are in the resident network sends and remembers.
 
@@ -216,6 +204,7 @@ class LocalTrainer:
             loss: Mean loss of its steps.
             before: What it remembered when the round began; stays as it is.
             optimizer: The state of its optimizer, where it is kept.
+            second: The weights of its second network, where it has two.
 
         Raises:
             NotFiniteError: Something of it is NaN or infinite. Nobody else may see such numbers,
@@ -238,7 +227,7 @@ class LocalTrainer:
             steps=context.steps,
             tensors=tensors,
         )
-        personal = {name: self.weights[name].clone() for name in self.personal}
+        personal = second or {name: self.weights[name].clone() for name in self.personal}
         trained = self.aggregator.trains(context.received)
         sent = self.sent(self.weights) if trained else FlatWeights.of({})
         weights = FlatWeights.of({**sent, **attached}) if attached else sent
@@ -259,7 +248,7 @@ class LocalTrainer:
 
     def sent(self, weights: FlatWeights) -> FlatWeights:
         """Those that travel, of all weights of a network; a copy unless that is all of them."""
-        if not self.personal:
+        if len(self.exchanged) == len(weights):
             return weights
         return FlatWeights.of({name: weights[name] for name in self.exchanged})
 
@@ -272,11 +261,11 @@ class LocalTrainer:
         copy_weights(self.weights, self.start(received, memory))
 
     def start(self, received: Broadcast, memory: ClientMemory) -> Weights:
-        """The weights that a client begins with: received, its own, or those of the first day."""
+        """The weights of a client's network: received, personal, or those of the first day."""
         if received.weights is not None and not self.personal:
             return received.weights
         kept = memory.weights or self._initial
-        return {**{name: kept[name] for name in self.personal}, **(received.weights or {})}
+        return {**(received.weights or {}), **{name: kept[name] for name in self.personal}}
 
     @property
     def trained(self) -> list[int]:
@@ -306,74 +295,6 @@ class LocalTrainer:
             self.memory[client] = ClientMemory.from_state(kept)
         self._initial = FlatWeights.of(state["initial"])
 
-    def _train(
-        self, client: int, context: ClientRound, state: dict[str, Any]
-    ) -> tuple[float, dict[str, Any] | None]:
-        """Mean loss, and the optimizer's state where it is kept; ``state`` is that of before."""
-        # A module looks at whatever is set on it, which is more than a small step can afford.
-        network, terms = self.client.network, self.class_terms[client]
-        if not network.training:
-            network.train()
-        if self.client.class_terms is not terms:
-            self.client.class_terms = terms
-
-        if self.client.teacher is not None:
-            load_weights(self.client.teacher, context.received.weights or self._initial)
-            self.client.teacher.eval()
-        clip = self.training.gradient_clip_val or None
-        keep = self.training.optimizer_state == "keep"
-        strategy = self.fabric.strategy
-        total: Tensor | None = None
-        optimizer = self._begin_optimizer(state, context.received.round)
-        data, size = self.data[client].train, self.training.batch_size
-        order = EpochOrder(len(data), self.client.seed, client, size)
-        with torch.random.fork_rng(devices=self._random_devices()):
-            for epoch in range(self.training.epochs):
-                # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
-                lifetime = context.received.round * self.training.epochs + epoch
-                context.last_epoch = epoch == self.training.epochs - 1
-                order.set_epoch(lifetime)
-                batches = self._cache.batches(data, list(order), size, client)
-                for index, whole in enumerate(batches):
-                    self.client.begin_step(client, lifetime, index)
-                    batch = self.client.training_batch(whole)
-                    batch = self.aggregator.on_batch(batch, context.received, training=True)
-                    # Fabric's wrapper brings its precision to forward alone, not to this method.
-                    with self.fabric.autocast():
-                        output = self.client(batch)
-                        supervised = self.client.supervised_loss(output, batch)
-                        loss = self.aggregator.client_loss(supervised, output, batch, context)
-                    for parameter in self._parameters:
-                        parameter.grad = None
-                    strategy.backward(loss, None)
-                    if clip is not None:
-                        # A check of every norm would wait for the device; a loss that is not
-                        # finite is reported at the end.
-                        self.fabric.clip_gradients(
-                            self.module, optimizer, max_norm=clip, error_if_nonfinite=False
-                        )
-                    self.client.on_before_optimizer_step(optimizer)
-                    self.aggregator.on_before_optimizer_step(context)
-                    strategy.optimizer_step(optimizer)
-                    context.steps += 1
-                    total = loss.detach() if total is None else total + loss.detach()
-        # No copy: an optimizer that is kept does not train the next client.
-        mean = math.nan if total is None else float(total) / context.steps
-        return mean, dict(optimizer.state_dict()) if keep else None
-
-    def _begin_optimizer(self, state: dict[str, Any], round: int) -> Optimizer:
-        """One that knows nothing but ``state`` and the round; the same one for all clients, where
-        it can."""
-        keep = self.training.optimizer_state == "keep"
-        if keep or self._optimizer is None or not restart(self._optimizer):
-            # Fabric's own call makes a class for every optimizer, which is more than a small step.
-            made = self.client.new_optimizer()
-            self._optimizer = self.fabric.strategy.setup_optimizer(made)
-        if keep and state:
-            self._optimizer.load_state_dict(detached(state))
-        self.schedule.apply(self._optimizer, round)
-        return self._optimizer
-
     def _seen(self, client: int) -> Iterator[Batch]:
         """A client's dialogues for a network that does not learn; for a rule that never asks, no
         network changes its mode."""
@@ -381,7 +302,9 @@ class LocalTrainer:
         data = self.data[client].train
         yield from self._cache.batches(data, range(len(data)), EVALUATION_BATCH, client)
 
-    def _make_class_terms(self, everybody: Tensor | None) -> dict[int, ClassTerms]:
+    def _make_class_terms(
+        self, everybody: Tensor | None, stays: Collection[str]
+    ) -> dict[int, ClassTerms]:
         loss, network = self.client.loss, self.client.network
         if not loss.counts_classes or not self.data:
             return dict.fromkeys(self.data, NEUTRAL)
@@ -390,11 +313,11 @@ class LocalTrainer:
         if everybody is None:
             everybody = torch.stack(list(counts.values())).sum(dim=0)
         terms = {client: loss.terms(count, everybody) for client, count in counts.items()}
-        if not network.class_parameters.keys().isdisjoint(self.personal):
-            # Nobody else teaches a head that stays on its client what the client lacks.
-            terms = {client: ClassTerms(found.weights) for client, found in terms.items()}
+        if not network.class_parameters.keys().isdisjoint(stays):
+            terms = {client: _alone(found) for client, found in terms.items()}
         return {client: found.to(self.fabric.device) for client, found in terms.items()}
 
-    def _random_devices(self) -> list[int]:
-        device = self.fabric.device
-        return [device.index or 0] if device.type == "cuda" else []
+
+def _alone(terms: ClassTerms) -> ClassTerms:
+    """Without offsets: nobody else teaches a head that stays on its client what it lacks."""
+    return ClassTerms(terms.weights)

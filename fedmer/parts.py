@@ -18,11 +18,12 @@ from fedmer.contracts.privacy import Privacy
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining, fabric_for
+from fedmer.local import LocalTrainer, fabric_for
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators._closed_form import ClosedForm
 from fedmer.protection import in_order
 from fedmer.seeds import derive
+from fedmer.steps import LocalTraining
 from fedmer.trust import CLIENT, check_classes, only
 
 CLIENT_PARTS = ("network", "aggregator", "privacy", "optimizer", "lr_scheduler", "loss", "local")

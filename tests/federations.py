@@ -16,7 +16,7 @@ from fedmer.data.corpus import ConversationCorpus
 from fedmer.data.standardise import Standardise
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.datamodule import FederatedDataModule
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.network_average import ServerOptions
@@ -25,6 +25,7 @@ from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
 from fedmer.seeds import derive
+from fedmer.steps import LocalTraining
 
 
 def small_corpus(seed: int = 0) -> ConversationCorpus:

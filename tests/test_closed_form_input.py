@@ -12,11 +12,12 @@ from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.losses.class_terms import logit_offsets
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.partitioners.dialogue import Dialogue
+from fedmer.steps import LocalTraining
 from tests.federations import clients_of, network_for, small_corpus
 
 

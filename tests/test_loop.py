@@ -14,7 +14,7 @@ from fedmer.contracts.aggregator import Aggregator
 from fedmer.data.batch import EpochOrder, collate
 from fedmer.data.client_data import ClientData
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_proto import FedProto
@@ -22,6 +22,7 @@ from fedmer.plugins.aggregators.fed_prox import FedProx
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.selectors.uniform import Uniform
+from fedmer.steps import LocalTraining
 from tests.federations import (
     clients_of,
     federation,

@@ -18,7 +18,7 @@ from fedmer.client import EmotionClient, LRSchedulerCallable
 from fedmer.contracts.executor import Executor
 from fedmer.defaults import DEFAULTS
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
@@ -32,6 +32,7 @@ from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
 from fedmer.record.rows import read_rows
 from fedmer.schedules import Schedule, Warmup
+from fedmer.steps import LocalTraining
 from tests.federations import clients_of, small_corpus
 
 CORPUS = small_corpus()

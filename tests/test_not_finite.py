@@ -16,7 +16,7 @@ from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.selector import Selector
 from fedmer.errors import InputError, NotFiniteError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast, Weights
@@ -31,6 +31,7 @@ from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.networks.early_fusion import EarlyFusion
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.record.rows import read_rows
+from fedmer.steps import LocalTraining
 from fedmer.weights import not_finite, tensors_in
 from tests.federations import clients_of, same_bits, small_corpus, weights_of
 

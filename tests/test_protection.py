@@ -13,7 +13,7 @@ from fedmer.contracts.executor import Executor
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.contracts.privacy import ClientContext, ServerContext
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Summary, Update, Weights
@@ -30,6 +30,7 @@ from fedmer.plugins.privacy.secure_sum import SecureSum
 from fedmer.plugins.selectors.all import All
 from fedmer.plugins.selectors.uniform import Uniform
 from fedmer.seeds import derive
+from fedmer.steps import LocalTraining
 from tests.federations import clients_of, federation, same_bits, small_corpus, weights_of
 
 CORPUS = small_corpus()

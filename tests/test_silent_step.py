@@ -26,13 +26,14 @@ from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.client import ClientMemory
 from fedmer.contracts.network import Network
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.messages import Broadcast
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.registry import plugins
+from fedmer.steps import LocalTraining
 from tests.federations import clients_of, federation, network_for, small_corpus
 
 OURS = Path(fedmer.__file__).parent

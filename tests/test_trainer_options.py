@@ -15,9 +15,9 @@ from pytorch_lightning import callbacks
 from fedmer.__main__ import main
 from fedmer.defaults import TRAINER_DEFAULTS
 from fedmer.errors import InputError
-from fedmer.local import LocalTraining
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.record.rows import read_rows
+from fedmer.steps import LocalTraining
 from fedmer.trainer_options import CALLBACKS, OPTIONS, check_options, kind_of, tables
 from tests.federations import federation, same_bits, weights_of
 

@@ -42,7 +42,7 @@ def build(
         with nullcontext() if trusted else only(CLIENT):
             made = _instantiate(contents.parts)
         network = _network(made.network, contents)
-        if not all(map(made.aggregator.exchanges, network.state_dict())):
+        if made.aggregator.personal_names(network):
             raise InputError(
                 f"{type(made.aggregator).__name__} keeps a personal network on every client and no "
                 "global one, so that there is no model for new dialogues"

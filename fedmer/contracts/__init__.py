@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState
+    from fedmer.contracts.aggregator import Aggregator, ClientRound, ServerState, Stage
     from fedmer.contracts.condition import Condition, ConditionContext
     from fedmer.contracts.executor import Executor
     from fedmer.contracts.extractor import Extractor
@@ -37,6 +37,7 @@ __all__ = [
     "Selector",
     "ServerContext",
     "ServerState",
+    "Stage",
 ]
 
 _HOME = {
@@ -50,6 +51,7 @@ _HOME = {
     "Sampling": "selector",
     "ServerContext": "privacy",
     "ServerState": "aggregator",
+    "Stage": "aggregator",
 }
 
 

@@ -1,6 +1,6 @@
 """The contract of an aggregation rule: server half and client half in one class."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -73,6 +73,23 @@ class Client(Protocol):
         """What the network says of a batch."""
 
 
+@dataclass(frozen=True)
+class Stage:
+    """Passes over a client's data in which the same parameters learn.
+
+    Args:
+        epochs: How many, 0 or more.
+        frozen: Names of the parameters that stand still. They have no gradient, so that neither
+            weight decay nor momentum moves them, and clipping does not count them.
+        personal: Does the client's second network learn, and not the one that it received? It
+            begins as the network of the first day, is never sent, and is the one that is evaluated.
+    """
+
+    epochs: int
+    frozen: Collection[str] = ()
+    personal: bool = False
+
+
 @dataclass
 class ClientRound:
     """One client's part of a round, as the client half of a rule sees it.
@@ -85,6 +102,7 @@ class ClientRound:
         steps: Optimizer steps made so far in this round.
         last_epoch: Is this the last pass over the client's data in this round?
         id: The client's.
+        stage: What it is doing of :meth:`Aggregator.stages`.
     """
 
     client: Client
@@ -93,6 +111,7 @@ class ClientRound:
     steps: int = 0
     last_epoch: bool = False
     id: int = 0
+    stage: Stage = field(default_factory=lambda: Stage(1))
 
 
 class Aggregator(metaclass=PartType):
@@ -160,17 +179,27 @@ class Aggregator(metaclass=PartType):
         """Is there nothing left to learn? Then the run ends after this round. Server side."""
         return False
 
-    def exchanges(self, name: str) -> bool:
-        """Does a parameter or buffer of this name travel? By default all do.
+    def personal_names(self, network: nn.Module) -> Collection[str]:
+        """Names of the parameters and buffers that stay on every client; by default none do.
 
-        What does not is a client's own: it keeps it between the rounds in which it takes part, and
-        evaluation is over the clients' networks.
+        A client keeps them between the rounds in which it takes part, and evaluation is over the
+        clients' networks.
         """
-        return True
+        return ()
+
+    def stages(self, network: Network, epochs: int) -> Sequence[Stage]:
+        """What a client trains in a round, one stage after the other. Client side.
+
+        Args:
+            network: The client's, for the names of its parameters.
+            epochs: What ``local.epochs`` says.
+        """
+        return (Stage(epochs),)
 
     def broadcast(self, state: ServerState) -> Broadcast:
         """What clients of the cohort may know this round. Server side."""
-        weights = {n: v for n, v in state.network.state_dict().items() if self.exchanges(n)}
+        stays = self.personal_names(state.network)
+        weights = {n: v for n, v in state.network.state_dict().items() if n not in stays}
         return Broadcast(state.round, weights or None, dict(state.tensors))
 
     def on_batch(self, batch: Batch, received: Broadcast, training: bool = False) -> Batch:

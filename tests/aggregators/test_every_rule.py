@@ -110,7 +110,7 @@ def assert_counted(loop: FederatedLoop, report: RoundReport) -> None:
         return
     assert report.bytes_up > 8 * 3 * len(report.summaries)
     if loop.trainer.exchanged:
-        size = sum(v.numel() * v.element_size() for v in weights_of(loop).values())
+        size = sum(weights_of(loop)[name].nbytes for name in loop.trainer.exchanged)
         assert min(report.bytes_up, report.bytes_down) >= size * len(report.summaries)
 
 

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmer.contracts.aggregator import ServerState
-from fedmer.local import LocalTraining
 from fedmer.messages import Summary
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.fed_nova import FedNova
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
+from fedmer.steps import LocalTraining
 from tests.aggregators.rules import SEEDS, generator, join, quick, small_network, small_update
 from tests.federations import clients_of, federation, same_bits, small_corpus, weights_of
 

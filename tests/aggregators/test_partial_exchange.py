@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from fedmer.contracts import Aggregator
 from fedmer.loop import FederatedLoop
@@ -21,8 +22,8 @@ HEADS = ("teacher.", "students.")
 
 def with_personal_heads(rule: type[Aggregator]) -> Aggregator:
     class Personal(rule):  # type: ignore[misc, valid-type]
-        def exchanges(self, name: str) -> bool:
-            return not name.startswith(HEADS)
+        def personal_names(self, network: nn.Module) -> list[str]:
+            return [name for name in network.state_dict() if name.startswith(HEADS)]
 
     return Personal()
 

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import ClientRound, ServerState
-from fedmer.local import LocalTraining
 from fedmer.loop import FederatedLoop
 from fedmer.messages import Broadcast, Summary
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.scaffold import SCAFFOLD
 from fedmer.plugins.partitioners.central import Central
 from fedmer.plugins.selectors.uniform import Uniform
+from fedmer.steps import LocalTraining
 from tests.aggregators.rules import client, join
 from tests.federations import clients_of, federation, same_bits, small_corpus, weights_of
 

@@ -11,7 +11,7 @@ from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.network import Network
 from fedmer.errors import InputError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.loop import FederatedLoop
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
@@ -27,6 +27,7 @@ from fedmer.plugins.networks.late_fusion import LateFusion
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
 from fedmer.plugins.selectors.all import All
+from fedmer.steps import LocalTraining
 from tests.federations import clients_of, federation, small_corpus
 
 TRAINING = LocalTraining(epochs=2, batch_size=2, gradient_clip_val=0.5)

@@ -16,7 +16,6 @@ from fedmer.contracts.aggregator import Aggregator, ClientRound
 from fedmer.contracts.executor import Executor
 from fedmer.errors import InputError
 from fedmer.foreign import ForeignError
-from fedmer.local import LocalTraining
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.aggregators.local import Local
@@ -24,6 +23,7 @@ from fedmer.plugins.aggregators.scaffold import SCAFFOLD
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.selectors.uniform import Uniform
+from fedmer.steps import LocalTraining
 from tests.federations import federation, same_bits, weights_of
 
 TRAINING = LocalTraining(epochs=2, batch_size=2, optimizer_state="keep")

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fedmer.errors import InputError
-from fedmer.local import LocalTraining
 from fedmer.losses.class_terms import Calibration, ClassTerms, logit_offsets
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.workers import Workers
+from fedmer.steps import LocalTraining
 from tests.federations import federation, same_bits, small_corpus, weights_of
 from tests.losses.test_distillation import Case, cases, gradients, quick
 

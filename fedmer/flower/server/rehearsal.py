@@ -9,8 +9,9 @@ from fedmer.data.batch import Excerpt
 from fedmer.data.client_data import ClientData
 from fedmer.data.corpus import CorpusShape
 from fedmer.errors import InputError, NotFiniteError
-from fedmer.local import LocalTrainer, LocalTraining
+from fedmer.local import LocalTrainer
 from fedmer.messages import Broadcast
+from fedmer.steps import LocalTraining
 from fedmer.weights import Layout
 
 

@@ -50,7 +50,8 @@ class ClosedForm(Aggregator):
         self.on_batch = rule.on_batch  # type: ignore[method-assign]
         self.client_loss = rule.client_loss  # type: ignore[method-assign]
         self.on_before_optimizer_step = rule.on_before_optimizer_step  # type: ignore[method-assign]
-        self.exchanges = rule.exchanges  # type: ignore[method-assign]
+        self.personal_names = rule.personal_names  # type: ignore[method-assign]
+        self.stages = rule.stages  # type: ignore[method-assign]
         self.server_optimizer = rule.server_optimizer  # type: ignore[method-assign]
         self.combine = rule.combine  # type: ignore[method-assign]
 

@@ -1,7 +1,7 @@
 """Distance, the paper's rule: prototypes correct what clients learn and weigh what they send."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -216,8 +216,8 @@ class Distance(Aggregator):
         blind = self.weights.measures and self.exchange == "parameters"
         return () if blind else names_of(self.sites)
 
-    def exchanges(self, name: str) -> bool:
-        return self.exchange != "prototypes"
+    def personal_names(self, network: nn.Module) -> Collection[str]:
+        return network.state_dict().keys() if self.exchange == "prototypes" else ()
 
     def broadcast(self, state: ServerState) -> Broadcast:
         sent = super().broadcast(state)

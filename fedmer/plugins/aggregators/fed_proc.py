@@ -1,6 +1,6 @@
 """FedProc, averaging with contrast to class prototypes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -78,8 +78,8 @@ class FedProc(FedProto):
         classes: Clear = "held classes" if self.heads == "joint" else "prototype counts"
         return ("examples", "prototypes", classes)
 
-    def exchanges(self, name: str) -> bool:
-        return True
+    def personal_names(self, network: nn.Module) -> Collection[str]:
+        return ()
 
     def broadcast(self, state: ServerState) -> Broadcast:
         rounds = self.rounds or state.rounds

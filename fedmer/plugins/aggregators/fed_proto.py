@@ -1,10 +1,10 @@
 """FedProto, where only class prototypes travel."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmer.contracts.aggregator import Aggregator, Clear, ClientRound, ServerState
 from fedmer.contracts.network import NetworkOutput
@@ -91,8 +91,8 @@ class FedProto(Aggregator):
     def sums(self) -> tuple[str, ...]:
         return names_of([SITE])
 
-    def exchanges(self, name: str) -> bool:
-        return False
+    def personal_names(self, network: nn.Module) -> Collection[str]:
+        return network.state_dict().keys()
 
     def client_loss(
         self, supervised: Tensor, output: NetworkOutput, batch: Batch, context: ClientRound

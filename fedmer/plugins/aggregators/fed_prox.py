@@ -3,6 +3,7 @@
 from fedmer.contracts.aggregator import ClientRound
 from fedmer.errors import InputError
 from fedmer.plugins.aggregators._heads import Heads
+from fedmer.plugins.aggregators._proximal import pull
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 
 
@@ -42,9 +43,4 @@ class FedProx(FedAvg):
         self.mu = mu
 
     def on_before_optimizer_step(self, context: ClientRound) -> None:
-        if self.mu == 0 or context.received.weights is None:
-            return
-        for name, parameter in context.client.network.named_parameters():
-            if parameter.grad is not None and name in context.received.weights:
-                start = context.received.weights[name].to(parameter.device)
-                parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
+        pull(context, self.mu)

@@ -1,5 +1,9 @@
 """Local, no exchange at all."""
 
+from collections.abc import Collection
+
+from torch import nn
+
 from fedmer.contracts.aggregator import Aggregator, Clear
 
 
@@ -19,5 +23,5 @@ class Local(Aggregator):
     def reads(self) -> tuple[Clear, ...]:
         return ()
 
-    def exchanges(self, name: str) -> bool:
-        return False
+    def personal_names(self, network: nn.Module) -> Collection[str]:
+        return network.state_dict().keys()

@@ -78,6 +78,8 @@ class Stacked(Executor):
         hooks = ("on_batch", "client_loss", "on_before_optimizer_step")
         if any(getattr(rule, h).__func__ is not getattr(Aggregator, h) for h in hooks):
             return f"{rule.name} changes what a client minimises."
+        if rule.stages.__func__ is not Aggregator.stages:  # type: ignore[attr-defined]
+            return f"{rule.name} trains in stages of its own."
         if trainer.client.loss.teacher == "global":
             return "the loss has a global teacher."
         precision = trainer.fabric.strategy.precision.precision
