@@ -12,7 +12,6 @@ from fedmer.data.batch import Batch, batch_of
 from fedmer.data.missing import drop_modalities
 from fedmer.data.synthetic import synthetic_corpus
 from fedmer.errors import InputError
-from fedmer.local import LocalTraining
 from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins import registry
 from fedmer.plugins.aggregators.fed_avg import FedAvg
@@ -21,6 +20,7 @@ from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.networks.late_fusion import LateFusion
 from fedmer.plugins.partitioners.virtual_speaker import VirtualSpeaker
+from fedmer.steps import LocalTraining
 from tests.federations import clients_of, federation, same_bits, weights_of
 
 CORPUS = synthetic_corpus(seed=0, dialogues=20, features={"text": 6, "audio": 4, "visual": 3})

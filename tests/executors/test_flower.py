@@ -18,9 +18,12 @@ from fedmer.data.formats.native import write
 from fedmer.errors import InputError
 from fedmer.plugins.aggregators.analytic import Analytic
 from fedmer.plugins.aggregators.distance import Distance
+from fedmer.plugins.aggregators.ditto import Ditto
 from fedmer.plugins.aggregators.fed_avg import FedAvg
+from fedmer.plugins.aggregators.fed_per import FedPer
 from fedmer.plugins.aggregators.fed_proc import FedProc
 from fedmer.plugins.aggregators.fed_proto import FedProto
+from fedmer.plugins.aggregators.fed_rep import FedRep
 from fedmer.plugins.aggregators.fed_tgp import FedTGP
 from fedmer.plugins.aggregators.local import Local
 from fedmer.plugins.aggregators.scaffold import SCAFFOLD
@@ -147,7 +150,7 @@ def test_masked_rounds_of_virtual_nodes_are_those_of_inline_up_to_its_grid(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule", [FedAvg, Distance, SCAFFOLD, FedProto])
+@pytest.mark.parametrize("rule", [FedAvg, Distance, SCAFFOLD, FedProto, FedRep, Ditto])
 def test_two_rounds_and_a_resumed_third_are_those_of_inline(
     rule: type[Aggregator], nothing_left: None
 ) -> None:
@@ -242,7 +245,7 @@ def test_a_rehearsal_tells_what_an_honest_client_sends() -> None:
     from fedmer.messages import Broadcast
     from fedmer.weights import Layout
 
-    for rule in (FedAvg(), Distance(), SCAFFOLD(), FedProto()):
+    for rule in (FedAvg(), Distance(), SCAFFOLD(), FedProto(), FedPer(), Ditto()):
         loop = federation(rule, CORPUS, CLIENTS)
         before = loop.trainer.weights.clone()
         received = rule.broadcast(loop.state)
