@@ -180,7 +180,7 @@ class LocalTrainer:
         if not math.isfinite(loss):
             raise NotFiniteError(f"the loss of its personal network is {loss}")
         check_finite("personal weights", self.weights)
-        return self.weights.clone()
+        return {name: value.clone() for name, value in self.weights.items()}
 
     def begin(self, client: int, received: Broadcast, memory: ClientMemory) -> ClientRound:
         """What the rule's client half sees of a round; ``memory`` stays as it is."""
