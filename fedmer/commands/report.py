@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from jsonargparse import Namespace
 
 USAGE = """fedmer report RUN... [--baseline ROW] [--round selected|last] [--groups SPEAKERS.csv]
-                     [--out FOLDER]
+                     [--selection] [--out FOLDER]
        fedmer report --audit TABLE.csv"""
 
 
@@ -62,6 +62,11 @@ def parser() -> Parser:
         metavar="SPEAKERS.csv",
         help="the groups of speakers, such as genders, to compare: columns speaker and group",
     )
+    add(
+        "--selection",
+        action="store_true",
+        help="also what choosing rounds by their test scores would add, which is no result",
+    )
     add("--out", type=Path, metavar="FOLDER", help="where to; without it report beside the runs")
     add("--audit", type=Path, metavar="TABLE.csv", help="check that a table agrees with itself")
     return made
@@ -90,10 +95,13 @@ def _report(options: "Namespace", command: str) -> int:
     found = collect(options.runs, options.round)
     target = options.out or _beside([run.path for run in found.runs])
     check_target(target)
-    report = make_report(found, options.baseline, groups)
+    report = make_report(found, options.baseline, groups, options.selection)
     write_report(report, target, command)
     for note in report.notes:
         print(printable(f"fedmer: note: {note}"))
+    if options.selection:
+        for line in (target / "selection.md").read_text(encoding="utf-8").splitlines():
+            print(printable(line))
     said = f"{len(found.runs)} runs in {len(report.rows)} rows: {target / 'index.html'}"
     print(printable(said))
     return 0

@@ -4,18 +4,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from fedmer.errors import InputError
 from fedmer.record.reading import read_json
 from fedmer.report.grid import Cell, Grid, Table
 from fedmer.report.grouping import Row
+from fedmer.report.student import half_width
 
 FILE = "audit.json"
 """In the folder of a run that was audited."""
-_STUDENT = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Student's t at 97.5 %, for 1 to 9 degrees of freedom; beyond, the normal's 1.96 is near."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +140,11 @@ def over_seeds(found: Sequence[Figure]) -> tuple[float, float | None, float | No
     >>> [round(x, 2) for x in over_seeds([one])], [round(x, 2) for x in over_seeds([one, one])]
     ([0.5, 0.4, 0.6], [0.5, 0.4, 0.6])
     """
-    mean, degrees = fmean(one.value for one in found), len(found) - 1
+    values = [one.value for one in found]
+    mean, half = fmean(values), half_width(values)
     ends = [(f.low, f.high) for f in found if f.low is not None and f.high is not None]
-    if degrees == 0:
+    if half is None:
         return (mean, *(ends[0] if ends else (None, None)))
-    factor = _STUDENT[degrees - 1] if degrees <= len(_STUDENT) else 1.96
-    half = factor * stdev(one.value for one in found) / math.sqrt(len(found))
     if ends:
         half = math.hypot(half, fmean((high - low) / 2 for low, high in ends))
     return mean, mean - half, mean + half

@@ -6,13 +6,15 @@ from fedmer.errors import InputError
 from fedmer.files import SHARED, write_atomically
 from fedmer.report.attacks import attack_table
 from fedmer.report.audit import audit_file
+from fedmer.report.clients import client_table
 from fedmer.report.groups import group_table
 from fedmer.report.page import MARK, page_of
 from fedmer.report.privacy import privacy_table
 from fedmer.report.report import Report
 from fedmer.report.score_table import PERSONAL, runs_csv, score_table
+from fedmer.report.selection import NOT_A_RESULT
 from fedmer.report.subsets import having_table, subset_table
-from fedmer.report.tables import byte_table, client_table, difference_table
+from fedmer.report.tables import byte_table, difference_table
 
 PAGE = "index.html"
 
@@ -47,14 +49,16 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     tables = {
         "table": score_table(report.lines, labels),
         "differences": difference_table(report.differences),
-        "clients": client_table(report.rows),
         "modalities": subset_table(report.subsets),
         "having": having_table(report.rows),
+        "clients": client_table(report.rows, report.differences),
         "bytes": byte_table(report.rows),
         "privacy": privacy_table(report.rows),
     }
     if report.groups is not None:
         tables["groups"] = group_table(report.groups)
+    if report.selection is not None:
+        tables["selection"] = report.selection
     attacks = attack_table(report.rows)
     if attacks is not None:
         tables["attacks"] = attacks
@@ -66,13 +70,15 @@ def write_report(report: Report, folder: Path, command: str) -> None:
     }
     if any(row.personal for row in report.rows):
         texts["table.md"] += f"\n{PERSONAL} Scores of all clients' personal networks, pooled.\n"
+    if "selection.md" in texts:
+        texts["selection.md"] += f"\n{NOT_A_RESULT}\n"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The report cannot be written to {folder}: {error.strerror}.") from error
     for ending in ("csv", "md"):
         # Of an older report, which may have had more.
-        for name in ("groups", "attacks"):
+        for name in ("groups", "selection", "attacks"):
             (folder / f"{name}.{ending}").unlink(missing_ok=True)
     for name, text in texts.items():
         write_atomically(folder / name, text, SHARED)

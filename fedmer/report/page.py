@@ -22,6 +22,7 @@ from fedmer.report.grid import Table
 from fedmer.report.prototype_figure import prototype_figure
 from fedmer.report.report import Report
 from fedmer.report.scores import Line
+from fedmer.report.selection import NOT_A_RESULT
 from fedmer.report.svg import PALETTE, dash
 
 MARK = '<meta name="generator" content="fedmer report">'
@@ -58,6 +59,7 @@ def page_of(report: Report, tables: Mapping[str, Table], command: str) -> str:
         lead=_lead(report),
         summary=_summary(report),
         tables=tables,
+        not_a_result=NOT_A_RESULT,
         figures=_figures(report),
         confusions=confusions,
         resamples=RESAMPLES,

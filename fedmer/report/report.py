@@ -7,9 +7,11 @@ from fedmer.errors import InputError
 from fedmer.plugins.registry import unknown
 from fedmer.report.collect import Collection
 from fedmer.report.differences import Difference, differences
+from fedmer.report.grid import Table
 from fedmer.report.grouping import Row, constant_parts, rows_of
 from fedmer.report.groups import GroupScores, group_scores
 from fedmer.report.scores import Line, lines_of
+from fedmer.report.selection import selection_table
 from fedmer.report.subsets import SubsetScores, subset_scores
 
 DEFAULT_BASELINE = "FedAvg"
@@ -28,6 +30,7 @@ class Report:
         notes: Sentences on what is missing.
         groups: Of speakers, a line a row and group; None if no groups were given.
         subsets: Of modalities, a line a row and subset, of the last round; empty for one modality.
+        selection: What choosing rounds by test would be worth; None if nobody asked.
     """
 
     rows: Sequence[Row]
@@ -38,6 +41,7 @@ class Report:
     notes: Sequence[str]
     groups: Sequence[GroupScores] | None = None
     subsets: Sequence[SubsetScores] = ()
+    selection: Table | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -49,7 +53,10 @@ class Report:
 
 
 def make_report(
-    found: Collection, baseline: str | None, groups: Mapping[str, str] | None = None
+    found: Collection,
+    baseline: str | None,
+    groups: Mapping[str, str] | None = None,
+    selection: bool = False,
 ) -> Report:
     """Group, average and compare.
 
@@ -58,9 +65,10 @@ def make_report(
         baseline: The name of a row, or a rule, whose rows are each the baseline of the rows with
             their network and split; by default FedAvg if there is one, else the first row.
         groups: Speaker -> group, to compare how groups are served.
+        selection: Also what choosing rounds by test would be worth.
 
     Raises:
-        InputError: There is no such row, or no speaker has a group.
+        InputError: There is no such row, no speaker has a group, or no round a test score.
     """
     rows, repeated = rows_of(found.runs)
     chosen = _baselines(rows, baseline)
@@ -75,7 +83,18 @@ def make_report(
     by_subset, missing = subset_scores(rows)
     notes += missing
     constants = constant_parts(rows)
-    return Report(rows, lines_of(rows), title, compared, constants, notes, by_group, by_subset)
+    by_choice = selection_table(rows) if selection else None
+    return Report(
+        rows,
+        lines_of(rows),
+        title,
+        compared,
+        constants,
+        notes,
+        by_group,
+        by_subset,
+        by_choice,
+    )
 
 
 def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:

@@ -1,9 +1,8 @@
-"""The tables beside the main one: differences, clients, bytes."""
+"""The tables beside the main one: differences and bytes."""
 
 from collections.abc import Sequence
 from statistics import fmean
 
-from fedmer.record.holdouts import FEWEST, Holdouts
 from fedmer.report.collect import Run
 from fedmer.report.differences import Difference, Interval
 from fedmer.report.grid import Cell, Grid, Table
@@ -45,44 +44,6 @@ def difference_table(found: Sequence[Difference]) -> Table:
         f"{name}{end}" for name in ("accuracy", "weighted_f1") for end in ("", "_low", "_high")
     ]
     return Table(grid, ["row", "baseline", "seeds", *scores, "note"], written)
-
-
-def client_table(rows: Sequence[Row]) -> Table:
-    """How evenly a row serves its clients: weighted F1 on each client's holdout."""
-    shown, written = [], []
-    for row in rows:
-        kept = [run for run in row.runs if run.result["holdouts"]]
-        for run in kept:
-            for name, scores in run.result["holdouts"].items():
-                values = [f"{100 * scores[key]:.4f}" for key in ("accuracy", "weighted_f1")]
-                written.append([row.name, run.seed, name, scores["examples"], *values])
-        if not kept:
-            shown.append([Cell(row.name), Cell("0"), *[Cell("")] * 6])
-            continue
-        each = [Holdouts.of(run.result["holdouts"]) for run in kept]
-        spreads = [one.spread for one in each if one.spread is not None]
-        numbers = [fmean(one.mean for one in each)]
-        if spreads:
-            numbers += [
-                fmean(one.low for one in spreads),
-                fmean(one.high for one in spreads),
-                fmean(one.deviation for one in spreads),
-            ]
-        first = each[0].spread
-        shown.append(
-            [
-                *(Cell(row.name), Cell(str(each[0].clients))),
-                *(Cell(f"{100 * number:.1f}") for number in numbers),
-                *[Cell("")] * (4 - len(numbers)),
-                Cell("" if first is None else f"{first.worst} ({first.turns} utterances)"),
-                Cell(str(each[0].small) if each[0].small else ""),
-            ]
-        )
-    seed, small = "worst in the first seed", f"under {FEWEST} utterances"
-    heads = ["", "clients", "mean", "worst", "best", "spread (sd)", seed, small]
-    grid = Grid(heads, shown, text=(6,))
-    columns = ["row", "seed", "client", "examples", "accuracy", "weighted_f1"]
-    return Table(grid, columns, written)
 
 
 def byte_table(rows: Sequence[Row]) -> Table:
