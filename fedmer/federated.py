@@ -370,10 +370,9 @@ class FederatedModule(pl.LightningModule):
             metrics.count_confusion(torch.tensor(scores.confusion, device=self.device))
 
     def networks(self, knowledge: Broadcast) -> Iterator[torch.nn.Module]:
-        """The global network, or where there is none each client's own in turn.
+        """The global network, or where clients keep personal weights each client's in turn.
 
-        All clients' counts go into one confusion matrix, so that a score is that of a client drawn
-        at random.
+        All counts go into one confusion matrix: a score is that of a client drawn at random.
         """
         trainer = self.loop.trainer
         if not trainer.trained:
