@@ -4,7 +4,8 @@
     fedmer audit runs/audit
     python experiments/audit_results.py              # reads runs/, fills the pages' marked places
 
-Trials that are not finished or not audited are left out; the column of seeds says how many are there.
+Trials that are not finished or not audited are left out; the column of seeds says how many are
+there.
 """
 
 import argparse
@@ -85,7 +86,8 @@ def _cell(found: Sequence[Figure]) -> str:
     if not found:
         return "\u2013"
     value, low, high = over_seeds(found)
-    return f"{value:.2f}" if low is None or high is None else f"{value:.2f} ± {(high - low) / 2:.2f}"
+    spread = "" if low is None or high is None else f" ± {(high - low) / 2:.2f}"
+    return f"{value:.2f}{spread}"
 
 
 def _chance(found: Sequence[Figure]) -> str:
