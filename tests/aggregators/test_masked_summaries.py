@@ -276,6 +276,12 @@ def test_a_mean_beyond_the_range_is_a_sentence() -> None:
             SecureSum(summary_clip=value)
 
 
+@pytest.mark.parametrize("kind", [FedProto, FedProc, FedTGP, Distance])
+def test_a_class_of_no_turns_cannot_be_too_small(kind: Any) -> None:
+    with pytest.raises(InputError, match="min_count is 0; expected at least 1"):
+        kind(min_count=0)
+
+
 @pytest.mark.parametrize(
     ("rule", "said"),
     [

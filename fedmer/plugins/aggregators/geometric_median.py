@@ -57,7 +57,9 @@ class GeometricMedian(EveryUpdate):
     change (signs and sums, the same for all clients of a round), between which distances are right
     to about 2 %. The server then sees these and one sum, so that this works under a masked sum,
     as RFA does; but a client that reports another change than it sends is not found out, and 1024
-    sums over a client's change are known.
+    sums over a client's change are known. RFA itself asks for a masked sum in each iteration. As
+    many sums of the same updates as there are clients, by other weights each time, are equations
+    that give every update, so that a node of fedmer lets its update go into one sum.
 
     Clients weigh the same to begin with, whatever they claim.
 
