@@ -30,6 +30,7 @@ _KINDS = {
     "float64": torch.float64,
     "int64": torch.int64,
     "int32": torch.int32,
+    "int8": torch.int8,
     "bool": torch.bool,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}

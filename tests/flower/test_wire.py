@@ -24,7 +24,7 @@ from fedmer.flower.wire import RefusedError, put, put_answer, take, take_answer
 from fedmer.messages import Broadcast, Summary, Update
 from fedmer.weights import FlatWeights, Layout
 
-KINDS = (torch.float32, torch.float64, torch.int64, torch.int32, torch.bool)
+KINDS = (torch.float32, torch.float64, torch.int64, torch.int32, torch.int8, torch.bool)
 NAMES = st.text(min_size=1, max_size=8)
 
 
