@@ -33,7 +33,7 @@ docs: $(READY) ## Build docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build -W -q docs docs/_build/html
 
 bench: $(READY) ## Measure steps, rounds, growth, start-up on an idle machine
-	for part in step round rules scale start; do $(BIN)/python benchmarks/bench_$$part.py $(ARGS) || exit; done
+	for part in step round rules privacy scale start; do $(BIN)/python benchmarks/bench_$$part.py $(ARGS) || exit; done
 
 deploy-demo: $(READY) ## A server and four nodes with TLS on this machine, beside the same run in-process
 	PYTHONPATH=. $(BIN)/python experiments/deploy_demo.py $(ARGS)

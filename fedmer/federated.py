@@ -178,13 +178,8 @@ class FederatedModule(pl.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "weights"))
             self.network = self.network or self._build(data.shape)
-            client = EmotionClient(
-                self._build(data.shape),
-                self.loss,
-                self.make_optimizer,
-                self.seed,
-                self.make_scheduler,
-            )
+            parts = (self.loss, self.make_optimizer, self.seed, self.make_scheduler)
+            client = EmotionClient(self._build(data.shape), *parts)
         client.network.load_state_dict(self.network.state_dict())
         self.metrics = torch.nn.ModuleDict(
             {part: EmotionMetrics(data.shape.classes) for part in ("val", "test")}
@@ -213,6 +208,7 @@ class FederatedModule(pl.LightningModule):
                 self._rounds,
                 self.server,
                 data.crosses_besides(self.loss),
+                data.mode,
             )
         ]
         if self._restored is not None and stage != "fit":

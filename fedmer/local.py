@@ -18,11 +18,12 @@ from fedmer.contracts.privacy import Privacy
 from fedmer.data.batch import EVALUATION_BATCH, Batch, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.data.client_data import ClientData
+from fedmer.dialogue_steps import DialogueSteps, check_dialogues
 from fedmer.errors import InputError, NotFiniteError
 from fedmer.losses.class_terms import NEUTRAL, ClassTerms
 from fedmer.messages import Broadcast, Summary, Update, Weights
 from fedmer.metrics import Scores
-from fedmer.protection import on_client
+from fedmer.protection import on_client, step_noise
 from fedmer.spool import Spool
 from fedmer.steps import LocalTraining, Steps
 from fedmer.weights import (
@@ -67,8 +68,9 @@ class LocalTrainer:
         conditions: What some clients of a simulation send instead.
 
     Raises:
-        InputError: The loss wants a global teacher and the rule has no global network, or the
-            optimizer or the scheduler of its rate cannot be used.
+        InputError: The loss wants a global teacher and the rule has no global network, the
+            optimizer or the scheduler of its rate cannot be used, or a mechanism that hides
+            dialogues cannot take the gradient of each.
     """
 
     def __init__(
@@ -114,7 +116,13 @@ class LocalTrainer:
         self.privacy = privacy
         self.conditions = conditions or ClientConditions()
         self._cache = BatchCache(self.fabric.device)
-        self.steps = Steps(client, aggregator, training, self.fabric, self._cache)
+        parts = (client, aggregator, training, self.fabric, self._cache)
+        hiding = next((type(m).__name__ for m in privacy if m.hides_dialogues), "")
+        if hiding:
+            precision = str(self.fabric.strategy.precision.precision)
+            check_dialogues(hiding, client, aggregator, precision)
+        self._hiding = DialogueSteps(*parts) if hiding else None
+        self.steps = self._hiding or Steps(*parts)
         self.schedule = self.steps.schedule
         self.weights = flatten(client.network)
         self._initial = self.weights.clone()
@@ -165,11 +173,23 @@ class LocalTrainer:
             load_weights(self.client.teacher, received.weights or self._initial)
             self.client.teacher.eval()
         data, second = self.data[client].train, None
+        if self._hiding is not None:
+            memory = self._hide(self._hiding, client, received, memory)
         if self.second:
             second = self._train_second(context)
             copy_weights(self.weights, received.weights or self._initial)
         loss, optimizer = self.steps.make(context, self.stages, data, terms, memory.optimizer)
         return self.report(client, context, loss, memory, optimizer, second)
+
+    def _hide(
+        self, hiding: DialogueSteps, client: int, received: Broadcast, memory: ClientMemory
+    ) -> ClientMemory:
+        """Set the noise of a client's steps; returns what it remembers then."""
+        plan = hiding.plan(len(self.data[client].train), self.stages)
+        hiding.noise, kept = step_noise(
+            self.privacy, plan, client, received, memory.privacy, self.client.seed
+        )
+        return replace(memory, privacy=kept)
 
     def _train_second(self, context: ClientRound) -> Weights:
         """Train the client's second network, which is the resident one; returns its weights."""

@@ -15,6 +15,7 @@ from fedmer.contracts.aggregator import Aggregator, ServerState
 from fedmer.contracts.executor import Executor, client_weights
 from fedmer.contracts.privacy import Guarantee, Plan
 from fedmer.contracts.selector import Selector
+from fedmer.data.standardise import Standardise
 from fedmer.errors import InputError
 from fedmer.local import LocalTrainer
 from fedmer.masked_round import out_of_sum, withhold
@@ -131,6 +132,7 @@ class FederatedLoop:
         rounds: How many there will be, or None if that is open.
         server: What the server does beside its rule.
         besides: What of clients' data crosses outside of rounds -> the option that ends it.
+        standardise: How clients' features are standardised.
 
     Raises:
         InputError: The rule cannot work with the network, the server's learning rate is no number
@@ -149,6 +151,7 @@ class FederatedLoop:
         rounds: int | None = None,
         server: ServerOptions | None = None,
         besides: Mapping[str, str] | None = None,
+        standardise: Standardise = "none",
     ) -> None:
         aggregator.check(network)
         self.sizes = [client.examples for client in trainer.data.values()]
@@ -165,7 +168,7 @@ class FederatedLoop:
         sent = trainer.sent(trainer.weights)
         clients = len(self.sizes)
         drawn = selector.sampling(clients) if clients else None
-        plan = Plan(aggregator, clients, bool(sent), drawn, rounds, besides or {})
+        plan = Plan(aggregator, clients, bool(sent), drawn, rounds, besides or {}, standardise)
         check(trainer.privacy, plan, executor, sent)
         # What a released model's noise was drawn from must not be known to those who get it.
         secret = secrets.randbits(63) if executor.remote is not None else seed

@@ -10,7 +10,15 @@ from torch import Tensor
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
 from fedmer.contracts.masked_sum import MaskedSum
-from fedmer.contracts.privacy import ClientContext, Guarantee, Plan, Privacy, ServerContext
+from fedmer.contracts.privacy import (
+    ClientContext,
+    Guarantee,
+    LocalSteps,
+    Plan,
+    Privacy,
+    ServerContext,
+    StepNoise,
+)
 from fedmer.errors import InputError
 from fedmer.masked_round import into_sum
 from fedmer.messages import Broadcast, Summary, Update, Weights
@@ -73,6 +81,12 @@ def check(
                 "network."
             )
     _check_compression(mechanisms, executor)
+    promising = [type(m).__name__ for m in mechanisms if m.spent(plan, {}) is not None]
+    if len(promising) > 1:
+        raise InputError(
+            f"--privacy names {' and '.join(promising)}, which both promise differential privacy; "
+            "a run says one epsilon. Leave one of them out."
+        )
     masked = [type(m).__name__ for m in mechanisms if m.masked_sum is not None]
     if len(masked) > 1:
         raise InputError(
@@ -141,22 +155,8 @@ def on_client(
     Returns:
         What it sends, and what each mechanism keeps.
     """
-    client, round = summary.client, received.round
-    # Where nobody announced a round, a client counts on itself alone.
-    tensors = received.tensors
-    cohort, rounds = int(tensors.get(_COHORT, 1)), int(tensors.get(_ROUNDS, -1))
     kept: Memory = []
-    for place, mechanism in enumerate(mechanisms):
-        before = memory[place] if place < len(memory) else {}
-        context = ClientContext(
-            client=client,
-            received=received,
-            cohort=cohort,
-            rounds=None if rounds < 0 else rounds,
-            seed=derive(seed, "privacy", place, round, client),
-            tensors=_of(place, tensors),
-            memory={name: value.clone() for name, value in before.items()},
-        )
+    for mechanism, context in _contexts(mechanisms, summary.client, received, memory, seed):
         summary, made = mechanism.on_client(summary, update, context)
         update = laid_out_as(update, made)
         kept.append(context.memory)
@@ -164,6 +164,58 @@ def on_client(
     if masked is not None:
         summary, update = into_sum(rule, masked, summary, update, received)
     return summary, update, kept if any(kept) else []
+
+
+def step_noise(
+    mechanisms: Sequence[Privacy],
+    steps: LocalSteps,
+    client: int,
+    received: Broadcast,
+    memory: Memory,
+    seed: int,
+) -> tuple[StepNoise, Memory]:
+    """What hides the dialogues of a client that is about to train.
+
+    Args:
+        mechanisms: In their order; one of them hides dialogues.
+        steps: What the client is about to do.
+        client: Its id.
+        received: This round's broadcast.
+        memory: What each mechanism kept on this client; stays as it is.
+        seed: The client's.
+
+    Returns:
+        The noise on its steps, and what each mechanism keeps.
+
+    Raises:
+        InputError: These steps would break a promise.
+    """
+    contexts = _contexts(mechanisms, client, received, memory, seed)
+    noise = next(m.on_steps(steps, context) for m, context in contexts if m.hides_dialogues)
+    return noise, [context.memory for _, context in contexts]
+
+
+def _contexts(
+    mechanisms: Sequence[Privacy], client: int, received: Broadcast, memory: Memory, seed: int
+) -> list[tuple[Privacy, ClientContext]]:
+    """Each mechanism and what it sees of a client's part of a round; ``memory`` is copied."""
+    # Where nobody announced a round, a client counts on itself alone.
+    tensors = received.tensors
+    cohort, rounds = int(tensors.get(_COHORT, 1)), int(tensors.get(_ROUNDS, -1))
+    found = []
+    for place, mechanism in enumerate(mechanisms):
+        before = memory[place] if place < len(memory) else {}
+        context = ClientContext(
+            client=client,
+            received=received,
+            cohort=cohort,
+            rounds=None if rounds < 0 else rounds,
+            seed=derive(seed, "privacy", place, received.round, client),
+            tensors=_of(place, tensors),
+            memory={name: value.clone() for name, value in before.items()},
+        )
+        found.append((mechanism, context))
+    return found
 
 
 class ServerProtection:

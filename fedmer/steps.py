@@ -1,7 +1,7 @@
 """The steps that a client makes in its part of a round, stage after stage."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from fedmer.client import EmotionClient, restart
 from fedmer.contracts.aggregator import Aggregator, ClientRound, Stage
-from fedmer.data.batch import Batch, EpochOrder, Excerpt
+from fedmer.data.batch import EpochOrder, Excerpt
 from fedmer.data.batch_cache import BatchCache
 from fedmer.errors import InputError
 from fedmer.losses.class_terms import ClassTerms
@@ -122,7 +122,6 @@ class Steps:
         keep = self.training.optimizer_state == "keep"
         total: Tensor | None = None
         optimizer = self._begin_optimizer(state, context.received.round)
-        order = EpochOrder(len(data), self.client.seed, context.id, self.training.batch_size)
         passes = [stage for stage in stages for _ in range(stage.epochs)]
         try:
             with torch.random.fork_rng(devices=self._random_devices()):
@@ -133,10 +132,7 @@ class Steps:
                     # Counted over rounds, so that R rounds of E epochs draw as R * E epochs would.
                     lifetime = context.received.round * len(passes) + epoch
                     context.last_epoch = epoch == len(passes) - 1
-                    order.set_epoch(lifetime)
-                    size = self.training.batch_size
-                    batches = self.cache.batches(data, list(order), size, context.id)
-                    for index, batch in enumerate(batches):
+                    for index, batch in enumerate(self._batches(context.id, data, lifetime)):
                         self.client.begin_step(context.id, lifetime, index)
                         loss = self._step(batch, optimizer, context)
                         total = loss if total is None else total + loss
@@ -146,8 +142,15 @@ class Steps:
         mean = math.nan if total is None else float(total) / context.steps
         return mean, dict(optimizer.state_dict()) if keep else None
 
-    def _step(self, batch: Batch, optimizer: Optimizer, context: ClientRound) -> Tensor:
-        """One step; returns its loss."""
+    def _batches(self, client: int, data: Sequence[Excerpt], epoch: int) -> Iterator[Any]:
+        """What :meth:`_backward` gets in each step of an epoch of a client's life."""
+        size = self.training.batch_size
+        order = EpochOrder(len(data), self.client.seed, client, size)
+        order.set_epoch(epoch)
+        return self.cache.batches(data, list(order), size, client)
+
+    def _backward(self, batch: Any, context: ClientRound) -> Tensor:
+        """Leave the gradients of a step on the parameters; returns its loss."""
         batch = self.client.training_batch(batch)
         batch = self.aggregator.on_batch(batch, context.received, training=True)
         # Fabric's wrapper brings its precision to forward alone, not to this method.
@@ -158,6 +161,11 @@ class Steps:
         for parameter in self._parameters.values():
             parameter.grad = None
         self.fabric.strategy.backward(loss, None)
+        return loss.detach()
+
+    def _step(self, batch: Any, optimizer: Optimizer, context: ClientRound) -> Tensor:
+        """One step; returns its loss."""
+        loss = self._backward(batch, context)
         if self.training.gradient_clip_val:
             # A check of every norm would wait for the device; a loss that is not finite is
             # reported at the end.
@@ -171,7 +179,7 @@ class Steps:
         self.aggregator.on_before_optimizer_step(context)
         self.fabric.strategy.optimizer_step(optimizer)
         context.steps += 1
-        return loss.detach()
+        return loss
 
     def _freeze(self, names: Collection[str]) -> None:
         """Let these parameters have no gradient, and all others that learn at all have one."""

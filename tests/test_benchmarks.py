@@ -35,6 +35,17 @@ def test_a_step_is_compared_with_the_padded_one() -> None:
     assert float(row[4].split()[0]) > 0
 
 
+def test_a_step_with_noise_is_compared_with_a_plain_one() -> None:
+    sizes = ("--networks", "EarlyFusion", "SDT", "--hidden", "16", "--repeats", "2")
+    page = run("bench_privacy", *sizes, "--busy")
+    found = {row[0]: row for row in rows(page, "EarlyFusion") + rows(page, "SDT")}
+    assert {name: row[2] for name, row in found.items()} == {
+        "EarlyFusion": "together",
+        "SDT": "one by one",
+    }
+    assert all(float(row[5].split()[0]) > 0 for row in found.values())
+
+
 def test_a_round_is_compared_with_a_bare_loop() -> None:
     sizes = ("--workloads", "MLP", "--cohorts", "3x2x20", "--rounds", "1", "--repeats", "2")
     found = {row[2]: row for row in rows(run("bench_round", *sizes, "--busy"), "MLP")}

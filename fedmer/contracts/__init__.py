@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from fedmer.contracts.masked_sum import MaskedSum
     from fedmer.contracts.network import Network, NetworkOutput
     from fedmer.contracts.partitioner import Partitioner
-    from fedmer.contracts.privacy import ClientContext, Guarantee, Plan, Privacy, ServerContext
+    from fedmer.contracts.privacy import (
+        ClientContext,
+        Guarantee,
+        LocalSteps,
+        Plan,
+        Privacy,
+        ServerContext,
+        StepNoise,
+    )
     from fedmer.contracts.selector import Sampling, Selector
 
 __all__ = [
@@ -27,6 +35,7 @@ __all__ = [
     "Executor",
     "Extractor",
     "Guarantee",
+    "LocalSteps",
     "MaskedSum",
     "Network",
     "NetworkOutput",
@@ -38,6 +47,7 @@ __all__ = [
     "ServerContext",
     "ServerState",
     "Stage",
+    "StepNoise",
 ]
 
 _HOME = {
@@ -45,6 +55,7 @@ _HOME = {
     "ClientRound": "aggregator",
     "ConditionContext": "condition",
     "Guarantee": "privacy",
+    "LocalSteps": "privacy",
     "MaskedSum": "masked_sum",
     "NetworkOutput": "network",
     "Plan": "privacy",
@@ -52,6 +63,7 @@ _HOME = {
     "ServerContext": "privacy",
     "ServerState": "aggregator",
     "Stage": "aggregator",
+    "StepNoise": "privacy",
 }
 
 

@@ -1,7 +1,8 @@
 """The contract of a network."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -57,6 +58,18 @@ class Network(nn.Module, metaclass=NetworkType):
     def __init__(self, shape: CorpusShape) -> None:
         super().__init__()
         self.shape = shape
+
+    @contextmanager
+    def under_vmap(self) -> Iterator[None]:
+        """For as long as ``torch.func.vmap`` runs it: layers that draw ``bytewise`` do not."""
+        drawing = [module for module in self.modules() if getattr(module, "bytewise", False)]
+        for module in drawing:
+            module.bytewise = False  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            for module in drawing:
+                module.bytewise = True  # type: ignore[assignment]
 
     @property
     def class_parameters(self) -> dict[str, int]:

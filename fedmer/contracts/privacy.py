@@ -9,6 +9,7 @@ from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.masked_sum import MaskedSum
 from fedmer.contracts.part import PartType
 from fedmer.contracts.selector import Sampling
+from fedmer.data.standardise import Standardise
 from fedmer.messages import Broadcast, Summary, Update, Weights
 
 
@@ -24,6 +25,8 @@ class Plan:
         rounds: How many rounds there will be, or None if that is open.
         besides: What of clients' data crosses outside of rounds, each as what it is and the option
             that ends it.
+        standardise: How features are standardised: by the statistics of all clients together
+            ('federated'), of each client ('local'), or not ('none').
     """
 
     rule: Aggregator
@@ -32,16 +35,17 @@ class Plan:
     sampling: Sampling | None = None
     rounds: int | None = None
     besides: Mapping[str, str] = field(default_factory=dict)
+    standardise: Standardise = "none"
 
 
 @dataclass(frozen=True)
 class Guarantee:
-    """Differential privacy: what a run tells of any one client.
+    """Differential privacy: what a run tells of any one client, or of any one dialogue.
 
     Args:
         epsilon: At most so much, from 0.
         delta: But for this probability.
-        reach: A clause that says for whom it holds and what it does not cover.
+        reach: A clause that says of what, for whom it holds and what it does not cover.
     """
 
     epsilon: float
@@ -54,6 +58,37 @@ class Guarantee:
 
     def __str__(self) -> str:
         return f"epsilon {self.epsilon:.3g} at delta {self.delta:.3g}, {self.reach}"
+
+
+@dataclass(frozen=True)
+class LocalSteps:
+    """The steps that a client is about to make, as a mechanism that hides its dialogues sees them.
+
+    Every dialogue has a part in a step with probability ``batch / dialogues``, whatever the others
+    do.
+
+    Args:
+        dialogues: How many the client holds, at least one.
+        batch: How many of them have a part in a step, in the mean.
+        count: How many steps there will be.
+    """
+
+    dialogues: int
+    batch: int
+    count: int
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """How a step hides each dialogue that has a part in it.
+
+    Args:
+        norm: The largest norm of a dialogue's gradient, above 0; a longer one is scaled down.
+        multiplier: Deviation of the Gaussian noise on the sum of the gradients, over ``norm``.
+    """
+
+    norm: float
+    multiplier: float
 
 
 @dataclass(frozen=True)
@@ -144,6 +179,11 @@ class Privacy(metaclass=PartType):
     """Does it say in ``compressed`` of an update how few bytes cross? Then an executor that sends
     whole numbers is refused, and so is a masked sum."""
 
+    hides_dialogues: bool = False
+    """Does a client take the gradient of each of its dialogues by itself, and add to their sum the
+    noise of :meth:`on_steps`? Then a rule, a network or a loss by which the gradient of one
+    dialogue would depend on the others is refused, and the executor that trains clients at once."""
+
     masked_sum: MaskedSum | None = None
     """Shall the server see the weighted sum of the updates alone? Then an executor that does not
     carry masked sums is refused, and a rule that sees each update."""
@@ -173,6 +213,19 @@ class Privacy(metaclass=PartType):
     def finished(self, plan: Plan, tensors: Mapping[str, Tensor]) -> bool:
         """Would one more round break its promise? Then the run ends. Server side."""
         return False
+
+    def on_steps(self, steps: LocalSteps, context: ClientContext) -> StepNoise:
+        """The noise on the steps of a client, if ``hides_dialogues``. Client side, before it
+        trains.
+
+        Args:
+            steps: What the client is about to do.
+            context: The client's part of the round.
+
+        Raises:
+            InputError: These steps would break the mechanism's promise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} hides dialogues and does not say how.")
 
     def on_client(
         self, summary: Summary, update: Update | None, context: ClientContext

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from fedmer.client import EmotionClient
 from fedmer.contracts import Aggregator, Plan, Sampling
+from fedmer.dialogue_steps import check_dialogues
 from fedmer.errors import InputError
+from fedmer.losses.distillation import SelfDistillation
+from fedmer.plugins.privacy.dpsgd import DPSGD
 from fedmer.plugins.privacy.gaussian_noise import GaussianNoise
 from fedmer.plugins.registry import load, plugins
 from tests.aggregators.rules import client
@@ -73,15 +77,28 @@ def with_masks(rule: Aggregator) -> str:
     return ", ".join(rule.reads_masked) or "nothing"
 
 
+def with_dialogues(rule: Aggregator) -> str:
+    """Whether DPSGD goes with it, by its own check and that of the client."""
+    if not sends_weights(rule):
+        return "no updates to hide"
+    plain = EmotionClient(client(0).network, SelfDistillation(calibration="none"))
+    try:
+        DPSGD(multiplier=1.0).check(Plan(rule, 10, True, Sampling("all", 10, 10)))
+        check_dialogues("DPSGD", plain, rule, "32-true")
+    except InputError:
+        return "refused"
+    return "yes"
+
+
 def table() -> str:
     lines = [
-        "| rule | reads of each client | of it under `SecureSum` | `GaussianNoise` |",
-        "|---|---|---|---|",
+        "| rule | reads of each client | of it under `SecureSum` | `GaussianNoise` | `DPSGD` |",
+        "|---|---|---|---|---|",
     ]
     for name, rule in rules():
         read = [*rule.reads, *(["update"] if rule.sees_updates else [])]
-        cells = (name, ", ".join(read) or "nothing", with_masks(rule), with_noise(rule))
-        lines.append("| " + " | ".join(cells) + " |")
+        found = (with_masks(rule), with_noise(rule), with_dialogues(rule))
+        lines.append("| " + " | ".join([name, ", ".join(read) or "nothing", *found]) + " |")
     return "\n".join(lines)
 
 

@@ -18,7 +18,6 @@ from fedmer.errors import InputError, NotFiniteError
 from fedmer.local import LocalTrainer
 from fedmer.losses.class_terms import ClassTerms
 from fedmer.messages import Broadcast, Summary
-from fedmer.plugins.networks._layers import Dropout
 from fedmer.seeds import derive
 from fedmer.weights import copy_weights
 
@@ -80,6 +79,9 @@ class Stacked(Executor):
             return f"{rule.name} changes what a client minimises."
         if rule.stages.__func__ is not Aggregator.stages:  # type: ignore[attr-defined]
             return f"{rule.name} trains in stages of its own."
+        for mechanism in trainer.privacy:
+            if mechanism.hides_dialogues:
+                return f"{type(mechanism).__name__} takes each dialogue's gradient by itself."
         if trainer.client.loss.teacher == "global":
             return "the loss has a global teacher."
         precision = trainer.fabric.strategy.precision.precision
@@ -108,14 +110,8 @@ class Stacked(Executor):
         return self._done[client]
 
     def _train_together(self, clients: Sequence[int]) -> None:
-        drops = [m for m in self.trainer.client.network.modules() if isinstance(m, Dropout)]
-        try:
-            for layer in drops:
-                layer.bytewise = False
+        with self.trainer.client.network.under_vmap():
             found = {client: (weights, losses) for client, weights, losses in self._train(clients)}
-        finally:
-            for layer in drops:
-                layer.bytewise = True
         for client in clients:
             weights, losses = found[client]
             copy_weights(self.trainer.weights, {**self.trainer.weights, **weights})

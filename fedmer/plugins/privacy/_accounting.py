@@ -14,9 +14,8 @@ from torch import Tensor
 from fedmer.errors import InputError
 
 KINDS = ("all", "fixed", "poisson")
-WHOLE_ORDERS = (*range(2, 64), 128.0, 256.0)
-"""Of Renyi divergences, those that take a tenth of the time; what they say holds, and may be two
-percent more."""
+FEW_ORDERS = (1.5, 2.5, 3.5, 4.5, *range(2, 64), 128.0, 256.0)
+"""Of Renyi divergences, those that take a third of the time of all; what they say holds as well."""
 _LARGEST = 1e6
 """A multiplier that leaves nothing but noise."""
 
