@@ -137,4 +137,4 @@ def test_an_option_that_the_class_has_not_names_who_has_it(
 ) -> None:
     assert main(["fit", "--network", "MMGCN", "--network.heads", "8"]) == 2
     said = capsys.readouterr().err
-    assert "has an option 'heads'; it belongs to DialogueTRM, Distance, EarlyFusion" in said
+    assert "has an option 'heads'; it belongs to CORECT, DialogueTRM, Distance, EarlyFusion" in said

@@ -161,4 +161,4 @@ def test_a_network_that_reads_one_turn_has_nothing_to_be_causal_of(
 ) -> None:
     assert main(["fit", "--network", "LMF", "--network.causal", "true"]) == 2
     said = capsys.readouterr().err
-    assert "nothing that was chosen has an option 'causal'; it belongs to CMN, DialogueTRM" in said
+    assert "nothing that was chosen has an option 'causal'; it belongs to CMN, CORECT" in said
