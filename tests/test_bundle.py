@@ -217,6 +217,10 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
         {"aggregator": {"class_path": "fedmer.plugins.aggregators.local.Local"}},
         "Local keeps a personal network on every client",
     ),
+    "second": (
+        {"aggregator": {"class_path": "fedmer.plugins.aggregators.ditto.Ditto"}},
+        "Ditto keeps a personal network on every client",
+    ),
 }
 
 

@@ -42,10 +42,11 @@ def build(
         with nullcontext() if trusted else only(CLIENT):
             made = _instantiate(contents.parts)
         network = _network(made.network, contents)
-        if made.aggregator.personal_names(network):
+        second = any(stage.personal for stage in made.aggregator.stages(network, 1))
+        if second or made.aggregator.personal_names(network):
             raise InputError(
-                f"{type(made.aggregator).__name__} keeps a personal network on every client and no "
-                "global one, so that there is no model for new dialogues"
+                f"{type(made.aggregator).__name__} keeps a personal network on every client, so "
+                "that there is no one model for new dialogues"
             )
     except (ArgumentError, ValueError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())[:500].removesuffix(".")
