@@ -14,8 +14,10 @@ pytest.importorskip("ray")
 from fedmer.__main__ import main
 from fedmer.contracts.aggregator import Aggregator
 from fedmer.contracts.executor import Executor
+from fedmer.contracts.privacy import Privacy
 from fedmer.data.formats.native import write
 from fedmer.errors import InputError
+from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.analytic import Analytic
 from fedmer.plugins.aggregators.distance import Distance
 from fedmer.plugins.aggregators.ditto import Ditto
@@ -32,6 +34,8 @@ from fedmer.plugins.executors.inline import Inline
 from fedmer.plugins.executors.stacked import Stacked
 from fedmer.plugins.executors.workers import Workers
 from fedmer.plugins.partitioners.dialogue import Dialogue
+from fedmer.plugins.privacy.dpsgd import DPSGD
+from fedmer.plugins.privacy.gaussian_noise import GaussianNoise
 from fedmer.plugins.privacy.secure_sum import SecureSum
 from tests.federations import clients_of, federation, same_bits, small_corpus, weights_of
 
@@ -147,6 +151,33 @@ def test_masked_rounds_of_virtual_nodes_are_those_of_inline_up_to_its_grid(
         held, same = loop.state.tensors[name], other.state.tensors[name]
         assert held.any()
         torch.testing.assert_close(held, same, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "noise", [DPSGD(multiplier=1.0), GaussianNoise(0.1, 1.0)], ids=["dialogues", "clients"]
+)
+def test_noise_is_that_of_inline_and_in_a_masked_sum_up_to_its_grid(
+    noise: Privacy, nothing_left: None
+) -> None:
+    plain = SelfDistillation(calibration="none")
+    found = []
+    for executor, privacy in (
+        (Inline(), [noise]),
+        (Flower(), [noise]),
+        (Flower(), [noise, SecureSum()]),
+    ):
+        loop = federation(FedAvg(), CORPUS, CLIENTS, executor=executor, privacy=privacy, loss=plain)
+        try:
+            reports = [loop.run_round(number) for number in range(2)]
+        finally:
+            executor.close()
+        assert not any(report.failures for report in reports)
+        found.append((weights_of(loop), [report.spent for report in reports]))
+    (expected, spent), (simulated, again), (masked, same) = found
+    assert same_bits(simulated, expected)
+    assert spent == again == same
+    torch.testing.assert_close(masked, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.slow
