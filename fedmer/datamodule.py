@@ -59,7 +59,7 @@ class FederatedDataModule(pl.LightningDataModule):
         seed: Where the split and the holdout come from.
         max_gb: What the corpus file may unpack to, in 10^9 bytes. A file that takes more is
             refused before it fills the memory.
-        columns: For a table: field or modality -> the name of its column in the file.
+        columns: For a table: field or modality -> name of its column.
         labels: For a table: the emotions in their order; by default the alphabetical one.
         conditions: What is wrong with some clients of a simulation, or with what is tested on: a
             condition, or several in their order. What is validated on never changes.

@@ -31,8 +31,8 @@ class LocalTraining:
             keep its optimizer's state (Adam's moments) between the rounds in which it takes part.
         gradient_clip_val: Largest norm of a step's gradient; None and 0 are any.
             ``--trainer.gradient_clip_val`` sets it.
-        modality_dropout: The chance in [0, 1] that a modality of an utterance is left out of a
-            step; at least one of what it has stays. Any network learns so to do without.
+        modality_dropout: Chance that an utterance loses a modality in a step. In [0, 1]; at least
+            one of what it has stays. Any network learns so to do without.
 
     Raises:
         InputError: ``epochs`` or ``batch_size`` is below 1, ``gradient_clip_val`` below 0, or

@@ -56,7 +56,7 @@ def test_names_of_plugins(script: Path, command: str) -> None:
     for kind in ("aggregators", "networks", "partitioners", "selectors", "executors"):
         assert offered(script, command, f"--{registry.singular(kind)}", "") == names(kind)
     assert offered(script, command, "--aggregator", "=", "FedP") == {
-        *("FedProc", "FedProto", "FedProx"),
+        *("FedPer", "FedProc", "FedProto", "FedProx"),
     }
     assert "Adam" in offered(script, command, "--optimizer", "A")
 

@@ -292,7 +292,6 @@ def test_a_round_goes_on_without_clients_that_send_nan(make: Any) -> None:
     loop = loop_with([condition], executor, FedAvg())
     report = loop.run_round(0)
     executor.close()
-    assert list(report.failures) == sorted(report.failures, key=lambda c: (-loop.sizes[c], c))
     assert set(report.failures) == set(among)
     for client in among:
         assert report.failures[client].startswith(f"client {client} was left out: its update holds")

@@ -169,7 +169,7 @@ def test_prototypes_are_all_that_fedproto_sends() -> None:
     width, classes = 8, 6
     assert first.bytes_down == 0
     assert second.bytes_down == 8 * (classes * width * 4 + classes)
-    assert first.bytes_up == 8 * (classes * width * 4 + classes * 8 + 24)
+    assert first.bytes_up == 8 * (classes * width * 4 + classes + 24)
     assert loop.state.tensors["known.fused"].all()
 
 

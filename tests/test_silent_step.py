@@ -74,7 +74,10 @@ def silent(
     loop.run_round(0)
     knowledge = loop.knowledge()
     own = network or network_for(corpus)
-    weights = None if knowledge.weights is None else own.state_dict()
+    weights = None
+    if knowledge.weights is not None:
+        personal = rule.personal_names(own)
+        weights = {name: v for name, v in own.state_dict().items() if name not in personal}
     client = EmotionClient(
         copy.deepcopy(own),
         loss or SelfDistillation(),

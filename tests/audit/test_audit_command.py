@@ -16,7 +16,7 @@ from fedmer.audit.attacks import ATTACKS
 from fedmer.commands.audit import NAMES
 from fedmer.errors import InputError
 from fedmer.report.attacks import Audit, Figure, Finding, read_audit
-from tests.audit.conftest import Fit
+from tests.conftest import Fit
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""A subject of parts, where a run of the command line cannot have them."""
+"""What is attacked: runs of the command line, and subjects of parts that it cannot have."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from fedmer.audit.recorder import Recorder
+from fedmer.audit.restore import restore
 from fedmer.audit.subject import Subject
 from fedmer.client import EmotionClient
 from fedmer.contracts.aggregator import Aggregator
@@ -22,6 +24,7 @@ from fedmer.losses.distillation import SelfDistillation
 from fedmer.plugins.aggregators.fed_avg import FedAvg
 from fedmer.plugins.partitioners.dialogue import Dialogue
 from fedmer.plugins.selectors.all import All
+from fedmer.report.collect import collect
 from tests.federations import small_corpus
 
 
@@ -72,3 +75,8 @@ def subject_with(
         **{"make_network": make_network, "seed": 0},
     )
     return Subject(module, data, rounds, 1, loop.optimizer.state_dict())
+
+
+def subject_of(run: Path, rounds: int = 1) -> Subject:
+    """A run, to be attacked."""
+    return restore(collect([run]).runs[0], rounds)
