@@ -21,8 +21,9 @@ from experiments.marked_places import replace
 
 PAGE = Path(__file__).resolve().parent / "results" / "privacy.md"
 SEEDS = 5
-QUANTILES = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}
-"""Number of seeds -> 97.5 % quantile of Student's t with one degree of freedom less."""
+QUANTILES = {3: 4.30, 4: 3.18, 5: 2.78}
+"""Number of seeds -> 97.5 % quantile of Student's t with one degree of freedom less; two seeds say
+too little for an interval."""
 
 RULES = {
     "fed_avg": "FedAvg",
@@ -144,14 +145,14 @@ def sent(trials: Trials) -> str:
 def cell(points: Sequence[float]) -> str:
     """A mean and half its 95 % interval over seeds.
 
-    >>> cell([60.0, 61.0, 62.0, 61.0, 61.0]), cell([60.0]), cell([60.0, 62.0])
-    ('61.0 ± 0.9', '60.0 (1)', '61.0 ± 12.7 (2)')
+    >>> cell([60.0, 61.0, 62.0, 61.0, 61.0]), cell([60.0, 62.0])
+    ('61.0 ± 0.9', '61.0 (2)')
     """
     count = len(points)
     if not count:
         return ""
     text = f"{statistics.mean(points):.1f}"
-    if count > 1:
+    if count in QUANTILES:
         text += f" ± {QUANTILES[count] * statistics.stdev(points) / math.sqrt(count):.1f}"
     return text if count == SEEDS else f"{text} ({count})"
 

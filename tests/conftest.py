@@ -50,11 +50,9 @@ SMALL = [
     *("--trainer.enable_progress_bar", "false"),
 ]
 
-Fit = Callable[..., Path]
-
 
 @pytest.fixture(scope="session")
-def fit(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
+def fit(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Train a small federation; returns its folder."""
     runs = tmp_path_factory.mktemp("runs")
 
@@ -68,7 +66,7 @@ def fit(corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Fit:
 
 
 @pytest.fixture(scope="session")
-def plain(fit: Fit) -> Path:
+def plain(fit: Callable[..., Path]) -> Path:
     """A run that has learnt almost nothing; tests must not change it."""
     idle = ("--optimizer.lr", "1e-7", "--trainer.max_epochs", "1")
     return fit("plain", "--aggregator", "FedAvg", *idle)

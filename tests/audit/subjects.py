@@ -27,6 +27,9 @@ from fedmer.plugins.selectors.all import All
 from fedmer.report.collect import collect
 from tests.federations import small_corpus
 
+Fit = Callable[..., Path]
+"""Trains a small federation under a name, with more options; returns its folder."""
+
 
 class Linear(Network):
     """One layer on the text, which at first finds all classes as likely."""

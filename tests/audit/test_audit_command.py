@@ -16,7 +16,7 @@ from fedmer.audit.attacks import ATTACKS
 from fedmer.commands.audit import NAMES
 from fedmer.errors import InputError
 from fedmer.report.attacks import Audit, Figure, Finding, read_audit
-from tests.conftest import Fit
+from tests.audit.subjects import Fit
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from fedmer.audit.detection import Detection
 from fedmer.audit.membership import halves, likelihood_ratio, loss_threshold
-from tests.audit.subjects import subject_of
-from tests.conftest import Fit
+from tests.audit.subjects import Fit, subject_of
 
 SCORES = st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=30).filter(
     lambda rows: len({member for _, member in rows}) == 2

@@ -14,8 +14,7 @@ from fedmer.data.batch import collate
 from fedmer.plugins.networks.sdt import SDT
 from fedmer.plugins.privacy.secure_sum import SecureSum
 from fedmer.report.attacks import Finding
-from tests.audit.subjects import subject_of, subject_with
-from tests.conftest import Fit
+from tests.audit.subjects import Fit, subject_of, subject_with
 
 
 def numbers(finding: Finding) -> dict[str, tuple[float, float]]:
