@@ -105,6 +105,7 @@ def _foreign(option: str, flags: Iterable[str]) -> str:
     owners = sorted({owner for part in PARTS for owner in options(part).get(name, ())})
     if owners:
         few = ", ".join(owners[:12])
+        few += f" and {len(owners) - 12} more" if len(owners) > 12 else ""
         return f"nothing that was chosen has an option '{name}'; it belongs to {few}."
     known = {flag.lstrip("-").rpartition(".")[2] for flag in flags}
     known.update(*(options(part) for part in PARTS))

@@ -179,9 +179,10 @@ class RunRecord(pl.Callback):
         if not isinstance(kept, dict) or kept.get("rounds") != done:
             return False
         self.ended = True
+        budget = " and, where its budget is spent, --privacy.target_epsilon"
         print(
             f"{self.folder.path} has all its {done} rounds, and its result; raise "
-            "--trainer.max_epochs to go on.",
+            f"--trainer.max_epochs{budget if kept.get('privacy') else ''} to go on.",
             file=sys.stderr,
         )
         return True

@@ -25,7 +25,7 @@ def print_result(console: Console, result: Mapping[str, Any], folder: Path) -> N
     console.print(_clients_line(result))
     rounds = max(result["rounds"], 1)
     console.print(
-        f"{result['rounds']} rounds in {result['seconds']:.1f} s; "
+        f"{result['rounds']} round{'s' * (result['rounds'] != 1)} in {result['seconds']:.1f} s; "
         f"{in_bytes(result['bytes_down'])} down, {in_bytes(result['bytes_up'])} up "
         f"({in_bytes((result['bytes_down'] + result['bytes_up']) / rounds)} a round)"
     )

@@ -101,7 +101,7 @@ class DPSGD(Privacy):
         if (multiplier is None) == (target_epsilon is None):
             raise InputError(
                 "DPSGD adds as much noise as it is told to; give one of privacy.target_epsilon and "
-                "privacy.multiplier."
+                f"privacy.multiplier, and not {'both' if multiplier else 'neither'}."
             )
         check_numbers(
             delta, {"norm": norm, "multiplier": multiplier, "target_epsilon": target_epsilon}
