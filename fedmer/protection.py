@@ -191,7 +191,8 @@ def step_noise(
         InputError: These steps would break a promise.
     """
     contexts = _contexts(mechanisms, client, received, memory, seed)
-    noise = next(m.on_steps(steps, context) for m, context in contexts if m.hides_dialogues)
+    found = (mechanism.on_steps(steps, context) for mechanism, context in contexts)
+    noise = next(said for said in found if said is not None)
     return noise, [context.memory for _, context in contexts]
 
 

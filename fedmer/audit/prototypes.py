@@ -38,7 +38,7 @@ def nearest_utterance(subject: Subject) -> Finding:
     """
     sending = [m for m in subject.messages if PrototypeSet.unpack(m.summary.tensors)]
     if not sending:
-        return Finding(skipped=f"Clients of {subject.rule} send no prototypes.")
+        return Finding(skipped=f"Nobody sees prototypes of single clients of {subject.rule}.")
     messages = [m for m in sending if m.round == sending[0].round][:SENDERS]
     counts, clients = [], []
     hits: list[list[float]] = []

@@ -179,14 +179,16 @@ class Privacy(metaclass=PartType):
     """Does it say in ``compressed`` of an update how few bytes cross? Then an executor that sends
     whole numbers is refused, and so is a masked sum."""
 
-    hides_dialogues: bool = False
-    """Does a client take the gradient of each of its dialogues by itself, and add to their sum the
-    noise of :meth:`on_steps`? Then a rule, a network or a loss by which the gradient of one
-    dialogue would depend on the others is refused, and the executor that trains clients at once."""
-
     masked_sum: MaskedSum | None = None
     """Shall the server see the weighted sum of the updates alone? Then an executor that does not
     carry masked sums is refused, and a rule that sees each update."""
+
+    @property
+    def hides_dialogues(self) -> bool:
+        """Does it have an :meth:`on_steps`? Then a rule, a network or a loss by which the gradient
+        of one dialogue would depend on the others is refused, and the executor that trains clients
+        at once."""
+        return type(self).on_steps is not Privacy.on_steps
 
     def check(self, plan: Plan) -> None:
         """Refuse a run in which the mechanism would be void. Server side, before anything else.
@@ -214,9 +216,10 @@ class Privacy(metaclass=PartType):
         """Would one more round break its promise? Then the run ends. Server side."""
         return False
 
-    def on_steps(self, steps: LocalSteps, context: ClientContext) -> StepNoise:
-        """The noise on the steps of a client, if ``hides_dialogues``. Client side, before it
-        trains.
+    def on_steps(self, steps: LocalSteps, context: ClientContext) -> StepNoise | None:
+        """How a client clips the gradient of each of its dialogues, and the noise on their sum;
+        by default None, for plain steps. Client side, before it trains. Who overrides it returns
+        one.
 
         Args:
             steps: What the client is about to do.
@@ -225,7 +228,7 @@ class Privacy(metaclass=PartType):
         Raises:
             InputError: These steps would break the mechanism's promise.
         """
-        raise NotImplementedError(f"{type(self).__name__} hides dialogues and does not say how.")
+        return None
 
     def on_client(
         self, summary: Summary, update: Update | None, context: ClientContext

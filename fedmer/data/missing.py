@@ -36,6 +36,23 @@ def staying(present: Tensor, drawn: Tensor, rate: Tensor | float) -> Tensor:
     return stays | (present & is_last & ~stays.any(dim=-1, keepdim=True))
 
 
+def kept(present: Mapping[str, Tensor], rate: float) -> dict[str, Tensor]:
+    """What stays where each modality of each utterance goes with a chance.
+
+    Args:
+        present: Modality name -> ``(B, L)`` bool.
+        rate: The chance in [0, 1] that a modality of an utterance goes; an utterance that has any
+            keeps one.
+
+    Returns:
+        Modality name -> ``(B, L)`` bool, some of those that are there, drawn from torch's
+        generator.
+    """
+    those = torch.stack(list(present.values()), dim=-1)
+    stays = staying(those, torch.rand(those.shape, device=those.device), rate)
+    return dict(zip(present, stays.unbind(dim=-1), strict=True))
+
+
 def reduced(part: Excerpt, present: Mapping[str, Tensor]) -> Excerpt:
     """An excerpt with fewer modalities; features of those that are missing are zero.
 
@@ -70,10 +87,7 @@ def drop_modalities(batch: Batch, rate: float) -> Batch:
     """
     if rate == 0:
         return batch
-    present = torch.stack(list(batch.present.values()), dim=-1)
-    drawn = torch.rand(present.shape, device=present.device)
-    kept = staying(present, drawn, rate).unbind(dim=-1)
-    there = dict(zip(batch.present, kept, strict=True))
+    there = kept(batch.present, rate)
     return _with(batch, _masked(batch.features, there), there)
 
 

@@ -123,7 +123,7 @@ def test_what_is_not_sent_is_not_attacked(fit: Fit) -> None:
     assert "means of 5 or more" in numbers(nearest_utterance(proto))
     local = subject_of(fit("local", "--aggregator", "Local", *one), rounds=2)
     assert sender(local).skipped
-    assert nearest_utterance(local).skipped == "Clients of Local send no prototypes."
+    assert nearest_utterance(local).skipped == "Nobody sees prototypes of single clients of Local."
 
 
 def test_attacks_leave_a_run_as_it_is(proto: Path) -> None:

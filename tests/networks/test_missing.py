@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmer.contracts.network import Network
+from fedmer.data.missing import kept
 from fedmer.errors import InputError
-from fedmer.plugins.networks._missing import kept
 from fedmer.plugins.networks._modalities import there
 from fedmer.plugins.networks.mmin import MMIN
 from fedmer.plugins.networks.mplmm import MPLMM

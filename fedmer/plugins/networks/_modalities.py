@@ -144,3 +144,13 @@ class Subnetworks(nn.Module):
             outer = self.dropout(self.second[name](inner).relu())
             vectors[name] = outer.masked_fill(~present[name][..., None], 0)
         return vectors
+
+
+def check_rate(missing_rate: float) -> None:
+    """Refuse what is no probability below 1.
+
+    Raises:
+        InputError: ``missing_rate`` is out of range.
+    """
+    if not 0 <= missing_rate < 1:
+        raise InputError(f"missing_rate is {missing_rate}; expected a number in [0, 1).")

@@ -6,9 +6,16 @@ from torch import Tensor, nn
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
+from fedmer.data.missing import kept
 from fedmer.plugins.networks._layers import Dropout, Transformer
-from fedmer.plugins.networks._missing import check_rate, kept
-from fedmer.plugins.networks._modalities import Place, Projections, check, mean_over, there
+from fedmer.plugins.networks._modalities import (
+    Place,
+    Projections,
+    check,
+    check_rate,
+    mean_over,
+    there,
+)
 
 
 class MPLMM(Network):

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from fedmer.contracts.network import Network, NetworkOutput
 from fedmer.data.batch import Batch
 from fedmer.data.corpus import CorpusShape
+from fedmer.data.missing import kept
 from fedmer.errors import InputError
 from fedmer.plugins.networks._layers import Dropout, Transformer
-from fedmer.plugins.networks._missing import check_rate, kept
-from fedmer.plugins.networks._modalities import Place, Projections, check, there
+from fedmer.plugins.networks._modalities import Place, Projections, check, check_rate, there
 
 
 class TFRNet(Network):

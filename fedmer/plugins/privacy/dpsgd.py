@@ -89,7 +89,6 @@ class DPSGD(Privacy):
     """
 
     withholds_numbers = True
-    hides_dialogues = True
 
     def __init__(
         self,
