@@ -1,5 +1,6 @@
 """How sure a difference between two rows is: a paired bootstrap over dialogues and seeds."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -68,24 +69,27 @@ def differences(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Differenc
 
     Args:
         rows: All of them.
-        baselines: Some of these. Of several, each is that of the rows with its network and split.
+        baselines: Some of these. Of several, each is that of the rows with its network, split and
+            conditions.
     """
     found = []
     for row in rows:
         if row in baselines:
             continue
-        like = [b for b in baselines if len(baselines) == 1 or _alike(row) == _alike(b)]
+        like = [b for b in baselines if len(baselines) == 1 or task(row) == task(b)]
         if like:
             found.append(_difference(row, like[0]))
         else:
-            note = "no baseline with this network and split"
+            note = "no baseline with this network, split and conditions"
             found.append(Difference(row.name, "", [], None, None, note))
     return found
 
 
-def _alike(row: Row) -> tuple[str, str]:
-    result = row.runs[0].result
-    return result["network"], result["partitioner"]
+def task(row: Row) -> tuple[str, str, str]:
+    """Network, split and conditions: a row is a baseline of rows in which these are the same."""
+    run = row.runs[0]
+    conditions = json.dumps(run.config.get("conditions"), sort_keys=True)
+    return run.result["network"], run.result["partitioner"], conditions
 
 
 def _difference(row: Row, baseline: Row) -> Difference:

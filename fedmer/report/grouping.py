@@ -22,6 +22,9 @@ _TRAINER = (
 )
 """The Trainer's options that can; the others say where and how it runs."""
 
+_CIRCUMSTANCES = ("conditions", "privacy", "partitioner")
+"""What makes the task of a run another one, so that a name says it even where a rule's would do."""
+
 
 @dataclass(frozen=True, eq=False)
 class Row:
@@ -98,6 +101,8 @@ def _flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
     >>> _flatten({"selector": {"class_path": "fedmer.Uniform", "init_args": {"fraction": 0.5}}})
     {'selector': 'Uniform', 'selector.fraction': 0.5}
+    >>> _flatten({"privacy": [{"class_path": "a.ClipNorm", "init_args": {"norm": 1.0}}]})
+    {'privacy': 'ClipNorm', 'privacy.ClipNorm.norm': 1.0}
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
@@ -106,17 +111,30 @@ def _flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
             flat |= _flatten(value, name)
         elif key == "class_path":
             flat[above] = str(value).rpartition(".")[2]
+        elif isinstance(value, list) and value and all(map(_is_class, value)):
+            chosen = [str(one["class_path"]).rpartition(".")[2] for one in value]
+            flat[name] = "+".join(chosen)
+            for one, called in zip(value, chosen, strict=True):
+                flat |= _flatten(one.get("init_args") or {}, f"{name}.{called}")
         else:
             flat[name] = value
     return flat
 
 
+def _is_class(value: object) -> bool:
+    return isinstance(value, Mapping) and "class_path" in value
+
+
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What distinguishes rows: a sweep's values, else rule, network and split."""
-    for names in (_given_names(runs), _part_names(runs)):
-        if names is not None and len(set(names)) == len(names):
-            return names
-    names = _with_options(runs, _part_names(runs))
+    """What distinguishes rows: a sweep's values, else rule, network, split and circumstances."""
+    names = _given_names(runs)
+    if names is not None and len(set(names)) == len(names):
+        return names
+    settings = [_settings(run) for run in runs]
+    names = _differing(_part_names(runs), settings, range(len(runs)), _CIRCUMSTANCES)
+    for name in {name for name in names if names.count(name) > 1}:
+        group = [i for i, other in enumerate(names) if other == name]
+        names = _differing(names, settings, group)
     # Two configurations can differ in an option that only another version of fedmer has.
     again: Counter[str] = Counter()
     unique = []
@@ -160,29 +178,37 @@ def _part_names(runs: Sequence[Run]) -> list[str]:
     return [", ".join(str(run.result[part]) for part in varied or ["aggregator"]) for run in runs]
 
 
-def _with_options(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
-    """Add to names that occur more than once the options in which their rows differ.
+def _differing(
+    names: Sequence[str],
+    settings: Sequence[Mapping[str, Any]],
+    group: Sequence[int],
+    of: Sequence[str] = (),
+) -> list[str]:
+    """Add to the names of a group of rows the options in which they differ.
 
-    An option that most rows of a name agree on only stands in the names of those that do not.
+    An option that most of them agree on only stands in the names of those that do not.
+
+    Args:
+        names: Of all rows.
+        settings: Likewise.
+        group: Which of them.
+        of: What the options are of; everything if empty. An option that names a part already says
+            (the class of a partitioner) is not said twice.
     """
-    settings = [_settings(run) for run in runs]
-    result = list(names)
-    for name in {name for name in names if names.count(name) > 1}:
-        group = [i for i, other in enumerate(names) if other == name]
-        options = sorted({option for i in group for option in settings[i]})
-        differing: dict[int, list[str]] = {i: [] for i in group}
-        for option in options:
-            # An option that a row lacks is of a class that it did not choose, which its name says.
-            values = {i: _shown(settings[i][option]) for i in group if option in settings[i]}
-            commonest, count = Counter(values.values()).most_common(1)[0]
-            for i, value in values.items():
-                if len(set(values.values())) > 1 and (
-                    value != commonest or 2 * count <= len(group)
-                ):
-                    differing[i].append(f"{_short(option, options)}={value}")
-        for i, words in differing.items():
-            result[i] = ", ".join([name, *words])
-    return result
+    options = sorted(
+        option
+        for option in {option for i in group for option in settings[i]}
+        if not of or (option.partition(".")[0] in of and option not in _PARTS)
+    )
+    words: dict[int, list[str]] = {i: [names[i]] for i in group}
+    for option in options:
+        # An option that a row lacks is of a class that it did not choose, which its name says.
+        values = {i: _shown(settings[i][option]) for i in group if option in settings[i]}
+        commonest, count = Counter(values.values()).most_common(1)[0]
+        for i, value in values.items():
+            if len(set(values.values())) > 1 and (value != commonest or 2 * count <= len(group)):
+                words[i].append(f"{_short(option, options)}={value}")
+    return [", ".join(words.get(i, [name])) for i, name in enumerate(names)]
 
 
 def _short(option: str, options: Sequence[str]) -> str:

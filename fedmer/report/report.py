@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fedmer.errors import InputError
 from fedmer.plugins.registry import unknown
 from fedmer.report.collect import Collection
-from fedmer.report.differences import Difference, differences
+from fedmer.report.differences import Difference, differences, task
 from fedmer.report.grid import Table
 from fedmer.report.grouping import Row, constant_parts, rows_of
 from fedmer.report.groups import GroupScores, group_scores
@@ -63,7 +63,8 @@ def make_report(
     Args:
         found: The runs.
         baseline: The name of a row, or a rule, whose rows are each the baseline of the rows with
-            their network and split; by default FedAvg if there is one, else the first row.
+            their network, split and conditions; by default FedAvg without protection if there is
+            one, else with it, else the first row.
         groups: Speaker -> group, to compare how groups are served.
         selection: Also what choosing rounds by test would be worth.
 
@@ -74,7 +75,11 @@ def make_report(
     chosen = _baselines(rows, baseline)
     notes = [*found.notes, *repeated]
     rule = chosen[0].runs[0].result["aggregator"]
-    title = chosen[0].name if len(chosen) == 1 else f"{rule} with the same network and split"
+    title = (
+        chosen[0].name
+        if len(chosen) == 1
+        else f"{rule} with the same network, split and conditions"
+    )
     compared = differences(rows, chosen)
     by_group = None
     if groups is not None:
@@ -98,12 +103,20 @@ def make_report(
 
 
 def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
-    """The row of this name, or all rows of the rule of this name."""
+    """The row of this name; or of the rule of this name one row for each task.
+
+    Who names none gets the rows that protect nothing, if there are any: noise costs what a rule
+    gains.
+    """
     wanted = name or DEFAULT_BASELINE
     exact = [row for row in rows if row.name == wanted]
     of_rule = [row for row in rows if row.runs[0].result["aggregator"] == wanted]
-    if exact or of_rule or name is None:
-        return exact or of_rule or [rows[0]]
+    if name is None:
+        plain = [row for row in of_rule if not row.runs[0].config.get("privacy")]
+        first = {task(row): row for row in reversed([*exact, *(plain or of_rule)])}
+        return [row for row in rows if row in first.values()] or [rows[0]]
+    if exact or of_rule:
+        return exact or of_rule
     names = [row.name for row in rows]
     hint = unknown("row", name, names).partition(" Known: ")[0]
     # Names of rows have commas in them.

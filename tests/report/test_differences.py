@@ -142,7 +142,7 @@ def test_a_rule_is_the_baseline_of_each_split(tmp_path: Path) -> None:
             (folder / "result.json").write_text(json.dumps(result | {"partitioner": split}))
     found = collect([tmp_path], "selected")
     report = make_report(found, "FedAvg")
-    assert report.baseline == "FedAvg with the same network and split"
+    assert report.baseline == "FedAvg with the same network, split and conditions"
     assert {(one.row, one.baseline) for one in report.differences} == {
         (f"FedProx, {split}", f"FedAvg, {split}") for split in ("Speaker", "Dialogue")
     }

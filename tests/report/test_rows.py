@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fedmer.__main__ import main
 from fedmer.report.collect import collect
 from fedmer.report.grouping import rows_of
+from fedmer.report.report import make_report
 from fedmer.report.scores import lines_of
 from tests.report.made import make_run, predictions
 
@@ -67,6 +69,38 @@ def test_another_class_makes_another_row(tmp_path: Path) -> None:
         "FedAvg, selector=All": [0, 1],
         "FedAvg, selector=Largest": [0, 1],
         "FedAvg, selector=Uniform": [0, 1],
+    }
+
+
+def chosen(name: str, **options: object) -> dict[str, object]:
+    return {"class_path": f"x.{name}", "init_args": options}
+
+
+def test_a_name_says_what_makes_a_row_another_task_and_noise_is_no_baseline(tmp_path: Path) -> None:
+    noise, cut = chosen("GaussianNoise", multiplier=0.5), chosen("ClipNorm", norm=1.0)
+    made: list[tuple[str, str, dict[str, object]]] = [
+        ("a", "FedAvg", {"privacy": [cut, noise]}),
+        ("b", "FedAvg", {}),
+        ("c", "Distance", {"conditions": chosen("LabelFlip", fraction=0.4)}),
+        ("d", "FedAvg", {"conditions": chosen("LabelFlip", fraction=0.4)}),
+        ("e", "Distance", {"privacy": cut}),
+    ]
+    for name, rule, extra in made:
+        path = make_run(tmp_path / name, aggregator=rule) / "config.yaml"
+        both = {"privacy": None, "conditions": None} | extra
+        path.write_text(path.read_text() + yaml.safe_dump(both))
+    report = make_report(collect([tmp_path]), None)
+    assert [row.name for row in report.rows] == [
+        "FedAvg, privacy=ClipNorm+GaussianNoise",
+        "FedAvg",
+        "Distance, conditions=LabelFlip",
+        "FedAvg, conditions=LabelFlip",
+        "Distance, privacy=ClipNorm",
+    ]
+    assert {one.row: one.baseline for one in report.differences} == {
+        "FedAvg, privacy=ClipNorm+GaussianNoise": "FedAvg",
+        "Distance, conditions=LabelFlip": "FedAvg, conditions=LabelFlip",
+        "Distance, privacy=ClipNorm": "FedAvg",
     }
 
 
