@@ -392,5 +392,5 @@ class FederatedModule(pl.LightningModule):
 
     def _log_round(self, values: dict[str, float]) -> None:
         # In a fit, loggers get the round as one row at its end.
-        logger = self.trainer.state.fn != "fit"
+        logger = self.trainer.state.fn != "fit" and bool(self.trainer.loggers)
         self.log_dict(values, logger=logger, on_step=False, on_epoch=True, batch_size=1)

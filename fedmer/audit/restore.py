@@ -2,7 +2,6 @@
 
 import json
 import tempfile
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,7 @@ class _Restored(CLI):
 
     def test(self, **arguments: Any) -> None:
         self.model.executor = Recorder()
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "You called `self.log")  # there is no logger
-            self.trainer.test(**arguments)
+        self.trainer.test(**arguments)
 
     def after_test(self) -> None:
         """Say nothing."""
