@@ -43,15 +43,17 @@ def build(
             made = _instantiate(contents.parts)
         network = _network(made.network, contents)
         second = any(stage.personal for stage in made.aggregator.stages(network, 1))
-        if second or made.aggregator.personal_names(network):
-            raise InputError(
-                f"{type(made.aggregator).__name__} keeps a personal network on every client, so "
-                "that there is no one model for new dialogues"
-            )
+        personal = second or bool(made.aggregator.personal_names(network))
     except (ArgumentError, ValueError, TypeError, KeyError) as error:
         why = " ".join(str(error).split())[:500].removesuffix(".")
         hint = "; --trust (trust=True) lets it name classes of your own" * ("part that" in why)
         raise InputError(f"{source} cannot be built here: {why}{hint}.") from error
+    if personal:
+        rule = type(made.aggregator).__name__
+        raise InputError(
+            f"{source} has no one model for new dialogues: {rule} keeps a personal network on "
+            "every client."
+        )
     return network, made.aggregator, made.partitioner
 
 
