@@ -32,10 +32,10 @@ class ParserRefusal(SystemExit):
 class Parser(LightningArgumentParser):
     """A parser whose errors are one sentence, and whose help is plain text."""
 
-    def format_help(self) -> str:
+    def format_help(self, *arguments: Any, **options: Any) -> str:
         for action in self._actions:
             action.help = plain(action.help) if action.help else action.help
-        return str(super().format_help())
+        return str(super().format_help(*arguments, **options))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         flags = [flag for action in self._actions for flag in action.option_strings]

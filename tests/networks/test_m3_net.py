@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from fedmer.plugins.networks._history import numbered
 from fedmer.plugins.networks.m3_net import M3Net, _Frequencies, _Hypergraph
-from tests.networks.test_contract import shape_of
+from tests.networks.test_contract import ragged, shape_of
 
 D = 5
 shapes = st.tuples(st.integers(1, 3), st.integers(1, 5))
@@ -102,3 +103,22 @@ def test_positive_weights_draw_together_and_negative_ones_apart(sign: float, clo
 def test_its_layers_are_counted() -> None:
     network = M3Net(shape_of({"text": 3}), hidden=4, hyper_layers=3, frequency_layers=1)
     assert (len(network.hypergraph.layers), len(network.frequencies)) == (3, 1)
+
+
+def test_without_the_recurrence_all_modalities_enter_alike() -> None:
+    torch.manual_seed(0)
+    network = M3Net(
+        shape_of({"text": 3, "audio": 3}), hidden=4, dropout=0.0, hyper_layers=1,
+        frequency_layers=1, recurrent=False,
+    ).eval()  # fmt: skip
+    assert not any("context" in name for name in network.state_dict())
+    for part in (network.hypergraph.layers[0], network.frequencies[0].reader):
+        nn.init.zeros_(part.weight)
+        nn.init.zeros_(part.bias)
+    nn.init.zeros_(network.frequencies[0].neighbour.weight)
+    batch = ragged({"text": 3, "audio": 3}, [4, 2])
+    output = network(batch)
+    speaker = network.speaker(numbered(batch, 2))
+    for name, rows in network.project(batch).items():
+        wanted = torch.relu(rows + speaker).masked_fill(~batch.context[..., None], 0)
+        torch.testing.assert_close(output.embeddings[name][..., 4:], wanted)

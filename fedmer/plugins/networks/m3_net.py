@@ -62,6 +62,8 @@ class M3Net(Network):
         dropout: Probability in [0, 1), before every layer.
         hyper_layers: Hypergraph convolutions.
         frequency_layers: Layers of the two filters.
+        recurrent: Read the main modality by the BiGRU. Without, :math:`x_m = W_m f_m + s` for all:
+            averaging over clients makes slow work of a recurrence (experiments/results/method.md).
         causal: Read no later utterance; recurrences then run onward only, at the full width.
 
     Raises:
@@ -85,13 +87,14 @@ class M3Net(Network):
         dropout: float = 0.3,
         hyper_layers: int = 2,
         frequency_layers: int = 2,
+        recurrent: bool = True,
         causal: bool = False,
     ) -> None:
         super().__init__(shape)
         check(hidden, dropout, hyper_layers=hyper_layers, frequency_layers=frequency_layers)
         self.main = main_modality(shape)
         self.project = Projections(shape, hidden)
-        self.context = both_ways(nn.GRU, hidden, dropout, causal)
+        self.context = both_ways(nn.GRU, hidden, dropout, causal) if recurrent else None
         self.speaker = nn.Embedding(shape.speakers, hidden)
         self.hypergraph = _Hypergraph(len(shape.features), hidden, hyper_layers, dropout, causal)
         self.frequencies = nn.ModuleList(
@@ -101,8 +104,9 @@ class M3Net(Network):
 
     def forward(self, batch: Batch) -> NetworkOutput:
         rows, present = self.project(batch), there(batch)
-        known = present[self.main][:, None]
-        rows[self.main] = along(self.context, rows[self.main][:, None], known)[:, 0]
+        if self.context is not None:
+            known = present[self.main][:, None]
+            rows[self.main] = along(self.context, rows[self.main][:, None], known)[:, 0]
         speaker = self.speaker(numbered(batch, self.shape.speakers))
         nodes = torch.stack([own + speaker for own in rows.values()], dim=1)
         exist = torch.stack([present[name] for name in rows], dim=1)
