@@ -1,7 +1,9 @@
-"""The table of attacks in experiments/results/privacy.md and docs/threat-model.md.
+"""The tables of attacks in experiments/results/privacy.md and docs/threat-model.md.
 
     fedmer sweep experiments/sweeps/results/audit.yaml -- --data.path meld_dev.npz
     fedmer audit runs/audit
+    fedmer sweep experiments/sweeps/results/audit_groups.yaml -- --data.path meld_text.npz
+    fedmer audit runs/audit_groups --attacks group sender --groups experiments/meld_genders.csv
     python experiments/audit_results.py              # reads runs/, fills the pages' marked places
 
 Trials that are not finished or not audited are left out; the column of seeds says how many are
@@ -9,7 +11,7 @@ there.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -19,8 +21,10 @@ from fedmer.report.collect import collect
 from fedmer.report.grouping import Row, rows_of
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = (ROOT / "experiments" / "results" / "privacy.md", ROOT / "docs" / "threat-model.md")
-COLUMNS = {
+PRIVACY = ROOT / "experiments" / "results" / "privacy.md"
+PAGES = {"audit": (PRIVACY, ROOT / "docs" / "threat-model.md"), "audit_groups": (PRIVACY,)}
+"""Sweep -> where its table is."""
+AUDIT = {
     "learnt from: AUC": ("shadows", "utterances: AUC"),
     "hits at 1 %": ("shadows", "utterances: hits at 1 % false"),
     "labels": ("labels", "distance to the histogram"),
@@ -31,6 +35,14 @@ COLUMNS = {
     "single utterance": ("features", "utterance found"),
 }
 """Title -> attack and figure."""
+GROUPS = {
+    "gender, update": ("group", "by update"),
+    "gender, prototypes": ("group", "by prototypes"),
+    "sender, update": ("sender", "by update"),
+    "sender, prototypes": ("sender", "by prototypes"),
+}
+TABLES = {"audit": ("attacks", AUDIT), "audit_groups": ("groups", GROUPS)}
+"""Sweep -> its marked place, and columns."""
 NAMES = {
     "none": "none",
     "clip_norm": "`ClipNorm`, 0.5",
@@ -48,20 +60,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where the sweep is.")
     options = parser.parse_args()
-    trials = sorted(path.parent for path in (options.runs / "audit").glob("*/audit.json"))
-    rows, _ = rows_of(collect(trials).runs)
-    block = "\n".join(lines(rows))
-    for page in PAGES:
-        text = replace(page, page.read_text(encoding="utf-8"), "attacks", block)
-        page.write_text(text, encoding="utf-8")
-        print(f"The table is in {page.relative_to(ROOT)}.")
+    for sweep, (place, columns) in TABLES.items():
+        trials = sorted(path.parent for path in (options.runs / sweep).glob("*/audit.json"))
+        if not trials:
+            print(f"No run in {options.runs / sweep} was audited; its table stays as it is.")
+            continue
+        rows, _ = rows_of(collect(trials).runs)
+        block = "\n".join(lines(rows, columns))
+        for page in PAGES[sweep]:
+            text = replace(page, page.read_text(encoding="utf-8"), place, block)
+            page.write_text(text, encoding="utf-8")
+            print(f"The table of {place} is in {page.relative_to(ROOT)}.")
     return 0
 
 
-def lines(rows: Sequence[Row]) -> Iterator[str]:
+def lines(rows: Sequence[Row], columns: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     """A line a protection, the mean over seeds and half the width of its interval; and chance."""
-    yield f"| | seeds | wF1 | {' | '.join(COLUMNS)} |"
-    yield f"|---|--:|--:|{'--:|' * len(COLUMNS)}"
+    yield f"| | seeds | wF1 | {' | '.join(columns)} |"
+    yield f"|---|--:|--:|{'--:|' * len(columns)}"
     known = {row.name: row for row in rows}
     for name, title in NAMES.items():
         if name not in known:
@@ -69,9 +85,9 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         row = known[name]
         scores = [run.result[run.which]["scores"]["test"]["weighted_f1"] for run in row.runs]
         cells = [str(len(scores)), f"{100 * fmean(scores):.1f}"]
-        cells += [_cell(figures(row, *column)) for column in COLUMNS.values()]
+        cells += [_cell(figures(row, *column)) for column in columns.values()]
         yield f"| {title} | {' | '.join(cells)} |"
-    chances = [_chance([f for row in rows for f in figures(row, *c)]) for c in COLUMNS.values()]
+    chances = [_chance([f for row in rows for f in figures(row, *c)]) for c in columns.values()]
     yield f"| *by chance* | | | {' | '.join(chances)} |"
 
 

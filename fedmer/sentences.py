@@ -49,6 +49,9 @@ def sentence(message: str, flags: Iterable[str] = ()) -> str:
             f"a class that was chosen needs {lacking[1]}, which has no default; give it behind the "
             f"part that needs it, as in --{part}.{name} VALUE."
         )
+    shown = re.search(r"--(\w+)\.help: Expected a dot import path string: (\S+)", flat)
+    if shown is not None and shown[1] in PARTS:
+        return registry.unknown(registry.singular(shown[1]), shown[2], classes(shown[1]))
     denied = re.search(r"Importing '(\S+)' is not allowed", flat)
     if denied is not None:
         return f"the configuration names {denied[1]}, {REFUSED}"

@@ -40,6 +40,7 @@ def fit(corpus: Path, *more: str) -> int:
             "unknown aggregator 'FedAvgg'; did you mean 'FedAvg'? Known: Analytic, Bulyan, Dist",
         ),
         (["--network", "STD"], "unknown network 'STD'; did you mean 'SDT'?"),
+        (["--network.help", "STD"], "unknown network 'STD'; did you mean 'SDT'?"),
         (["--partitioner", "speaker"], "did you mean 'Speaker'?"),
         (["--aggregator", "FedProx", "--aggregator.mu", "-1"], "mu is -1.0; expected 0 or more."),
         (["--aggregator", "FedProx", "--aggregator.mu", "x"], "mu is 'x'; expected float."),

@@ -77,3 +77,11 @@ def test_an_unknown_topic_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_help_of_one_class_is_as_it_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--aggregator.help", "Distance"]) == 0
     assert "--aggregator.strength" in capsys.readouterr().out
+
+
+def test_the_help_of_a_class_is_plain_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--privacy.help", "DPSGD"]) == 0
+    said = capsys.readouterr().out
+    assert "C, above 0." in said
+    assert ":math:" not in said
+    assert "`" not in said
