@@ -22,6 +22,7 @@ many = settings(max_examples=150, deadline=None)
 FORMS: list[tuple[Weighting, Radius]] = [
     ("distance", "envelope"), ("distance", "clip"), ("softmax", "envelope"), ("counts", "envelope")
 ]  # fmt: skip
+EVERY_FORM: list[tuple[Weighting, Radius]] = [*FORMS, ("robust", "envelope")]
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Cohort:
     previous: Prototypes | None
 
     def weights(self, rule: DistanceWeights) -> Tensor:
+        if rule.compares:
+            return rule(rule.from_middle(self.local, self.counts), self.counts, self.previous)
         apart = None if self.previous is None else rule.apart(self.local, self.previous)
         return rule(apart, self.counts, self.previous)
 
@@ -66,11 +69,14 @@ def cohorts(draw: st.DrawFn, first_rounds: bool = True) -> Cohort:
 
 
 forms = st.sampled_from(FORMS)
+every_form = st.sampled_from(EVERY_FORM)
 gammas = st.sampled_from([0.0, 0.5, 1.0])
 
 
 @many
-@given(cohort=cohorts(), form=forms, gamma=gammas, kind=st.sampled_from(["euclidean", "squared"]))
+@given(
+    cohort=cohorts(), form=every_form, gamma=gammas, kind=st.sampled_from(["euclidean", "squared"])
+)
 def test_weights_are_shares_of_those_who_hold_a_class(
     cohort: Cohort, form: tuple[Weighting, Radius], gamma: float, kind: prototype.Distance
 ) -> None:
@@ -83,7 +89,7 @@ def test_weights_are_shares_of_those_who_hold_a_class(
 
 
 @many
-@given(cohort=cohorts(), form=forms, gamma=gammas)
+@given(cohort=cohorts(), form=every_form, gamma=gammas)
 def test_new_prototypes_lie_between_those_that_came_and_absent_classes_stay(
     cohort: Cohort, form: tuple[Weighting, Radius], gamma: float
 ) -> None:
@@ -104,7 +110,7 @@ def test_new_prototypes_lie_between_those_that_came_and_absent_classes_stay(
 
 
 @many
-@given(cohort=cohorts(), form=forms, gamma=gammas, data=st.data())
+@given(cohort=cohorts(), form=every_form, gamma=gammas, data=st.data())
 def test_the_order_of_clients_is_immaterial(
     cohort: Cohort, form: tuple[Weighting, Radius], gamma: float, data: st.DataObject
 ) -> None:
@@ -120,7 +126,11 @@ def test_the_order_of_clients_is_immaterial(
 
 
 @many
-@given(cohort=cohorts(), form=st.sampled_from([FORMS[0], FORMS[1], FORMS[3]]), gamma=gammas)
+@given(
+    cohort=cohorts(),
+    form=st.sampled_from([FORMS[0], FORMS[1], FORMS[3], EVERY_FORM[4]]),
+    gamma=gammas,
+)
 def test_weights_do_not_depend_on_the_origin_or_the_unit(
     cohort: Cohort, form: tuple[Weighting, Radius], gamma: float
 ) -> None:
@@ -230,3 +240,37 @@ def test_a_client_with_very_many_turns_and_half_precision_stay_finite() -> None:
     assert weights.isfinite().all()
     torch.testing.assert_close(weights.sum(dim=0), torch.ones(2).double())
     assert weighted_means(local, weights).dtype == torch.float16
+
+
+def test_robust_weights_see_a_client_whose_labels_are_shifted_and_not_who_has_few_utterances() -> (
+    None
+):
+    random = generator(0)
+    counts = torch.randint(2, 40, (20, 3), generator=random)
+    counts[0] = 2
+    means = torch.tensor([[0.0, 0, 0, 0], [2.0, 0, 0, 0], [0.0, 2, 0, 0]]).double()
+    noise = torch.randn(20, 3, 4, generator=random).double() / counts.sqrt()[..., None]
+    local = means + noise
+    local[15:] = means.roll(1, dims=0) + noise[15:]
+    far = Prototypes(torch.full((3, 4), 9.0), torch.ones(3, dtype=torch.bool))
+
+    def share(weighting: Weighting, tau: float, of: slice) -> float:
+        rule = DistanceWeights(weighting, "envelope", 0.1, 1.0, tau, "euclidean")
+        return float(Cohort(local, counts, far).weights(rule)[of].sum() / 3)
+
+    bad, small = slice(15, 20), slice(0, 1)
+    assert share("robust", 0.25, bad) < 0.02 < 0.15 < share("counts", 1.0, bad)
+    assert share("robust", 0.25, bad) < 0.2 * share("distance", 1.0, bad)
+    assert share("robust", 0.25, small) > 0.5 * share("counts", 1.0, small)
+    rule = DistanceWeights("robust", "envelope", 0.1, 1.0, 0.25, "euclidean")
+    first, later = (Cohort(local, counts, old).weights(rule) for old in (None, far))
+    assert torch.equal(first, later)
+
+
+def test_robust_weights_of_three_clients_worked_out_by_hand() -> None:
+    """Prototypes 0, 1, 4 of 4, 4, 1 utterances: the median is 1, z is 2, 0, 3 and its median 2."""
+    local, counts = torch.tensor([0.0, 1.0, 4.0]).view(3, 1, 1), torch.tensor([[4], [4], [1]])
+    rule = DistanceWeights("robust", "envelope", 0.1, 0.0, 0.5, "euclidean")
+    scores = torch.tensor([-2.0, 0.0, -3.0]).double().exp()
+    found = Cohort(local, counts, None).weights(rule)[:, 0]
+    torch.testing.assert_close(found, scores / scores.sum())

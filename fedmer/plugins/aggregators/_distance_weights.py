@@ -9,7 +9,7 @@ from torch import Tensor
 from fedmer.losses import prototype
 from fedmer.prototypes import Prototypes
 
-Weighting = Literal["distance", "softmax", "counts"]
+Weighting = Literal["distance", "softmax", "robust", "counts"]
 Radius = Literal["envelope", "clip"]
 
 
@@ -27,12 +27,13 @@ class DistanceWeights:
 
     Args:
         weighting: 'distance' as above; 'softmax' with :math:`s_{ik} = e^{-d_{ik} / \tau}
-            n_{ik}^\gamma`; 'counts' with :math:`n_{ik}^\gamma` alone.
+            n_{ik}^\gamma`; 'robust' with :math:`s_{ik} = e^{-z_{ik} / (\tau \tilde z_k)}
+            n_{ik}^\gamma`, see :meth:`from_middle`; 'counts' with :math:`n_{ik}^\gamma` alone.
         radius: 'envelope' as above; 'clip' with :math:`s_{ik} = \max(r_k - d_{ik}, 0)\,
             n_{ik}^\gamma`, which gives nothing to a client beyond the margin.
         epsilon: What the farthest client keeps, as a share of the radius.
         gamma: The power of the number of utterances.
-        tau: The softmax's temperature, in units of distance.
+        tau: The temperature; of 'softmax' in units of distance, of 'robust' in medians of z.
         distance: Of the distance.
     """
 
@@ -45,31 +46,60 @@ class DistanceWeights:
 
     @property
     def measures(self) -> bool:
-        """Do distances count at all?"""
-        return self.weighting != "counts"
+        """Do distances from the global prototypes count?"""
+        return self.weighting in ("distance", "softmax")
+
+    @property
+    def compares(self) -> bool:
+        """Do distances from the other clients of a cohort count?"""
+        return self.weighting == "robust"
 
     def apart(self, local: Tensor, previous: Prototypes) -> Tensor:
         """``(..., C)`` float64 distances of ``(..., C, D)`` prototypes to the global ones."""
         apart = prototype.distances(local.double(), previous.means.double(), self.distance)
         return apart.diagonal(dim1=-2, dim2=-1)
 
+    def from_middle(self, local: Tensor, counts: Tensor) -> Tensor:
+        r"""How far each client is from the middle of its cohort, ``(I, C)`` float64, 0 if unheld.
+
+        .. math::
+
+            z_{ik} = d(C_i^k, m^k)\, \sqrt{n_{ik}}, \qquad
+            m^k = \operatorname{median}_{i \in S_k} C_i^k
+
+        The median is taken number by number. By chance the mean of :math:`n` embeddings lies off by
+        :math:`1 / \sqrt n`, so that without the root a client of few utterances looks bad, and one
+        of many good, whatever they are. Where the distance is a square the factor is :math:`n`.
+
+        Args:
+            local: ``(I, C, D)`` prototypes.
+            counts: ``(I, C)`` utterances.
+        """
+        held = counts > 0
+        rows = local.double().masked_fill(~held[..., None], torch.nan)
+        middle = Prototypes(rows.nanquantile(0.5, dim=0).nan_to_num(), held.any(dim=0))
+        power = 0.5 if self.distance == "euclidean" else 1.0
+        return self.apart(local, middle) * held * counts.double().pow(power)
+
     def __call__(self, apart: Tensor | None, counts: Tensor, previous: Prototypes | None) -> Tensor:
         """Weights ``w``, ``(I, C)`` float64.
 
         A column sums to 1 over the clients that hold the class, and is 0 throughout where nobody
-        does. Where a class had no prototype before, or no score is left above 0, the counts alone
-        decide.
+        does. Where there is nothing to measure from, such as a class that had no prototype before,
+        or no score is left above 0, the counts alone decide.
 
         Args:
-            apart: ``(I, C)`` from :meth:`apart`; None where it does not count, or there is nothing
-                to measure from.
+            apart: ``(I, C)`` from :meth:`apart`, or from :meth:`from_middle` where clients are
+                compared; None where it does not count, or there is nothing to measure from.
             counts: ``(I, C)`` utterances; 0 is a class that a client does not hold.
             previous: The global prototypes, or None if there are none yet.
         """
         held = counts > 0
         by_count = counts.double().pow(self.gamma) * held
         scores = by_count
-        if previous is not None and apart is not None:
+        if apart is not None and self.compares:
+            scores = self._evenness(apart, held) * by_count
+        elif apart is not None and previous is not None:
             known = previous.known
             closeness = self._closeness(apart, held, previous.means.double(), known)
             scores = torch.where(known, closeness * by_count, by_count)
@@ -93,6 +123,13 @@ class DistanceWeights:
         reach = torch.maximum(margin, distances.amax(dim=0))
         # With all distances and the radius 0 everybody is equally near.
         return torch.where(reach > 0, reach - distances + self.epsilon * reach, 1.0)
+
+    def _evenness(self, apart: Tensor, held: Tensor) -> Tensor:
+        r"""``(I, C)`` of :math:`e^{-z_{ik} / (\tau \tilde z_k)}`, with the median over holders."""
+        usual = apart.masked_fill(~held, torch.nan).nanquantile(0.5, dim=0).nan_to_num()
+        # Where the middle client is the middle itself, only who is there too is near.
+        off = torch.where(apart > 0, apart / usual, 0.0)
+        return torch.exp(-off / self.tau)
 
 
 def weighted_means(local: Tensor, weights: Tensor) -> Tensor:

@@ -105,14 +105,18 @@ class Distance(Aggregator):
         min_count: A class of which a client has fewer utterances than this is neither sent nor
             counted: the mean of one embedding would be that embedding.
         weighting: 'distance' as above; 'softmax' with
-            :math:`s_{ik} = e^{-d_{ik} / \tau}\, n_{ik}^\gamma`; or 'counts' with
-            :math:`n_{ik}^\gamma`, which turns distance weighting off.
+            :math:`s_{ik} = e^{-d_{ik} / \tau}\, n_{ik}^\gamma`; 'robust', against clients that are
+            bad, by the distance from the cohort's own median prototype, in units of the cohort's
+            median distance and times :math:`\sqrt{n_{ik}}`, since the fewer utterances are behind
+            a mean, the farther it is by chance; or 'counts' with :math:`n_{ik}^\gamma`, which turns
+            distance weighting off. For 'robust' the server has to see prototypes.
         radius: 'envelope' as above; or 'clip', :math:`s_{ik} = \max(r_k - d_{ik}, 0)\,
             n_{ik}^\gamma`.
         epsilon: What the farthest client keeps, as a share of the radius, above 0. Near 0 it is
             left out altogether, which costs the emotions that only it knows.
         gamma: The power of the number of utterances, 0 or more; the paper has 0.
-        tau: The softmax's temperature, above 0, in units of distance.
+        tau: The temperature, above 0: of 'softmax' in units of distance, of 'robust' in median
+            distances, where 0.25 was measured (experiments/results/privacy.md).
         exchange: What travels. 'both': networks and prototypes. 'parameters': prototypes go up,
             since weights need them, but none come down, so nothing is corrected. 'prototypes':
             networks stay personal.
@@ -212,9 +216,9 @@ class Distance(Aggregator):
 
     @property
     def sums(self) -> tuple[str, ...]:
-        # Who does not receive the prototypes cannot say how far it is from them.
+        # Who does not receive what it is measured from cannot say how far it is from that.
         blind = self.weights.measures and self.exchange == "parameters"
-        return () if blind else names_of(self.sites)
+        return () if blind or self.weights.compares else names_of(self.sites)
 
     def personal_names(self, network: nn.Module) -> Collection[str]:
         return network.state_dict().keys() if self.exchange == "prototypes" else ()
@@ -359,7 +363,9 @@ class Distance(Aggregator):
         apart: Tensor | None = None
         if names_of([site])[0] in sent[0]:
             seen, _ = stack_clients([PrototypeSet.unpack(tensors) for tensors in sent], site)
-            if old is not None and self.weights.measures:
+            if self.weights.compares:
+                apart = self.weights.from_middle(seen, counts)
+            elif old is not None and self.weights.measures:
                 apart = self.weights.apart(seen, old)
         else:
             # Under a masked sum a client measures, and its prototypes are not seen.
