@@ -1,6 +1,6 @@
 """Writes the tables of ``experiments/results/missing.md`` from finished sweeps.
 
-    python experiments/missing_results.py --runs runs/mosi
+    python experiments/missing_results.py            # reads runs/mosi and runs/meld_dev
 
 Every table stands between two marks; a table without runs stays as it is.
 """
@@ -8,6 +8,7 @@ Every table stands between two marks; a table without runs stays as it is.
 import argparse
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from marked_places import replace
@@ -16,12 +17,13 @@ from fedmer.record.subsets import subset_scores
 from fedmer.report.collect import Run, collect
 from fedmer.report.differences import paired_bootstrap
 
+CORPORA = ("mosi", "meld_dev")
 PAGE = Path(__file__).resolve().parent / "results" / "missing.md"
 TABLES = {
     "dropout": ("missing",),
     "rules": ("missing", "missing_rules"),
     "fills": ("missing", "missing_rules", "missing_fills"),
-    "clients": ("missing_clients",),
+    "clients": ("missing_clients", "missing_dialogues"),
     "networks": ("missing_networks",),
 }
 """Marked place -> the sweeps whose runs stand in it."""
@@ -32,21 +34,18 @@ Key = tuple[str, str, float, float, str]
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/mosi"), help="Where the sweeps are."
-    )
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="Where the sweeps are.")
     options = parser.parse_args()
     text = PAGE.read_text(encoding="utf-8")
-    for name, sweeps in TABLES.items():
-        folders = [
-            path.parent for sweep in sweeps for path in (options.runs / sweep).glob("*/result.json")
-        ]
+    for corpus, (name, sweeps) in product(CORPORA, TABLES.items()):
+        folders = [options.runs / corpus / sweep for sweep in sweeps]
+        trials = [path.parent for folder in folders for path in folder.glob("*/result.json")]
         rows: dict[Key, dict[int, Run]] = {}
-        for run in collect(sorted(folders), "last").runs if folders else ():
+        for run in collect(sorted(trials), "last").runs if trials else ():
             if wanted(name, key_of(run)):
                 rows.setdefault(key_of(run), {})[run.seed] = run
         if rows:
-            text = replace(PAGE, text, name, "\n".join(lines(rows)))
+            text = replace(PAGE, text, f"{name} {corpus}", "\n".join(lines(rows)))
     PAGE.write_text(text, encoding="utf-8")
     print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
     return 0
@@ -78,7 +77,7 @@ def wanted(table: str, key: Key) -> bool:
 def lines(rows: Mapping[Key, Mapping[int, Run]]) -> Iterator[str]:
     """A line a row: weighted F1 on test in points with every subset, and against FedAvg."""
     names = list(next(iter(next(iter(rows.values())).values())).subset_votes)
-    without = names[-4]  # all but the first, which is text
+    without = names[0].partition("+")[2]  # all but the first, which is text
     yield (
         f"| network | by | rate | dropout | rule | seeds | {' | '.join(names)} "
         f"| all, against FedAvg | {without}, against FedAvg |"

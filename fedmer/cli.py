@@ -377,7 +377,7 @@ def launch(chosen: str, words: Sequence[str], command_line: type[CLI] = CLI) -> 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Utterance what is raised against an option or a checkpoint into a sentence."""
+    """Turn what is raised against an option or a checkpoint into a sentence."""
     try:
         yield
     except ParserRefusal as refusal:

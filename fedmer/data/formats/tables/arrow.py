@@ -146,7 +146,7 @@ def _is_plain(name: Any) -> bool:
 
 @contextmanager
 def _explained(path: Path, arrow: Any) -> Iterator[None]:
-    """Utterance what pyarrow raises into a sentence."""
+    """Turn what pyarrow raises into a sentence."""
     try:
         yield
     except (arrow.ArrowException, OSError, KeyError) as error:
