@@ -76,6 +76,8 @@ TABLES = (
     Table("meld_dev drift", "meld_dev_drift", "", "FedAvg"),
     Table("meld_dev central", "meld_dev_networks", "central", "SDT"),
     Table("meld_dev federated", "meld_dev_networks", "dirichlet_1", "SDT"),
+    Table("meld_dev more central", "meld_dev_more_networks", "central", "SDT"),
+    Table("meld_dev more federated", "meld_dev_more_networks", "dirichlet_1", "SDT"),
     Table("meld_dev ablation", "meld_dev_ablation", "", "full"),
     Table("meld_dev options", "meld_dev_options", "", "fed_avg", causes="meld_dev causes"),
     Table("mosi speaker", "mosi_rules", "speaker", "FedAvg", "last"),
