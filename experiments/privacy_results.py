@@ -29,6 +29,8 @@ RULES = {
     "fed_avg": "FedAvg",
     "distance": "Distance",
     "distance_softmax": "Distance, `softmax`, tau 0.3",
+    "distance_robust": "Distance, `robust`, tau 0.25",
+    "distance_sites": "Distance, at modalities too",
     "norm_bound": "NormBound",
     "median": "Median",
     "trimmed_mean": "TrimmedMean, bad 0.4",
