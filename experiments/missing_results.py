@@ -23,7 +23,7 @@ TABLES = {
     "dropout": ("missing",),
     "rules": ("missing", "missing_rules"),
     "fills": ("missing", "missing_rules", "missing_fills"),
-    "clients": ("missing_clients", "missing_dialogues"),
+    "clients": ("missing_clients", "missing_dialogues", "missing_client_fills"),
     "networks": ("missing_networks",),
 }
 """Marked place -> the sweeps whose runs stand in it."""
