@@ -46,6 +46,9 @@ def main() -> int:
                 rows.setdefault(key_of(run), {})[run.seed] = run
         if rows:
             text = replace(PAGE, text, f"{name} {corpus}", "\n".join(lines(rows)))
+    if text == PAGE.read_text(encoding="utf-8"):
+        print("Nothing changed: no runs were found, or the page has them already.")
+        return 0
     PAGE.write_text(text, encoding="utf-8")
     print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
     return 0

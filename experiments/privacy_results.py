@@ -100,6 +100,9 @@ def main() -> int:
         found = {name: Trials.read(runs / name / sweep) for name in corpora}
         if any(trials.rows for trials in found.values()):
             text = replace(PAGE, text, sweep, "\n".join(mechanisms(found)))
+    if text == PAGE.read_text(encoding="utf-8"):
+        print("Nothing changed: no runs were found, or the page has them already.")
+        return 0
     PAGE.write_text(text, encoding="utf-8")
     print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
     return 0

@@ -70,17 +70,19 @@ def differences(rows: Sequence[Row], baselines: Sequence[Row]) -> list[Differenc
     Args:
         rows: All of them.
         baselines: Some of these. Of several, each is that of the rows with its network, split and
-            conditions.
+            conditions, and the first of those with its network and split.
     """
     found = []
     for row in rows:
         if row in baselines:
             continue
         like = [b for b in baselines if len(baselines) == 1 or task(row) == task(b)]
+        # What conditions cost is seen beside a row without them.
+        like += [b for b in baselines if task(row)[:2] == task(b)[:2]]
         if like:
             found.append(_difference(row, like[0]))
         else:
-            note = "no baseline with this network, split and conditions"
+            note = "no baseline with this network and split"
             found.append(Difference(row.name, "", [], None, None, note))
     return found
 

@@ -206,6 +206,8 @@ def _differing(
         values = {i: _shown(settings[i][option]) for i in group if option in settings[i]}
         commonest, count = Counter(values.values()).most_common(1)[0]
         for i, value in values.items():
+            if of and value == "null":
+                continue  # who has no conditions and no protection is called by the rest
             if len(set(values.values())) > 1 and (value != commonest or 2 * count <= len(group)):
                 words[i].append(f"{_short(option, options)}={value}")
     return [", ".join(words.get(i, [name])) for i, name in enumerate(names)]

@@ -1,5 +1,6 @@
 """Everything that a report says, computed before any of it is written."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,7 +104,7 @@ def make_report(
 
 
 def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
-    """The row of this name; or of the rule of this name one row for each task.
+    """The row of this name; or of the rule of this name one row for each task that has others.
 
     Who names none gets the rows that protect nothing, if there are any: noise costs what a rule
     gains.
@@ -111,13 +112,17 @@ def _baselines(rows: Sequence[Row], name: str | None) -> list[Row]:
     wanted = name or DEFAULT_BASELINE
     exact = [row for row in rows if row.name == wanted]
     of_rule = [row for row in rows if row.runs[0].result["aggregator"] == wanted]
-    if name is None:
-        plain = [row for row in of_rule if not row.runs[0].config.get("privacy")]
-        first = {task(row): row for row in reversed([*exact, *(plain or of_rule)])}
-        return [row for row in rows if row in first.values()] or [rows[0]]
-    if exact or of_rule:
-        return exact or of_rule
-    names = [row.name for row in rows]
-    hint = unknown("row", name, names).partition(" Known: ")[0]
-    # Names of rows have commas in them.
-    raise InputError(f"{hint} Known: {'; '.join(names)}")
+    if name is not None and exact:
+        return exact
+    if name is not None and not of_rule:
+        names = [row.name for row in rows]
+        hint = unknown("row", name, names).partition(" Known: ")[0]
+        # Names of rows have commas in them.
+        raise InputError(f"{hint} Known: {'; '.join(names)}")
+    plain = [row for row in of_rule if not row.runs[0].config.get("privacy")]
+    first = {task(row): row for row in reversed([*exact, *(plain or of_rule)])}
+    shared = Counter(task(row) for row in rows)
+    # Alone in its task it has nobody to be compared with, and is compared itself.
+    kept = [row for key, row in first.items() if shared[key] > 1]
+    alone = sorted(first.values(), key=lambda row: row.runs[0].config.get("conditions") is not None)
+    return [row for row in rows if row in (kept or alone[:1])] or [rows[0]]

@@ -104,6 +104,20 @@ def test_a_name_says_what_makes_a_row_another_task_and_noise_is_no_baseline(tmp_
     }
 
 
+@pytest.mark.parametrize("baseline", [None, "FedAvg"])
+def test_what_conditions_cost_is_seen_beside_a_row_without_them(
+    tmp_path: Path, baseline: str | None
+) -> None:
+    for name, conditions in (("a", chosen("LabelFlip")), ("b", None), ("c", chosen("SignFlip"))):
+        path = make_run(tmp_path / name) / "config.yaml"
+        path.write_text(path.read_text() + yaml.safe_dump({"conditions": conditions}))
+    report = make_report(collect([tmp_path]), baseline)
+    assert {one.row: one.baseline for one in report.differences} == {
+        "FedAvg, conditions=LabelFlip": "FedAvg",
+        "FedAvg, conditions=SignFlip": "FedAvg",
+    }
+
+
 def test_trials_of_a_sweep_are_called_by_what_it_varied(tmp_path: Path) -> None:
     lines = ["trial,status,exit_code,seconds,config,seed_everything,rounds,selected_round"]
     for number, variant in enumerate(["full", "no_scores", "no_scores"]):
