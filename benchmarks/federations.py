@@ -81,6 +81,7 @@ class _Ready(FederatedDataModule):
     def __init__(self, cohort: Cohort) -> None:
         super().__init__(Central())
         self._clients = cohort.data()
+        self.partitions, self.held = [[] for _ in self._clients], []
 
     @property
     def shape(self) -> CorpusShape:
