@@ -18,3 +18,12 @@ def replace(page: Path, text: str, name: str, block: str) -> str:
     if not pattern.search(text):
         raise SystemExit(f"{page.name} has no line '{start}' with '{end}' after it; put it back.")
     return pattern.sub(lambda _: f"{start}\n{block}\n{end}", text)
+
+
+def save(page: Path, text: str) -> None:
+    """Write a page whose places were filled, and say so; leave it alone if nothing is new."""
+    if text == page.read_text(encoding="utf-8"):
+        print("Nothing changed: no runs were found, or the page has them already.")
+        return
+    page.write_text(text, encoding="utf-8")
+    print(f"The tables are in {page.relative_to(page.parent.parent.parent)}.")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.marked_places import replace
+from experiments.marked_places import replace, save
 from fedmer.errors import InputError
 from fedmer.record.prototypes import FILE as PROTOTYPES
 from fedmer.record.prototypes import read_prototypes
@@ -104,9 +104,11 @@ def main() -> int:
             seconds += sum(float(run.result["seconds"]) for row in report.rows for run in row.runs)
             if table.causes:
                 text = replace(PAGE, text, table.causes, "\n".join(causes(report)))
-    text = replace(PAGE, text, "time", f"{seconds / 3600:.1f} hours of one core, without start-up.")
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
+    if seconds:
+        text = replace(
+            PAGE, text, "time", f"{seconds / 3600:.1f} hours of one core, without start-up."
+        )
+    save(PAGE, text)
     return 0
 
 

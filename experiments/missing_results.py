@@ -11,8 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
-from marked_places import replace
-
+from experiments.marked_places import replace, save
 from fedmer.record.subsets import subset_scores
 from fedmer.report.collect import Run, collect
 from fedmer.report.differences import paired_bootstrap
@@ -46,11 +45,7 @@ def main() -> int:
                 rows.setdefault(key_of(run), {})[run.seed] = run
         if rows:
             text = replace(PAGE, text, f"{name} {corpus}", "\n".join(lines(rows)))
-    if text == PAGE.read_text(encoding="utf-8"):
-        print("Nothing changed: no runs were found, or the page has them already.")
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
+    save(PAGE, text)
     return 0
 
 

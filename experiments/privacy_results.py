@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.marked_places import replace
+from experiments.marked_places import replace, save
 
 PAGE = Path(__file__).resolve().parent / "results" / "privacy.md"
 SEEDS = 5
@@ -100,11 +100,7 @@ def main() -> int:
         found = {name: Trials.read(runs / name / sweep) for name in corpora}
         if any(trials.rows for trials in found.values()):
             text = replace(PAGE, text, sweep, "\n".join(mechanisms(found)))
-    if text == PAGE.read_text(encoding="utf-8"):
-        print("Nothing changed: no runs were found, or the page has them already.")
-        return 0
-    PAGE.write_text(text, encoding="utf-8")
-    print(f"The tables are in {PAGE.relative_to(PAGE.parent.parent.parent)}.")
+    save(PAGE, text)
     return 0
 
 
